@@ -1,0 +1,1 @@
+"""What is done with stored sessions: the store, its write path, codec and schema."""

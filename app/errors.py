@@ -1,0 +1,79 @@
+"""The errors users can meet, as one tree under :class:`SessionStoreError`.
+
+Each message says what happened, what it means for the data and what to do next.
+No message ever contains a password: connection strings are named by host and port only.
+"""
+
+from __future__ import annotations
+
+
+class SessionStoreError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InvalidKeyError(SessionStoreError, ValueError):
+    """A tenant, project key, session id or subpath that cannot name a transcript."""
+
+
+class InvalidEntryError(SessionStoreError, ValueError):
+    """A transcript entry that is not a JSON object."""
+
+
+class InvalidMetadataError(SessionStoreError, ValueError):
+    """Store metadata that cannot be kept as a MongoDB document or JSON object."""
+
+
+class InvalidModelError(SessionStoreError, TypeError):
+    """A Document class handed to the store that cannot hold what the store writes."""
+
+
+class NotInitializedError(SessionStoreError, RuntimeError):
+    """The store's Document classes were not given to ``init_beanie`` yet."""
+
+
+class ClientClosedError(SessionStoreError, RuntimeError):
+    """The MongoDB client behind the store was closed."""
+
+
+class EventLoopError(SessionStoreError, RuntimeError):
+    """The store was called outside asyncio, or from another loop than its client's."""
+
+
+class UnreachableError(SessionStoreError, ConnectionError):
+    """No MongoDB server that can take the operation was reached in time."""
+
+
+class AccessDeniedError(SessionStoreError):
+    """MongoDB refused the credentials, or they lack a permission the store needs."""
+
+
+class ContentionError(SessionStoreError):
+    """Other writers of the same session won every attempt until time ran out."""
+
+
+class ServerError(SessionStoreError):
+    """MongoDB refused an operation for a reason the store has no better name for."""
+
+
+class SessionChangedError(SessionStoreError):
+    """The session was deleted, or deleted and made anew, while it was being streamed."""
+
+
+class CorruptEntryError(SessionStoreError):
+    """A stored entry cannot be read back: part of it is missing or damaged."""
+
+
+class SchemaOutdatedError(SessionStoreError):
+    """The database lacks an index that the store's guarantees rest on."""
+
+
+class SchemaTooNewError(SessionStoreError):
+    """The database was migrated by a newer release than the one that runs."""
+
+
+class MongodNotFoundError(SessionStoreError):
+    """No ``mongod`` program was found to start."""
+
+
+class MongodStartError(SessionStoreError):
+    """A ``mongod`` was started but did not come up."""
