@@ -27,6 +27,10 @@ class InvalidModelError(SessionStoreError, TypeError):
     """A Document class handed to the store that cannot hold what the store writes."""
 
 
+class InvalidURLError(SessionStoreError, ValueError):
+    """A connection string that is malformed or names no database."""
+
+
 class NotInitializedError(SessionStoreError, RuntimeError):
     """The store's Document classes were not given to ``init_beanie`` yet."""
 

@@ -1,0 +1,9 @@
+"""What is stored: Beanie documents for transcript entries and session summaries."""
+
+from .entry import EntryChunk, TranscriptEntry
+from .summary import SessionSummary
+
+DOCUMENT_MODELS = [TranscriptEntry, SessionSummary, EntryChunk]
+"""The Document classes to hand to ``init_beanie``."""
+
+__all__ = ["DOCUMENT_MODELS", "EntryChunk", "SessionSummary", "TranscriptEntry"]

@@ -1,0 +1,29 @@
+"""How long, and at what pace, one operation is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+# Above the time an election takes, and below the 60 s after which the SDK drops a batch untried.
+_SECONDS = 45.0
+_FIRST_PAUSE_SECONDS = 0.002
+_LONGEST_PAUSE_SECONDS = 0.2
+
+
+class Attempts:
+    """The time budget of one operation, with growing, jittered pauses between its tries."""
+
+    def __init__(self, seconds: float = _SECONDS) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._longest = _FIRST_PAUSE_SECONDS
+
+    async def pause(self) -> bool:
+        """Wait a little and return ``True``, or return ``False`` once the time is used up."""
+        if time.monotonic() >= self._deadline:
+            return False
+        # Writers that collided once would otherwise collide again at the same pace.
+        await asyncio.sleep(random.uniform(0, self._longest))
+        self._longest = min(self._longest * 2, _LONGEST_PAUSE_SECONDS)
+        return True

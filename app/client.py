@@ -1,0 +1,39 @@
+"""Opening a database from a connection string."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pymongo.errors import PyMongoError
+
+from .driver import Client, Database
+from .errors import InvalidURLError
+
+
+@asynccontextmanager
+async def open_database(uri: str, name: str | None) -> AsyncIterator[Database]:
+    """The database of a connection string, with a client that is closed at exit.
+
+    Raises:
+        InvalidURLError: the connection string is malformed, or neither it nor ``name`` names a
+            database. The error never repeats the connection string, which may hold a password.
+    """
+    if not isinstance(uri, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidURLError(f"The connection string must be a string, not {type(uri).__name__}.")
+    try:
+        client: Client = Client(uri)
+        database = client[name] if name is not None else client.get_default_database()
+    # The driver's own words and the chain of causes may quote parts of a password.
+    except (PyMongoError, ValueError, TypeError) as error:
+        kind = type(error).__name__
+        raise InvalidURLError(
+            f"The connection string cannot be used ({kind}). It must read "
+            "mongodb://user:password@host:port/database or mongodb+srv://..., with special "
+            "characters of user and password percent-encoded; or name the database with "
+            "database=... where the string has none."
+        ) from None
+    try:
+        yield database
+    finally:
+        await client.close()

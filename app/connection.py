@@ -1,0 +1,156 @@
+"""The database that a store's Document classes are bound to, checked once before use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from beanie import Document
+from beanie.odm.utils.encoder import Encoder
+
+from ..models import EntryChunk, SessionSummary, TranscriptEntry
+from .driver import Client, Collection, Server, collection_of, server_of, with_store_rules
+from .errors import InvalidModelError
+from .failures import reported
+from .schema import require_usable_schema
+
+
+@dataclass(frozen=True, slots=True)
+class StoreModels:
+    """The Document classes of one store.
+
+    Raises:
+        InvalidModelError: a class is no subclass of the one it stands for, or adds a field
+            without a default, which the store could not fill.
+    """
+
+    entries: type[TranscriptEntry]
+    summaries: type[SessionSummary]
+
+    def __post_init__(self) -> None:
+        added_defaults("entries", self.entries, TranscriptEntry)
+        added_defaults("summaries", self.summaries, SessionSummary)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Collections with the store's read and write rules, and what their server can do."""
+
+    client: Client
+    server: Server
+    entries: Collection
+    summaries: Collection
+    chunks: Collection
+    entry_defaults: Callable[[], dict[str, Any]]
+    summary_defaults: Callable[[], dict[str, Any]]
+
+    @property
+    def has_transactions(self) -> bool:
+        """Whether batches are stored in multi-document transactions."""
+        return self.server.has_transactions
+
+
+class Binding:
+    """Follows the database that ``init_beanie`` gives to the Document classes."""
+
+    def __init__(self, models: StoreModels) -> None:
+        self._models = models
+        self._connection: Connection | None = None
+        self._raw: tuple[Collection, Collection, Collection] | None = None
+
+    def client(self) -> Client:
+        """The client that the models are bound to now.
+
+        Raises:
+            NotInitializedError: ``init_beanie`` was not called with the models.
+        """
+        return collection_of(self._models.entries).database.client
+
+    async def connection(self) -> tuple[Connection, bool]:
+        """The connection, and whether it is another one than at the last call.
+
+        Raises:
+            NotInitializedError: ``init_beanie`` was not called with the models.
+            SchemaOutdatedError: an index that the guarantees rest on is missing.
+            SchemaTooNewError: a newer release migrated the database.
+        """
+        models = self._models
+        raw = (
+            collection_of(models.entries),
+            collection_of(models.summaries),
+            collection_of(EntryChunk),
+        )
+        known = self._connection
+        if known is not None and self._raw is not None and all(map(_same, raw, self._raw)):
+            return known, False
+        connection = await _connect(models, raw)
+        self._raw = raw
+        self._connection = connection
+        return connection, True
+
+
+# Stores are cheap to make, one per request say; what was found of a database is kept for all.
+_checked: WeakKeyDictionary[Client, set[tuple[str, ...]]] = WeakKeyDictionary()
+
+
+async def _connect(
+    models: StoreModels, raw: tuple[Collection, Collection, Collection]
+) -> Connection:
+    client = raw[0].database.client
+    entries, summaries, chunks = map(with_store_rules, raw)
+    with reported(client, "connect to the session store's database"):
+        server = await server_of(client)
+        names = (entries.database.name, entries.name, summaries.name, chunks.name)
+        checked = _checked.setdefault(client, set())
+        if names not in checked:
+            await require_usable_schema(entries, summaries, chunks)
+            checked.add(names)
+    return Connection(
+        client=client,
+        server=server,
+        entries=entries,
+        summaries=summaries,
+        chunks=chunks,
+        entry_defaults=added_defaults("entries", models.entries, TranscriptEntry),
+        summary_defaults=added_defaults("summaries", models.summaries, SessionSummary),
+    )
+
+
+def added_defaults(
+    role: str, model: type[Document], base: type[Document]
+) -> Callable[[], dict[str, Any]]:
+    """A function that makes the fields which a team's subclass adds, at their defaults."""
+    if not (isinstance(model, type) and issubclass(model, base)):
+        raise InvalidModelError(
+            f"{role} must be {base.__name__} or a subclass of it, not {model!r:.80}."
+        )
+    added = {
+        field.alias or name: field
+        for name, field in model.model_fields.items()
+        if name not in base.model_fields
+    }
+    required = sorted(name for name, field in added.items() if field.is_required())
+    if required:
+        raise InvalidModelError(
+            f"{model.__name__} adds fields without a default ({', '.join(required)}), which the "
+            "store cannot fill. Give them defaults."
+        )
+
+    def defaults() -> dict[str, Any]:
+        fields = {
+            name: Encoder().encode(field.get_default(call_default_factory=True))
+            for name, field in added.items()
+        }
+        # Beanie finds the documents of a class in an inheritance tree by this field.
+        class_id: str | None = getattr(model, "_class_id", None)
+        if class_id is not None:
+            fields[model.get_settings().class_id] = class_id
+        return fields
+
+    return defaults if added or getattr(model, "_class_id", None) is not None else dict
+
+
+def _same(one: Collection, other: Collection) -> bool:
+    return one is other

@@ -1,0 +1,254 @@
+"""What the store needs of the MongoDB driver, in one place.
+
+Collections of the Document classes with the store's own read and write rules, client sessions,
+transactions and what the server can do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from beanie import Document
+from pymongo import ReadPreference, WriteConcern
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.asynchronous.mongo_client import AsyncMongoClient
+from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
+from pymongo.read_concern import ReadConcern
+
+from .attempts import Attempts
+from .codec import JSON_CODEC
+from .errors import NotInitializedError
+
+Record = dict[str, Any]
+Client = AsyncMongoClient[Record]
+Database = AsyncDatabase[Record]
+Collection = AsyncCollection[Record]
+ClientSession = AsyncClientSession
+
+T = TypeVar("T")
+
+# Whatever the connection string says: a batch that a lost primary takes with it is lost data.
+_MAJORITY = WriteConcern("majority")
+
+
+class TransientFailureError(Exception):
+    """A transaction left nothing behind and may be tried again; the cause says why."""
+
+
+class OutcomeUnknownError(Exception):
+    """A commit was sent but no server said in time whether it holds; the cause says why."""
+
+
+def collection_of(model: type[Document]) -> Collection:
+    """The collection that ``init_beanie`` gave to a Document class.
+
+    Raises:
+        NotInitializedError: it was not given to ``init_beanie``. (A subclass that was not
+            would answer with its parent's collection.)
+    """
+    if model.__dict__.get("_document_settings") is None:
+        raise NotInitializedError(
+            f"{model.__name__} was not initialised, so the store does not know its database. "
+            f"Call init_beanie(database=..., document_models=[..., {model.__name__}]) with all "
+            "of the store's Document classes first (DOCUMENT_MODELS lists the default ones), "
+            "or open the store with BeanieSessionStore.connect(url)."
+        )
+    return model.get_pymongo_collection()
+
+
+def with_store_rules(collection: Collection) -> Collection:
+    """The same collection with the reads and writes the guarantees rest on.
+
+    Reads go to the primary, for a session resumed on another host must hold all that was
+    acknowledged; writes wait for a majority.
+    """
+    return collection.with_options(
+        codec_options=JSON_CODEC,
+        read_preference=ReadPreference.PRIMARY,
+        read_concern=ReadConcern(),
+        write_concern=_MAJORITY,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a deployment can do, and how far its clock is from ours."""
+
+    has_transactions: bool
+    clock_origin: float
+    """Epoch seconds of the server's clock at zero of the local steady clock."""
+
+    def now_ms(self) -> int:
+        """The server's time, epoch milliseconds."""
+        return int((self.clock_origin + _steady_seconds()) * 1000)
+
+    def now(self) -> datetime:
+        """The server's time, UTC, with the milliseconds that BSON keeps."""
+        return datetime.fromtimestamp(0, timezone.utc) + timedelta(milliseconds=self.now_ms())
+
+
+_servers: WeakKeyDictionary[Client, Server] = WeakKeyDictionary()
+
+
+async def server_of(client: Client) -> Server:
+    """Ask the deployment once per client what it is."""
+    known = _servers.get(client)
+    if known is not None:
+        return known
+    asked = _steady_seconds()
+    # A client of the team's may read dates in a time zone of its own.
+    admin = client.get_database("admin", codec_options=JSON_CODEC)
+    hello = await admin.command("hello")
+    halfway = (asked + _steady_seconds()) / 2
+    server = Server(
+        has_transactions="setName" in hello or hello.get("msg") == "isdbgrid",
+        clock_origin=hello["localTime"].replace(tzinfo=timezone.utc).timestamp() - halfway,
+    )
+    _servers[client] = server
+    return server
+
+
+def _steady_seconds() -> float:
+    # Unlike the wall clock it is never set back, and unlike the monotonic clock of Linux it goes
+    # on while the machine sleeps.
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+@contextlib.asynccontextmanager
+async def snapshot(client: Client, server: Server) -> AsyncIterator[ClientSession | None]:
+    """A client session whose reads all see one majority-committed moment.
+
+    Without it a delete between two batches of a cursor would show as a shorter transcript.
+    ``None`` on a standalone server, which has no such reads.
+    """
+    if not server.has_transactions:
+        yield None
+        return
+    async with client.start_session(snapshot=True) as session:
+        yield session
+
+
+async def transact(
+    client: Client,
+    server: Server,
+    work: Callable[[ClientSession | None], Awaitable[T]],
+    attempts: Attempts,
+) -> T:
+    """Run ``work`` in one transaction and commit it.
+
+    On a standalone server ``work`` is called with ``None`` and runs without one.
+
+    Raises:
+        TransientFailureError: nothing was stored, trying again may help.
+        OutcomeUnknownError: the commit was sent, but not answered before time ran out.
+    """
+    if not server.has_transactions:
+        return await _finish(work(None))
+    return await _undisturbed(_transaction(client, work, attempts))
+
+
+async def _transaction(
+    client: Client, work: Callable[[ClientSession | None], Awaitable[T]], attempts: Attempts
+) -> T:
+    async with client.start_session() as session:
+        await session.start_transaction(write_concern=_MAJORITY)
+        try:
+            result = await work(session)
+        except BaseException as error:
+            with contextlib.suppress(PyMongoError):
+                await session.abort_transaction()
+            if _is_transient(error):
+                raise TransientFailureError from error
+            raise
+        await _commit(session, attempts)
+        return result
+
+
+async def _commit(session: ClientSession, attempts: Attempts) -> None:
+    while True:
+        try:
+            await session.commit_transaction()
+            return
+        except PyMongoError as error:
+            if error.has_error_label("UnknownTransactionCommitResult"):
+                # Sending the commit of one transaction again is safe: it holds once or not at all.
+                if not await attempts.pause():
+                    raise OutcomeUnknownError from error
+            elif _is_transient(error):
+                raise TransientFailureError from error
+            else:
+                raise
+
+
+def _is_transient(error: BaseException) -> bool:
+    return (
+        isinstance(error, PyMongoError)
+        and error.has_error_label("TransientTransactionError")
+        # The driver has waited its full time already.
+        and not isinstance(error, ServerSelectionTimeoutError)
+    )
+
+
+_background: set[asyncio.Task[Any]] = set()
+
+
+async def _undisturbed(work: Awaitable[T]) -> T:
+    """Await ``work`` in a task of its own, which a cancelled caller cancels once.
+
+    A cancel scope goes on cancelling whatever its task awaits, so the abort would never reach
+    the server, and the open transaction would block the session's other writers for a minute.
+    """
+    task = _start(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+
+
+async def _finish(work: Awaitable[T]) -> T:
+    """Await ``work``, which goes on to its end even if the caller is cancelled."""
+    return await asyncio.shield(_start(work))
+
+
+def _start(work: Awaitable[T]) -> asyncio.Task[T]:
+    task = asyncio.ensure_future(work)
+    assert isinstance(task, asyncio.Task)
+    # The loop itself holds tasks weakly.
+    _background.add(task)
+    task.add_done_callback(_retire)
+    return task
+
+
+def _retire(task: asyncio.Task[Any]) -> None:
+    _background.discard(task)
+    if not task.cancelled():
+        # Marks it as seen: after a cancellation nobody else will look at it.
+        task.exception()
+
+
+__all__ = [
+    "Client",
+    "ClientSession",
+    "Collection",
+    "Database",
+    "OutcomeUnknownError",
+    "Server",
+    "TransientFailureError",
+    "collection_of",
+    "server_of",
+    "snapshot",
+    "transact",
+    "with_store_rules",
+]

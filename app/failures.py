@@ -1,0 +1,126 @@
+"""The driver's failures as errors of our own tree, which say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pymongo.errors import (
+    ConnectionFailure,
+    InvalidOperation,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+)
+
+from .driver import Client, OutcomeUnknownError, TransientFailureError
+from .errors import (
+    AccessDeniedError,
+    ClientClosedError,
+    ContentionError,
+    EventLoopError,
+    ServerError,
+    SessionStoreError,
+    UnreachableError,
+)
+
+_UNAUTHORIZED = 13
+_AUTHENTICATION_FAILED = 18
+_WRITE_CONFLICT = 112
+
+
+def require_asyncio() -> None:
+    """Refuse a caller that does not run in asyncio.
+
+    Raises:
+        EventLoopError: there is no running asyncio loop, as under trio.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise EventLoopError(
+            "The session store needs asyncio, which MongoDB's drivers are built on; there is no "
+            "running asyncio event loop here. Under trio, run the agent in a thread with "
+            "asyncio.run()."
+        ) from None
+
+
+@contextmanager
+def reported(client: Client, doing: str) -> Iterator[None]:
+    """Raise what the driver raises inside as an error of our own tree.
+
+    ``doing`` says what was attempted, such as ``"append to session 1"``.
+    """
+    try:
+        yield
+    except (TransientFailureError, OutcomeUnknownError) as wrapper:
+        error = wrapper.__cause__
+        assert isinstance(error, PyMongoError)
+        outcome = (
+            "whether it was stored is not known; trying again with the same entries is safe"
+            if isinstance(wrapper, OutcomeUnknownError)
+            else "nothing was changed"
+        )
+        raise translated(error, client, doing, outcome) from error
+    except PyMongoError as error:
+        raise translated(error, client, doing, "nothing was changed") from error
+    except RuntimeError as error:
+        if isinstance(error, SessionStoreError) or "event loop" not in str(error):
+            raise
+        raise EventLoopError(
+            f"Could not {doing}: the MongoDB client belongs to another event loop. Make the "
+            "client, call init_beanie and use the store all inside one asyncio.run()."
+        ) from error
+
+
+def translated(error: PyMongoError, client: Client, doing: str, outcome: str) -> SessionStoreError:
+    """The error of our own tree that stands for a failure of the driver."""
+    if isinstance(error, InvalidOperation) and "after close" in str(error):
+        return ClientClosedError(
+            f"Could not {doing}: the MongoDB client was closed. Use the store only while its "
+            "client is open: inside the lifespan of the app, or inside the "
+            "'async with BeanieSessionStore.connect(...)' block."
+        )
+    if isinstance(error, WriteConcernError):
+        return ServerError(
+            f"Could not {doing}: MongoDB at {hosts_of(client)} did not confirm it on a majority "
+            f"of members ({error}). Whether it holds is not known; trying again is safe."
+        )
+    if isinstance(error, OperationFailure):
+        if error.code in (_UNAUTHORIZED, _AUTHENTICATION_FAILED):
+            return AccessDeniedError(
+                f"Could not {doing}: MongoDB at {hosts_of(client)} denied it "
+                f"({_first_line(error)}); {outcome}. Check the user and password, and that the "
+                "user has the role readWrite on the database."
+            )
+        if error.code == _WRITE_CONFLICT:
+            return ContentionError(
+                f"Could not {doing}: other writers of the same session won every time; {outcome}. "
+                "Try again, or let fewer processes write to one session at once."
+            )
+        return ServerError(
+            f"Could not {doing}: MongoDB at {hosts_of(client)} refused it with code {error.code} "
+            f"({_first_line(error)}); {outcome}."
+        )
+    if isinstance(error, ConnectionFailure):
+        return UnreachableError(
+            f"Could not {doing}: no usable MongoDB server at {hosts_of(client)} "
+            f"({_first_line(error)}); {outcome}. Check that it runs, that the host and port are "
+            "right, and that a primary is elected."
+        )
+    return ServerError(f"Could not {doing}: {_first_line(error)}; {outcome}.")
+
+
+def hosts_of(client: Client) -> str:
+    """The servers of a client as ``host:port, host:port``; never a user or a password."""
+    try:
+        servers = client.topology_description.server_descriptions()
+    except PyMongoError:
+        return "an unknown address"
+    return ", ".join(sorted(f"{host}:{port}" for host, port in servers)) or "an unknown address"
+
+
+def _first_line(error: PyMongoError) -> str:
+    # The driver goes on with its whole view of the topology.
+    return str(error).split(", Timeout:")[0].split(", full error:")[0].split("\n")[0][:300]

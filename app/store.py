@@ -1,0 +1,233 @@
+"""The session store: the SDK's protocol over Beanie's Document classes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, cast
+
+from beanie import init_beanie
+from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry
+from claude_agent_sdk.types import (
+    SessionListSubkeysKey,
+    SessionStoreListEntry,
+    SessionSummaryEntry,
+)
+
+from ..models import EntryChunk, SessionSummary, TranscriptEntry
+from . import reader
+from .client import open_database
+from .codec import encode_entries, encode_metadata
+from .connection import Binding, Connection, StoreModels
+from .errors import InvalidKeyError
+from .failures import reported, require_asyncio
+from .key import TranscriptKey, checked_name
+from .reader import StreamedEntry
+from .schema import upgrade_schema
+from .writer import Writer
+
+
+class BeanieSessionStore(SessionStore):
+    """Stores Claude Agent SDK sessions in MongoDB, for one tenant.
+
+    Making one costs nothing and does no I/O, so an application makes one per tenant, user or
+    request. The Document classes must have been given to ``init_beanie`` before its first use.
+
+    Every method raises :class:`InvalidKeyError` for a key that cannot name a transcript, before
+    the database is touched; :class:`NotInitializedError`, :class:`ClientClosedError` or
+    :class:`EventLoopError` when the store is used too early, too late or from the wrong loop;
+    :class:`SchemaOutdatedError` or :class:`SchemaTooNewError` on a database that was not
+    migrated for this release; :class:`UnreachableError`, :class:`AccessDeniedError` or
+    :class:`ServerError` when MongoDB is away or refuses. All are
+    :class:`SessionStoreError`.
+
+    Args:
+        tenant: owner of all that this store reads and writes; it sees nothing of another one.
+            At most 1,024 bytes.
+        metadata: JSON object put on every session that this store creates, e.g.
+            ``{"user_id": "u1"}``. At most 64 KiB.
+        entries: ``TranscriptEntry`` or a subclass of it.
+        summaries: ``SessionSummary`` or a subclass of it.
+
+    Raises:
+        InvalidKeyError: the tenant is no usable name.
+        InvalidMetadataError: the metadata is no JSON object or is too large.
+        InvalidModelError: a class is no subclass of the one it stands for.
+    """
+
+    def __init__(
+        self,
+        *,
+        tenant: str = "default",
+        metadata: dict[str, Any] | None = None,
+        entries: type[TranscriptEntry] = TranscriptEntry,
+        summaries: type[SessionSummary] = SessionSummary,
+    ) -> None:
+        self._tenant = checked_name("tenant", tenant)
+        self._writer = Writer(encode_metadata(metadata))
+        self._binding = Binding(StoreModels(entries, summaries))
+
+    @property
+    def tenant(self) -> str:
+        """The tenant that this store is bound to."""
+        return self._tenant
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        uri: str,
+        *,
+        database: str | None = None,
+        tenant: str = "default",
+        metadata: dict[str, Any] | None = None,
+        entries: type[TranscriptEntry] = TranscriptEntry,
+        summaries: type[SessionSummary] = SessionSummary,
+        upgrade: bool = True,
+    ) -> AsyncIterator[BeanieSessionStore]:
+        """Open a store of its own client, for scripts: ``async with ...connect(uri) as store``.
+
+        It upgrades the schema, initialises Beanie and closes the client at exit. Beanie binds a
+        Document class to one database per process, so connect to one database at a time.
+
+        Args:
+            uri: connection string, ``mongodb://`` or ``mongodb+srv://``.
+            database: the database, where the connection string names none.
+            tenant: as for the class.
+            metadata: as for the class.
+            entries: as for the class.
+            summaries: as for the class.
+            upgrade: ``False`` refuses to start on a database that lacks a migration.
+
+        Raises:
+            InvalidURLError: the connection string is malformed or names no database.
+            SchemaOutdatedError: with ``upgrade=False``, the database lacks a migration.
+            SessionStoreError: as for the class.
+        """
+        store = cls(tenant=tenant, metadata=metadata, entries=entries, summaries=summaries)
+        require_asyncio()
+        async with open_database(uri, database) as opened:
+            if upgrade:
+                await upgrade_schema(opened, entries=entries, summaries=summaries)
+            with reported(opened.client, "initialise Beanie"):
+                await init_beanie(
+                    database=opened,
+                    document_models=[entries, summaries, EntryChunk],
+                    skip_indexes=not upgrade,
+                )
+            await store._connection()
+            yield store
+
+    async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
+        """Store a batch of entries: whole or not at all, once however often it is tried.
+
+        Entries already stored (the same ``uuid`` in the same transcript) are skipped, and so
+        are entries without a uuid next to them that repeat what is stored there. Calls of one
+        store for one session are stored in the order of the calls.
+
+        Raises:
+            InvalidEntryError: an entry is no JSON object; nothing of the batch was stored.
+            ContentionError: other writers of the session won until time ran out.
+            SessionStoreError: as for the class; trying again with the same entries is safe.
+        """
+        require_asyncio()
+        transcript = TranscriptKey.parse(self._tenant, key)
+        batch = await encode_entries(entries)
+        if not batch:
+            return
+        connection = await self._connection()
+        with self._reported(connection, f"append to {transcript}"):
+            await self._writer.append(connection, transcript, batch)
+
+    async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
+        """All entries of a transcript, deep-equal and in order; ``None`` if there are none.
+
+        Raises:
+            CorruptEntryError: a stored entry is damaged.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        transcript = TranscriptKey.parse(self._tenant, key)
+        connection = await self._connection()
+        with self._reported(connection, f"load {transcript}"):
+            entries = await reader.load(connection, transcript)
+        return cast("list[SessionStoreEntry] | None", entries)
+
+    def stream(self, key: SessionKey, after: int | None = None) -> AsyncIterator[StreamedEntry]:
+        """The entries of a transcript in order, one at a time, in constant memory.
+
+        Each is equal to the dict that ``load`` gives and knows its position as ``.seq``; a
+        reader that stopped goes on with ``after=entry.seq``. Elections and lost cursors are
+        handled; entries appended meanwhile may be included.
+
+        Raises:
+            SessionChangedError: the session was deleted while it was streamed.
+            CorruptEntryError: a stored entry is damaged.
+            SessionStoreError: as for the class.
+        """
+        transcript = TranscriptKey.parse(self._tenant, key)
+        if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
+            raise InvalidKeyError(
+                f"after must be the seq of an entry (an int) or None, not {after!r:.60}."
+            )
+        return self._stream(transcript, after or 0)
+
+    async def _stream(self, transcript: TranscriptKey, after: int) -> AsyncIterator[StreamedEntry]:
+        require_asyncio()
+        connection = await self._connection()
+        with self._reported(connection, f"stream {transcript}"):
+            async for entry in reader.stream(connection, transcript, after):
+                yield entry
+
+    async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
+        """``{"session_id": ..., "mtime": epoch milliseconds}`` of each session of the project.
+
+        ``mtime`` is the last append to the main transcript by the server's clock; sessions
+        without a main transcript are not listed. The order is unspecified.
+        """
+        require_asyncio()
+        project = checked_name("project_key", project_key)
+        connection = await self._connection()
+        with self._reported(connection, "list sessions"):
+            return await reader.sessions(connection, self._tenant, project)
+
+    async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
+        """The SDK's summary of each session that :meth:`list_sessions` lists.
+
+        Each equals ``fold_session_summary`` over the session's stored main transcript.
+        """
+        require_asyncio()
+        project = checked_name("project_key", project_key)
+        connection = await self._connection()
+        with self._reported(connection, "list session summaries"):
+            return await reader.session_summaries(connection, self._tenant, project)
+
+    async def delete(self, key: SessionKey) -> None:
+        """Delete a session with its subagents, or with a ``subpath`` that transcript alone.
+
+        Deleting what does not exist does nothing.
+        """
+        require_asyncio()
+        transcript = TranscriptKey.parse(self._tenant, key)
+        connection = await self._connection()
+        with self._reported(connection, f"delete {transcript}"):
+            await self._writer.delete(connection, transcript)
+
+    async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
+        """The subpaths of a session's subagent transcripts, such as ``subagents/agent-a1``."""
+        require_asyncio()
+        transcript = TranscriptKey.parse(self._tenant, key)
+        connection = await self._connection()
+        with self._reported(connection, f"list the subagents of {transcript}"):
+            return await reader.subkeys(connection, transcript)
+
+    async def _connection(self) -> Connection:
+        connection, is_new = await self._binding.connection()
+        if is_new:
+            self._writer.forget()
+        return connection
+
+    @contextmanager
+    def _reported(self, connection: Connection, doing: str) -> Iterator[None]:
+        with reported(connection.client, doing):
+            yield

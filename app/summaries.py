@@ -1,0 +1,108 @@
+"""A session's folded state: read, folded on, written and remembered."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from bson import ObjectId
+from claude_agent_sdk import fold_session_summary
+from claude_agent_sdk.types import SessionKey, SessionStoreEntry, SessionSummaryEntry
+
+from .key import TranscriptKey
+
+logger = logging.getLogger(__name__)
+
+DATA_FIELDS = ("data", "packed_data", "data_chunks")
+"""Where a summary keeps the fold: natively, packed, or the number of chunks."""
+
+STATE_PROJECTION = dict.fromkeys(("next_seq", "mtime", *DATA_FIELDS), 1)
+
+# Both bound the memory of one store, however many sessions pass through it.
+_MAX_STATES = 1024
+_MAX_STATES_SIZE = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """A session's summary as last seen; ``id`` and ``next_seq`` tell whether it still holds."""
+
+    id: ObjectId
+    next_seq: int
+    mtime: int
+    """Epoch milliseconds of the last append to the main transcript, or 0 without one."""
+    data: Mapping[str, Any] | None
+    """The SDK's fold, or ``None`` while the main transcript is empty."""
+    data_field: str | None
+    """Which of ``DATA_FIELDS`` keeps the fold in the database."""
+
+    @property
+    def size(self) -> int:
+        """About how much memory it takes, in characters of the fold's texts."""
+        return sum(len(str(value)) for value in (self.data or {}).values())
+
+
+def fold(
+    state: SessionState | None, key: TranscriptKey, entries: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The SDK's fold of ``entries`` onto ``state``.
+
+    An entry that the SDK's fold cannot take (a timestamp outside the calendar, say) is stored
+    all the same and left out of the fold: losing the entry would be worse.
+    """
+    session_key: SessionKey = {"project_key": key.project_key, "session_id": key.session_id}
+    summary: SessionSummaryEntry | None = None
+    if state is not None and state.data is not None:
+        summary = {"session_id": key.session_id, "mtime": state.mtime, "data": dict(state.data)}
+    batch = cast("list[SessionStoreEntry]", list(entries))
+    try:
+        return fold_session_summary(summary, session_key, batch)["data"]
+    except Exception:
+        pass
+    for entry in batch:
+        try:
+            summary = fold_session_summary(summary, session_key, [entry])
+        except Exception:
+            logger.warning("The SDK cannot fold an entry of %s; it is stored unfolded.", key)
+    return summary["data"] if summary is not None else {}
+
+
+class StateCache:
+    """The last-known states of the sessions written to most recently."""
+
+    def __init__(self) -> None:
+        self._states: OrderedDict[TranscriptKey, SessionState] = OrderedDict()
+        self._size = 0
+
+    def get(self, session: TranscriptKey) -> SessionState | None:
+        """The state that was put last, if it is still remembered."""
+        state = self._states.get(session)
+        if state is not None:
+            self._states.move_to_end(session)
+        return state
+
+    def put(self, session: TranscriptKey, state: SessionState) -> None:
+        """Remember a state, and forget the oldest ones where there are too many."""
+        self.drop(session)
+        self._states[session] = state
+        self._size += state.size
+        while len(self._states) > _MAX_STATES or self._size > _MAX_STATES_SIZE:
+            _, oldest = self._states.popitem(last=False)
+            self._size -= oldest.size
+
+    def drop(self, session: TranscriptKey) -> None:
+        """Forget a state that no longer holds."""
+        state = self._states.pop(session, None)
+        if state is not None:
+            self._size -= state.size
+
+    def clear(self) -> None:
+        """Forget every state."""
+        self._states.clear()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return len(self._states)

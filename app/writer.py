@@ -1,0 +1,426 @@
+"""The write path: a batch is stored whole, once and in order, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bson import Binary, ObjectId
+from bson.int64 import Int64
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    DuplicateKeyError,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
+
+from .attempts import Attempts
+from .codec import EncodedEntry, EncodedValue, encode_object
+from .connection import Connection
+from .driver import ClientSession, OutcomeUnknownError, TransientFailureError, transact
+from .errors import ContentionError
+from .key import TranscriptKey
+from .reader import state as read_state
+from .reader import stream
+from .replay import ReplayPositions, recognise
+from .summaries import DATA_FIELDS, SessionState, StateCache, fold
+
+logger = logging.getLogger(__name__)
+
+_DUPLICATE_KEY = 11000
+_REFOLD_BATCH = 500
+
+
+class _StaleStateError(Exception):
+    """The session's summary is not what it was last known to be."""
+
+
+class _ReplayError(Exception):
+    """An entry of the batch is stored already, so nothing of the batch was."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """One try to append: what the summary must be, and what it and the entries become."""
+
+    known: SessionState | None
+    next: SessionState
+    first_seq: int
+    changes: dict[str, Any]
+    removed: tuple[str, ...]
+    data_chunks: tuple[bytes, ...] | None
+    """What replaces the chunks that hold the fold; ``None`` leaves them alone."""
+
+
+class Writer:
+    """Appends and deletes; one per store, for it remembers the sessions it wrote last."""
+
+    def __init__(self, metadata: EncodedValue | None) -> None:
+        self._metadata = metadata
+        self._states = StateCache()
+        self._replays = ReplayPositions()
+        self._turns: dict[TranscriptKey, tuple[asyncio.Lock, int]] = {}
+
+    def forget(self) -> None:
+        """Drop what is remembered of a database that the store no longer uses."""
+        self._states.clear()
+        self._replays.clear()
+
+    async def append(
+        self, connection: Connection, key: TranscriptKey, batch: Sequence[EncodedEntry]
+    ) -> None:
+        """Store those entries of a batch that are not stored yet, all at once."""
+        async with self._turn(key.session):
+            after = self._replays.take(key)
+            if after is not None and batch[0].uuid is None:
+                batch = await self._unstored(connection, key, batch, after)
+            while batch:
+                try:
+                    return await self._store(connection, key, batch)
+                except _ReplayError:
+                    batch = await self._unstored(connection, key, batch, None)
+
+    async def delete(self, connection: Connection, key: TranscriptKey) -> None:
+        """Remove a transcript; with the main one, all of its session."""
+
+        async def work(session: ClientSession | None) -> None:
+            chunks: dict[str, Any] = key.session_filter()
+            entries: dict[str, Any] = key.session_filter()
+            if key.is_main:
+                owners = [connection.entries.name, connection.summaries.name]
+                chunks["collection"] = {"$in": owners}
+            else:
+                chunks |= {"collection": connection.entries.name, "subpath": key.subpath}
+                entries["subpath"] = key.subpath
+            # The summary goes last: on a server without transactions, a delete that was cut
+            # short can then be repeated.
+            await connection.chunks.delete_many(chunks, session=session)
+            await connection.entries.delete_many(entries, session=session)
+            if key.is_main:
+                await connection.summaries.delete_one(key.session_filter(), session=session)
+
+        async with self._turn(key.session):
+            self._states.drop(key.session)
+            self._replays.take(key)
+            attempts = Attempts()
+            while True:
+                try:
+                    return await transact(connection.client, connection.server, work, attempts)
+                except TransientFailureError:
+                    if not await attempts.pause():
+                        raise
+
+    async def _unstored(
+        self,
+        connection: Connection,
+        key: TranscriptKey,
+        batch: Sequence[EncodedEntry],
+        after: int | None,
+    ) -> Sequence[EncodedEntry]:
+        recognised = await recognise(connection, key, batch, after)
+        if recognised.last_seq is not None:
+            self._replays.put(key, recognised.last_seq)
+        return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
+
+    async def _store(
+        self, connection: Connection, key: TranscriptKey, batch: Sequence[EncodedEntry]
+    ) -> None:
+        attempts = Attempts()
+        session_key = key.session
+        known = self._states.get(session_key)
+        while True:
+            if known is None:
+                known = await read_state(connection, session_key)
+            claim = _claim(connection, key, batch, known)
+            self._states.drop(session_key)
+
+            async def work(session: ClientSession | None, claim: _Claim = claim) -> None:
+                await self._claim_and_insert(connection, key, batch, claim, session)
+
+            try:
+                await transact(connection.client, connection.server, work, attempts)
+            except (_StaleStateError, TransientFailureError) as error:
+                if not await attempts.pause():
+                    if isinstance(error, TransientFailureError):
+                        raise
+                    raise ContentionError(
+                        f"Could not append to {key}: other writers of the session won every "
+                        "time; nothing of the batch was stored. Try again, or let fewer "
+                        "processes write to one session at once."
+                    ) from None
+                known = None
+            except (OutcomeUnknownError, AutoReconnect) as error:
+                if not isinstance(error, ServerSelectionTimeoutError):
+                    # The batch may be stored. If it comes again it is compared from there on.
+                    self._replays.put(key, claim.first_seq - 1)
+                raise
+            else:
+                self._states.put(session_key, claim.next)
+                return
+
+    async def _claim_and_insert(
+        self,
+        connection: Connection,
+        key: TranscriptKey,
+        batch: Sequence[EncodedEntry],
+        claim: _Claim,
+        session: ClientSession | None,
+    ) -> None:
+        try:
+            if claim.known is None:
+                await self._create_summary(connection, key, claim, session)
+            else:
+                await _advance_summary(connection, key, claim, claim.known, session)
+            await _insert_entries(connection, key, batch, claim.first_seq, session)
+        except _StaleStateError:
+            raise
+        except BaseException:
+            if session is None:
+                await _undo_append(connection, key, claim.first_seq, len(batch))
+            raise
+
+    async def _create_summary(
+        self,
+        connection: Connection,
+        key: TranscriptKey,
+        claim: _Claim,
+        session: ClientSession | None,
+    ) -> None:
+        summary = {
+            "_id": claim.next.id,
+            **key.session_filter(),
+            **claim.changes,
+            **_value_fields(self._metadata, "metadata", "packed_metadata"),
+            "created_at": connection.server.now(),
+            **connection.summary_defaults(),
+        }
+        try:
+            await connection.summaries.insert_one(summary, session=session)
+        except DuplicateKeyError:
+            # Another writer created the session first.
+            raise _StaleStateError from None
+        await _replace_summary_chunks(connection, key, claim, session)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, session: TranscriptKey) -> AsyncIterator[None]:
+        """Let the calls of this process for one session through in their order.
+
+        Correctness needs no lock: the compare-and-swap gives it. But calls of one process would
+        otherwise beat each other, and be stored in another order than they were made in.
+        """
+        lock, waiting = self._turns.get(session, (None, 0))
+        lock = lock or asyncio.Lock()
+        self._turns[session] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._turns[session]
+            if waiting == 1:
+                del self._turns[session]
+            else:
+                self._turns[session] = (lock, waiting - 1)
+
+
+def _claim(
+    connection: Connection,
+    key: TranscriptKey,
+    batch: Sequence[EncodedEntry],
+    known: SessionState | None,
+) -> _Claim:
+    first_seq = known.next_seq if known else 1
+    mtime = known.mtime if known else 0
+    data = known.data if known else None
+    field = known.data_field if known else None
+    chunks: tuple[bytes, ...] | None = None
+    changes: dict[str, Any] = {"next_seq": Int64(first_seq + len(batch))}
+    removed: tuple[str, ...] = ()
+    if key.is_main:
+        mtime = max(connection.server.now_ms(), mtime + 1)
+        changes["mtime"] = Int64(mtime)
+        folded = fold(known, key, [encoded.entry for encoded in batch])
+        # Most batches change nothing in the fold; then the summary's text stays as it is.
+        if folded != data:
+            value = encode_object(folded)
+            fields = _value_fields(value, "data", "packed_data")
+            changes |= fields
+            (field,) = fields
+            removed = tuple(name for name in DATA_FIELDS if name != field)
+            if value.chunks or (known and known.data_field == "data_chunks"):
+                chunks = value.chunks
+            data = folded
+    return _Claim(
+        known=known,
+        next=SessionState(
+            id=known.id if known else ObjectId(),
+            next_seq=first_seq + len(batch),
+            mtime=mtime,
+            data=data,
+            data_field=field,
+        ),
+        first_seq=first_seq,
+        changes=changes,
+        removed=removed if known and known.data_field in removed else (),
+        data_chunks=chunks,
+    )
+
+
+async def _advance_summary(
+    connection: Connection,
+    key: TranscriptKey,
+    claim: _Claim,
+    known: SessionState,
+    session: ClientSession | None,
+) -> None:
+    update: dict[str, Any] = {"$set": claim.changes}
+    if claim.removed:
+        update["$unset"] = dict.fromkeys(claim.removed, "")
+    # A session that was deleted and made anew counts from 1 again; its _id tells it apart.
+    query = {**key.session_filter(), "_id": known.id, "next_seq": known.next_seq}
+    result = await connection.summaries.update_one(query, update, session=session)
+    if not result.matched_count:
+        raise _StaleStateError
+    await _replace_summary_chunks(connection, key, claim, session)
+
+
+async def _replace_summary_chunks(
+    connection: Connection, key: TranscriptKey, claim: _Claim, session: ClientSession | None
+) -> None:
+    if claim.data_chunks is None:
+        return
+    owner = {
+        **key.session_filter(),
+        "collection": connection.summaries.name,
+        "subpath": "",
+        "seq": 0,
+    }
+    await connection.chunks.delete_many(owner, session=session)
+    if claim.data_chunks:
+        await connection.chunks.insert_many(_chunks(owner, claim.data_chunks), session=session)
+
+
+async def _insert_entries(
+    connection: Connection,
+    key: TranscriptKey,
+    batch: Sequence[EncodedEntry],
+    first_seq: int,
+    session: ClientSession | None,
+) -> None:
+    transcript = key.transcript_filter()
+    common = {"created_at": connection.server.now()}
+    documents: list[dict[str, Any]] = []
+    chunks: list[dict[str, Any]] = []
+    for seq, encoded in enumerate(batch, first_seq):
+        documents.append(
+            {
+                **transcript,
+                "seq": Int64(seq),
+                **encoded.fields(),
+                **common,
+                **connection.entry_defaults(),
+            }
+        )
+        if encoded.value.chunks:
+            owner = {**transcript, "collection": connection.entries.name, "seq": Int64(seq)}
+            chunks.extend(_chunks(owner, encoded.value.chunks))
+    if chunks:
+        await connection.chunks.insert_many(chunks, session=session)
+    try:
+        await connection.entries.insert_many(documents, session=session)
+    except BulkWriteError as error:
+        if any(
+            failure.get("code") == _DUPLICATE_KEY and "uuid" in failure.get("keyPattern", {})
+            for failure in error.details.get("writeErrors", ())
+        ):
+            raise _ReplayError from None
+        raise
+
+
+def _chunks(owner: dict[str, Any], parts: Sequence[bytes]) -> list[dict[str, Any]]:
+    return [{**owner, "part": part, "data": Binary(data)} for part, data in enumerate(parts)]
+
+
+def _value_fields(value: EncodedValue | None, native: str, packed: str) -> dict[str, Any]:
+    """The one field that keeps an encoded value in a summary."""
+    if value is None:
+        return {}
+    if value.native is not None:
+        return {native: value.native}
+    if value.packed is not None:
+        return {packed: value.packed}
+    return {"data_chunks": len(value.chunks)}
+
+
+async def _undo_append(
+    connection: Connection, key: TranscriptKey, first_seq: int, count: int
+) -> None:
+    """Without transactions: take back what a failed insert left, and fold anew what is stored."""
+    claimed = {**key.transcript_filter(), "seq": {"$gte": first_seq, "$lt": first_seq + count}}
+    try:
+        await connection.entries.delete_many(claimed)
+        await connection.chunks.delete_many({**claimed, "collection": connection.entries.name})
+        if key.is_main:
+            await refold(connection, key)
+    except PyMongoError:
+        logger.warning(
+            "Could not take back a failed append to %s: the server has no transactions and went "
+            "away. Some entries of the batch may be stored, and its summary may be ahead of them.",
+            key,
+        )
+
+
+async def refold(connection: Connection, key: TranscriptKey) -> None:
+    """Write the fold of what is stored into the session's summary.
+
+    It moves ``next_seq`` on by one, so that what other writers remember of the summary misses.
+    """
+    attempts = Attempts()
+    while True:
+        known = await read_state(connection, key)
+        if known is None:
+            return
+        data: dict[str, Any] | None = None
+        pending: list[dict[str, Any]] = []
+        count = 0
+        async for entry in stream(connection, key, 0):
+            pending.append(entry)
+            count += 1
+            if len(pending) == _REFOLD_BATCH:
+                data = fold(_folded_state(known, data), key, pending)
+                pending.clear()
+        data = fold(_folded_state(known, data), key, pending)
+        if not count:
+            # It never had a main transcript that holds, so it is not listed either.
+            await connection.summaries.update_one(
+                {**key.session_filter(), "_id": known.id, "next_seq": known.next_seq},
+                {
+                    "$set": {"next_seq": Int64(known.next_seq + 1)},
+                    "$unset": dict.fromkeys(("mtime", *DATA_FIELDS), ""),
+                },
+            )
+            return
+        value = encode_object(data)
+        fields = _value_fields(value, "data", "packed_data")
+        claim = _Claim(
+            known=known,
+            next=known,
+            first_seq=known.next_seq,
+            changes={"next_seq": Int64(known.next_seq + 1), **fields},
+            removed=tuple(name for name in DATA_FIELDS if name not in fields),
+            data_chunks=value.chunks,
+        )
+        try:
+            await _advance_summary(connection, key, claim, known, None)
+            return
+        except _StaleStateError:
+            if not await attempts.pause():
+                return
+
+
+def _folded_state(known: SessionState, data: dict[str, Any] | None) -> SessionState:
+    return SessionState(known.id, known.next_seq, known.mtime, data, None)

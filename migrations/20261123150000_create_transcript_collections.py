@@ -1,0 +1,64 @@
+"""Create the collections for entries, summaries and chunks, and their unique indexes."""
+
+from beanie import Document, free_fall_migration
+
+from beanie_session_store.migrations._operations import (
+    create_collection,
+    create_index,
+    drop_collection_if_empty,
+    drop_index,
+)
+
+ENTRIES = "claude_transcript_entries"
+SUMMARIES = "claude_transcript_summaries"
+CHUNKS = "claude_transcript_chunks"
+
+SESSION = [("tenant", 1), ("project_key", 1), ("session_id", 1)]
+
+
+class Entries(Document):
+    """Tells the steps below which database they work on."""
+
+    class Settings:
+        name = ENTRIES
+
+
+class Forward:
+    @free_fall_migration(document_models=[Entries])
+    async def create_collections_and_indexes(self, session):
+        for name in (ENTRIES, SUMMARIES, CHUNKS):
+            await create_collection(Entries, name)
+        await create_index(
+            Entries,
+            ENTRIES,
+            [*SESSION, ("subpath", 1), ("seq", 1)],
+            "transcript_order",
+            unique=True,
+        )
+        await create_index(
+            Entries,
+            ENTRIES,
+            [*SESSION, ("subpath", 1), ("uuid", 1)],
+            "transcript_uuid",
+            unique=True,
+            partialFilterExpression={"uuid": {"$exists": True}},
+        )
+        await create_index(Entries, SUMMARIES, SESSION, "session", unique=True)
+        await create_index(
+            Entries,
+            CHUNKS,
+            [*SESSION, ("collection", 1), ("subpath", 1), ("seq", 1), ("part", 1)],
+            "chunk_order",
+            unique=True,
+        )
+
+
+class Backward:
+    @free_fall_migration(document_models=[Entries])
+    async def drop_indexes_and_empty_collections(self, session):
+        await drop_index(Entries, CHUNKS, "chunk_order")
+        await drop_index(Entries, SUMMARIES, "session")
+        await drop_index(Entries, ENTRIES, "transcript_uuid")
+        await drop_index(Entries, ENTRIES, "transcript_order")
+        for name in (CHUNKS, SUMMARIES, ENTRIES):
+            await drop_collection_if_empty(Entries, name)

@@ -1,0 +1,136 @@
+"""Transcript entries as they are stored: one document per entry."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from beanie import Document
+from pydantic import Field
+from pymongo import ASCENDING, IndexModel
+
+from .packing import unpack
+
+ORDER_INDEX = IndexModel(
+    [
+        ("tenant", ASCENDING),
+        ("project_key", ASCENDING),
+        ("session_id", ASCENDING),
+        ("subpath", ASCENDING),
+        ("seq", ASCENDING),
+    ],
+    name="transcript_order",
+    unique=True,
+)
+
+UUID_INDEX = IndexModel(
+    [
+        ("tenant", ASCENDING),
+        ("project_key", ASCENDING),
+        ("session_id", ASCENDING),
+        ("subpath", ASCENDING),
+        ("uuid", ASCENDING),
+    ],
+    name="transcript_uuid",
+    unique=True,
+    partialFilterExpression={"uuid": {"$exists": True}},
+)
+
+CHUNK_INDEX = IndexModel(
+    [
+        ("tenant", ASCENDING),
+        ("project_key", ASCENDING),
+        ("session_id", ASCENDING),
+        ("collection", ASCENDING),
+        ("subpath", ASCENDING),
+        ("seq", ASCENDING),
+        ("part", ASCENDING),
+    ],
+    name="chunk_order",
+    unique=True,
+)
+
+
+class TranscriptEntry(Document):
+    """One line of an agent's transcript.
+
+    Exactly one of ``entry``, ``packed`` and ``chunks`` is set. Subclass it to use another
+    collection, further indexes or further fields with defaults::
+
+        class AcmeEntry(TranscriptEntry):
+            region: str = "eu"
+
+            class Settings(TranscriptEntry.Settings):
+                name = "acme_transcript_entries"
+    """
+
+    tenant: str = Field(description="The tenant of the store that wrote the entry.")
+    project_key: str = Field(description="The SDK's project key, derived from the directory.")
+    session_id: str = Field(description="The session, a UUID when the agent made it.")
+    subpath: str = Field(
+        default="",
+        description='"" in the main transcript, else such as "subagents/agent-a1".',
+    )
+    seq: int = Field(
+        description="Position, from 1. One counter per session orders main and subagent entries."
+    )
+    uuid: str | None = Field(
+        default=None,
+        description="The entry's own uuid, or its digest where a uuid cannot be an index key.",
+    )
+    entry: dict[str, Any] | None = Field(
+        default=None, description="The entry as the agent wrote it, as a native document."
+    )
+    packed: bytes | None = Field(
+        default=None, description="The entry as compressed JSON, where BSON cannot hold it."
+    )
+    chunks: int | None = Field(
+        default=None,
+        description="How many EntryChunk documents hold the packed entry, where it is too large.",
+    )
+    created_at: datetime = Field(description="When it was stored, UTC, by the server's clock.")
+
+    class Settings:
+        """Collection and indexes, as Beanie reads them."""
+
+        name = "claude_transcript_entries"
+        indexes = [ORDER_INDEX, UUID_INDEX]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The entry as the agent wrote it, whichever way it is stored.
+
+        Raises:
+            ValueError: it is split over chunks, which ``BeanieSessionStore.load`` and ``stream``
+                put together; or the stored bytes are damaged.
+        """
+        if self.entry is not None:
+            return self.entry
+        if self.packed is not None:
+            return unpack(self.packed)
+        raise ValueError(
+            f"entry {self.seq} of session {self.session_id} is split over {self.chunks} chunks; "
+            "read it with the store's load() or stream()"
+        )
+
+
+class EntryChunk(Document):
+    """A slice of a packed value too large for one document.
+
+    The value is an entry (``seq`` is that entry's) or, with ``seq`` 0, the session's summary.
+    """
+
+    tenant: str = Field(description="As in the entry.")
+    project_key: str = Field(description="As in the entry.")
+    session_id: str = Field(description="As in the entry.")
+    collection: str = Field(description="The collection of the document that owns the slice.")
+    subpath: str = Field(default="", description="As in the entry.")
+    seq: int = Field(description="The entry's position, or 0 for the session's summary.")
+    part: int = Field(description="Position of the slice, from 0.")
+    data: bytes = Field(description="The slice.")
+
+    class Settings:
+        """Collection and indexes, as Beanie reads them."""
+
+        name = "claude_transcript_chunks"
+        indexes = [CHUNK_INDEX]

@@ -1,0 +1,58 @@
+"""Sessions as they are listed: one document per session."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from beanie import Document
+from pydantic import Field
+from pymongo import ASCENDING, IndexModel
+
+SESSION_INDEX = IndexModel(
+    [("tenant", ASCENDING), ("project_key", ASCENDING), ("session_id", ASCENDING)],
+    name="session",
+    unique=True,
+)
+
+
+class SessionSummary(Document):
+    """What is known of a session without reading its entries.
+
+    It is written in the same transaction as the entries, so ``data`` always equals the SDK's
+    fold over the stored main transcript. Exactly one of ``data``, ``packed_data`` and
+    ``data_chunks`` is set once the main transcript has an entry. Subclass it to use another
+    collection, further indexes or further fields with defaults.
+    """
+
+    tenant: str = Field(description="The tenant of the store that made the session.")
+    project_key: str = Field(description="The SDK's project key, derived from the directory.")
+    session_id: str = Field(description="The session, a UUID when the agent made it.")
+    next_seq: int = Field(description="The position that the session's next entry gets.")
+    mtime: int | None = Field(
+        default=None,
+        description="Last append to the main transcript, epoch milliseconds by the server's "
+        "clock, rising with every append; absent while only subagents wrote.",
+    )
+    data: dict[str, Any] | None = Field(
+        default=None, description="The SDK's fold of the main transcript, opaque."
+    )
+    packed_data: bytes | None = Field(
+        default=None, description="The fold as compressed JSON, where BSON cannot hold it."
+    )
+    data_chunks: int | None = Field(
+        default=None, description="How many EntryChunk documents hold a fold that is too large."
+    )
+    metadata: dict[str, Any] | None = Field(
+        default=None, description="What the store that made the session was given as metadata."
+    )
+    packed_metadata: bytes | None = Field(
+        default=None, description="The metadata as compressed JSON, where BSON cannot hold it."
+    )
+    created_at: datetime = Field(description="When it was stored, UTC, by the server's clock.")
+
+    class Settings:
+        """Collection and indexes, as Beanie reads them."""
+
+        name = "claude_transcript_summaries"
+        indexes = [SESSION_INDEX]

@@ -1,0 +1,87 @@
+"""Real servers for all tests: one replica set and one standalone, started when first asked for."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from beanie import init_beanie
+from pymongo import AsyncMongoClient, MongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+
+from beanie_session_store import (
+    DOCUMENT_MODELS,
+    BeanieSessionStore,
+    EmbeddedMongo,
+    upgrade_schema,
+)
+
+# Fail points let a test break a chosen command.
+SERVER_PARAMETERS = {"enableTestCommands": 1, "ttlMonitorSleepSecs": 1}
+
+
+@pytest.fixture(scope="session")
+def mongo_url() -> Iterator[str]:
+    """A replica set: the one named by SESSION_STORE_MONGODB_URL, or one of our own."""
+    given = os.environ.get("SESSION_STORE_MONGODB_URL")
+    if given:
+        yield given
+        return
+    with EmbeddedMongo(set_parameters=SERVER_PARAMETERS) as mongo:
+        yield mongo.url
+
+
+@pytest.fixture(scope="session")
+def standalone_url() -> Iterator[str]:
+    """A server without transactions."""
+    with EmbeddedMongo(replica_set=False, set_parameters=SERVER_PARAMETERS) as mongo:
+        yield mongo.url
+
+
+@pytest.fixture
+def database_name(mongo_url: str) -> Iterator[str]:
+    """A database of the test's own on the replica set, dropped afterwards."""
+    yield from _own_database(mongo_url)
+
+
+@pytest.fixture
+def standalone_database_name(standalone_url: str) -> Iterator[str]:
+    """A database of the test's own on the standalone server, dropped afterwards."""
+    yield from _own_database(standalone_url)
+
+
+def _own_database(url: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex[:16]}"
+    yield name
+    with MongoClient(url) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+async def database(mongo_url: str, database_name: str) -> AsyncIterator[AsyncDatabase]:
+    """A migrated database on the replica set, with Beanie initialised on it."""
+    async with AsyncMongoClient(mongo_url) as client:
+        yield await prepared(client[database_name])
+
+
+@pytest.fixture
+async def standalone_database(
+    standalone_url: str, standalone_database_name: str
+) -> AsyncIterator[AsyncDatabase]:
+    """A migrated database on the standalone server, with Beanie initialised on it."""
+    async with AsyncMongoClient(standalone_url) as client:
+        yield await prepared(client[standalone_database_name])
+
+
+async def prepared(database: AsyncDatabase) -> AsyncDatabase:
+    await upgrade_schema(database)
+    await init_beanie(database=database, document_models=DOCUMENT_MODELS)
+    return database
+
+
+@pytest.fixture
+def store(database: AsyncDatabase) -> BeanieSessionStore:
+    """A store of the default tenant on the replica set."""
+    return BeanieSessionStore()
