@@ -15,8 +15,8 @@ _LONGEST_PAUSE_SECONDS = 0.2
 class Attempts:
     """The time budget of one operation, with growing, jittered pauses between its tries."""
 
-    def __init__(self, seconds: float = _SECONDS) -> None:
-        self._deadline = time.monotonic() + seconds
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + _SECONDS
         self._longest = _FIRST_PAUSE_SECONDS
 
     async def pause(self) -> bool:

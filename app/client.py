@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from pymongo.errors import PyMongoError
@@ -12,7 +12,7 @@ from .errors import InvalidURLError
 
 
 @asynccontextmanager
-async def open_database(uri: str, name: str | None) -> AsyncIterator[Database]:
+async def open_database(uri: str, name: str | None) -> AsyncGenerator[Database]:
     """The database of a connection string, with a client that is closed at exit.
 
     Raises:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import bson
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
@@ -39,7 +39,9 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class _PlainInt(TypeDecoder):
-    bson_type = Int64
+    @property
+    def bson_type(self) -> Any:
+        return Int64
 
     def transform_bson(self, value: Any) -> int:
         return int(value)
@@ -94,21 +96,20 @@ async def encode_entries(entries: object) -> list[EncodedEntry]:
     Raises:
         InvalidEntryError: the batch is no sequence of JSON objects. It names the first offender.
     """
-    if isinstance(entries, (str, bytes, Mapping)) or not isinstance(entries, Iterable):
+    if not isinstance(entries, (list, tuple)):
         raise InvalidEntryError(
             f"entries must be a list of JSON objects, not {type(entries).__name__}; "
             "nothing was stored."
         )
     encoded: list[EncodedEntry] = []
     seen: set[str] = set()
-    items: Iterable[object] = entries
-    for index, item in enumerate(items):
+    for index, item in enumerate(cast("Sequence[object]", entries)):
         if not isinstance(item, dict):
             raise InvalidEntryError(
                 f"entry {index} of the batch is {type(item).__name__}, not a JSON object "
                 "(dict); nothing of the batch was stored."
             )
-        entry: dict[str, Any] = item
+        entry = cast("dict[str, Any]", item)
         try:
             value = encode_native(entry)
         except NotJsonError as error:
@@ -139,7 +140,7 @@ def encode_metadata(metadata: object) -> EncodedValue | None:
         raise InvalidMetadataError(
             f"metadata must be a JSON object (dict) or None, not {type(metadata).__name__}."
         )
-    checked: dict[str, Any] = metadata
+    checked = cast("dict[str, Any]", metadata)
     try:
         value = encode_object(checked)
     except NotJsonError as error:
@@ -237,14 +238,13 @@ def _checked_depth(value: Any, room: int = _MAX_NATIVE_DEPTH) -> int:
     depth = 0
     members: Iterable[Any] = value
     if isinstance(value, dict):
-        mapping: dict[Any, Any] = value
+        mapping = cast("dict[Any, Any]", value)
         for key in mapping:
             if type(key) is not str:
                 _check_key(key)
         members = mapping.values()
     for member in members:
-        kind = type(member)
-        if kind not in _SCALARS and (kind is dict or kind is list or _is_container(member)):
+        if type(member) not in _SCALARS and _is_container(member):
             depth = max(depth, _checked_depth(member, room - 1))
     return depth + 1
 
@@ -255,7 +255,7 @@ def _check_deep(value: Any) -> None:
     while pending:
         container = pending.pop()
         if isinstance(container, dict):
-            mapping: dict[Any, Any] = container
+            mapping = cast("dict[Any, Any]", container)
             for key in mapping:
                 _check_key(key)
             container = list(mapping.values())

@@ -122,7 +122,7 @@ def added_defaults(
     role: str, model: type[Document], base: type[Document]
 ) -> Callable[[], dict[str, Any]]:
     """A function that makes the fields which a team's subclass adds, at their defaults."""
-    if not (isinstance(model, type) and issubclass(model, base)):
+    if not (isinstance(model, type) and issubclass(model, base)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidModelError(
             f"{role} must be {base.__name__} or a subclass of it, not {model!r:.80}."
         )

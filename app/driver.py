@@ -6,16 +6,15 @@ transactions and what the server can do.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from beanie import Document
+from beanie import Document, init_beanie  # pyright: ignore[reportUnknownVariableType]
 from pymongo import ReadPreference, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
@@ -62,16 +61,27 @@ def collection_of(model: type[Document]) -> Collection:
             "of the store's Document classes first (DOCUMENT_MODELS lists the default ones), "
             "or open the store with BeanieSessionStore.connect(url)."
         )
-    return model.get_pymongo_collection()
+    settings: Any = model.get_settings()
+    return settings.pymongo_collection
 
 
-def with_store_rules(collection: Collection) -> Collection:
-    """The same collection with the reads and writes the guarantees rest on.
+async def bind_models(
+    database: Database, models: Sequence[type[Document]], *, create_indexes: bool = True
+) -> None:
+    """Give Document classes their collections, and create the indexes that they declare."""
+    await init_beanie(database=database, document_models=models, skip_indexes=not create_indexes)
+
+
+_Rulable = TypeVar("_Rulable", Database, Collection)
+
+
+def with_store_rules(target: _Rulable) -> _Rulable:
+    """The same database or collection with the reads and writes the guarantees rest on.
 
     Reads go to the primary, for a session resumed on another host must hold all that was
     acknowledged; writes wait for a majority.
     """
-    return collection.with_options(
+    return target.with_options(
         codec_options=JSON_CODEC,
         read_preference=ReadPreference.PRIMARY,
         read_concern=ReadConcern(),
@@ -105,9 +115,8 @@ async def server_of(client: Client) -> Server:
     if known is not None:
         return known
     asked = _steady_seconds()
-    # A client of the team's may read dates in a time zone of its own.
-    admin = client.get_database("admin", codec_options=JSON_CODEC)
-    hello = await admin.command("hello")
+    # Not as the team's client would ask: it may read dates in a time zone of its own.
+    hello = await with_store_rules(client.admin).command("hello")
     halfway = (asked + _steady_seconds()) / 2
     server = Server(
         has_transactions="setName" in hello or hello.get("msg") == "isdbgrid",
@@ -126,7 +135,7 @@ def _steady_seconds() -> float:
 
 
 @contextlib.asynccontextmanager
-async def snapshot(client: Client, server: Server) -> AsyncIterator[ClientSession | None]:
+async def snapshot(client: Client, server: Server) -> AsyncGenerator[ClientSession | None]:
     """A client session whose reads all see one majority-committed moment.
 
     Without it a delete between two batches of a cursor would show as a shorter transcript.
@@ -135,7 +144,8 @@ async def snapshot(client: Client, server: Server) -> AsyncIterator[ClientSessio
     if not server.has_transactions:
         yield None
         return
-    async with client.start_session(snapshot=True) as session:
+    session = client.start_session(snapshot=True)
+    async with session:
         yield session
 
 
@@ -154,14 +164,9 @@ async def transact(
         OutcomeUnknownError: the commit was sent, but not answered before time ran out.
     """
     if not server.has_transactions:
-        return await _finish(work(None))
-    return await _undisturbed(_transaction(client, work, attempts))
-
-
-async def _transaction(
-    client: Client, work: Callable[[ClientSession | None], Awaitable[T]], attempts: Attempts
-) -> T:
-    async with client.start_session() as session:
+        return await work(None)
+    session = client.start_session()
+    async with session:
         await session.start_transaction(write_concern=_MAJORITY)
         try:
             result = await work(session)
@@ -200,44 +205,6 @@ def _is_transient(error: BaseException) -> bool:
     )
 
 
-_background: set[asyncio.Task[Any]] = set()
-
-
-async def _undisturbed(work: Awaitable[T]) -> T:
-    """Await ``work`` in a task of its own, which a cancelled caller cancels once.
-
-    A cancel scope goes on cancelling whatever its task awaits, so the abort would never reach
-    the server, and the open transaction would block the session's other writers for a minute.
-    """
-    task = _start(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
-
-
-async def _finish(work: Awaitable[T]) -> T:
-    """Await ``work``, which goes on to its end even if the caller is cancelled."""
-    return await asyncio.shield(_start(work))
-
-
-def _start(work: Awaitable[T]) -> asyncio.Task[T]:
-    task = asyncio.ensure_future(work)
-    assert isinstance(task, asyncio.Task)
-    # The loop itself holds tasks weakly.
-    _background.add(task)
-    task.add_done_callback(_retire)
-    return task
-
-
-def _retire(task: asyncio.Task[Any]) -> None:
-    _background.discard(task)
-    if not task.cancelled():
-        # Marks it as seen: after a cancellation nobody else will look at it.
-        task.exception()
-
-
 __all__ = [
     "Client",
     "ClientSession",
@@ -246,6 +213,7 @@ __all__ = [
     "OutcomeUnknownError",
     "Server",
     "TransientFailureError",
+    "bind_models",
     "collection_of",
     "server_of",
     "snapshot",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from pymongo.errors import (
@@ -47,7 +47,7 @@ def require_asyncio() -> None:
 
 
 @contextmanager
-def reported(client: Client, doing: str) -> Iterator[None]:
+def reported(client: Client, doing: str) -> Generator[None]:
     """Raise what the driver raises inside as an error of our own tree.
 
     ``doing`` says what was attempted, such as ``"append to session 1"``.

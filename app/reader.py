@@ -48,8 +48,9 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
 
     async def attempt() -> list[dict[str, Any]]:
         async with snapshot(connection.client, connection.server) as session:
-            cursor = connection.entries.find(key.transcript_filter(), CONTENT, session=session)
-            documents = await cursor.sort("seq", 1).to_list()
+            documents = await connection.entries.find(
+                key.transcript_filter(), CONTENT, sort=[("seq", 1)], session=session
+            ).to_list()
             return [
                 document["entry"]
                 if "entry" in document
@@ -82,8 +83,9 @@ async def stream(
                         "old session; start again to read the new one."
                     )
                 query = {**key.transcript_filter(), "seq": {"$gt": position}}
-                cursor = connection.entries.find(query, CONTENT, session=session)
-                async for document in cursor.sort("seq", 1):
+                async for document in connection.entries.find(
+                    query, CONTENT, sort=[("seq", 1)], session=session
+                ):
                     entry = await content_of(connection, key, document, session)
                     streamed = StreamedEntry(entry)
                     streamed.seq = position = document["seq"]
@@ -258,8 +260,10 @@ async def _joined(
         "subpath": key.subpath,
         "seq": seq,
     }
-    cursor = connection.chunks.find(query, {"_id": 0, "data": 1}, session=session)
-    parts = [chunk["data"] async for chunk in cursor.sort("part", 1)]
+    cursor = connection.chunks.find(
+        query, {"_id": 0, "data": 1}, sort=[("part", 1)], session=session
+    )
+    parts: list[bytes] = [chunk["data"] async for chunk in cursor]
     if len(parts) != document.get(count_field):
         raise CorruptEntryError(
             f"Cannot read {what}: of its {document.get(count_field)} chunks {len(parts)} are in "

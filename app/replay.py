@@ -145,9 +145,10 @@ async def _read(
     if limit == 0:
         return []
     query = {**key.transcript_filter(), "seq": seqs}
-    cursor = connection.entries.find(query, {**CONTENT, "uuid": 1}).sort("seq", direction)
     found: list[_Stored] = []
-    async for document in cursor.limit(limit or 0):
+    async for document in connection.entries.find(
+        query, {**CONTENT, "uuid": 1}, sort=[("seq", direction)], limit=limit or 0
+    ):
         uuid = document.get("uuid")
         # Only entries without a uuid are compared, so only theirs is worth the memory.
         digest = None

@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
-from beanie import Document, init_beanie
+from beanie import Document
 from beanie.migrations.controllers.base import BaseMigrationController
 from pymongo import IndexModel
 
@@ -18,7 +18,7 @@ from ..migrations._operations import renamed_collections
 from ..models import SessionSummary, TranscriptEntry
 from ..models.entry import CHUNK_INDEX, ORDER_INDEX, UUID_INDEX
 from ..models.summary import SESSION_INDEX
-from .driver import Collection, Database
+from .driver import Collection, Database, bind_models, with_store_rules
 from .errors import SchemaOutdatedError, SchemaTooNewError
 from .failures import reported, require_asyncio
 
@@ -55,6 +55,7 @@ async def upgrade_schema(
     }
     target = collection_name(entries)
     done: list[str] = []
+    database = with_store_rules(database)
     with reported(database.client, "upgrade the schema"):
         log = database[LOG_COLLECTION]
         applied = await _applied(log, target)
@@ -83,7 +84,7 @@ async def require_usable_schema(
         SchemaTooNewError: a newer release migrated the database.
         SchemaOutdatedError: a unique index is missing.
     """
-    await _applied(entries.database[LOG_COLLECTION], entries.name)
+    await _applied(with_store_rules(entries.database)[LOG_COLLECTION], entries.name)
     required = ((entries, [ORDER_INDEX, UUID_INDEX]), (summaries, [SESSION_INDEX]))
     for collection, indexes in (*required, (chunks, [CHUNK_INDEX])):
         stored = await collection.index_information()
@@ -134,12 +135,13 @@ async def _run(script: Path, direction: str, database: Database) -> None:
     module = ModuleType(loader.name)
     module.__file__ = str(script)
     loader.exec_module(module)
-    steps: Mapping[str, Any] = vars(getattr(module, direction))
-    async with database.client.start_session() as session:
+    steps = cast("dict[str, object]", vars(getattr(module, direction)))
+    session = database.client.start_session()
+    async with session:
         for step in steps.values():
             if isinstance(step, BaseMigrationController):
-                await init_beanie(database=database, document_models=step.models)
-                await step.run(session=session)
+                await bind_models(database, step.models)
+                await step.run(session)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _has(stored: Mapping[str, Any], index: IndexModel) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from beanie import init_beanie
 from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry
 from claude_agent_sdk.types import (
     SessionListSubkeysKey,
@@ -18,12 +17,15 @@ from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from . import reader
 from .client import open_database
 from .codec import encode_entries, encode_metadata
+from .completion import completed
 from .connection import Binding, Connection, StoreModels
+from .driver import bind_models
 from .errors import InvalidKeyError
 from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .reader import StreamedEntry
 from .schema import upgrade_schema
+from .turns import Turns
 from .writer import Writer
 
 
@@ -65,6 +67,7 @@ class BeanieSessionStore(SessionStore):
     ) -> None:
         self._tenant = checked_name("tenant", tenant)
         self._writer = Writer(encode_metadata(metadata))
+        self._turns = Turns()
         self._binding = Binding(StoreModels(entries, summaries))
 
     @property
@@ -84,7 +87,7 @@ class BeanieSessionStore(SessionStore):
         entries: type[TranscriptEntry] = TranscriptEntry,
         summaries: type[SessionSummary] = SessionSummary,
         upgrade: bool = True,
-    ) -> AsyncIterator[BeanieSessionStore]:
+    ) -> AsyncGenerator[BeanieSessionStore]:
         """Open a store of its own client, for scripts: ``async with ...connect(uri) as store``.
 
         It upgrades the schema, initialises Beanie and closes the client at exit. Beanie binds a
@@ -110,11 +113,8 @@ class BeanieSessionStore(SessionStore):
             if upgrade:
                 await upgrade_schema(opened, entries=entries, summaries=summaries)
             with reported(opened.client, "initialise Beanie"):
-                await init_beanie(
-                    database=opened,
-                    document_models=[entries, summaries, EntryChunk],
-                    skip_indexes=not upgrade,
-                )
+                models = [entries, summaries, EntryChunk]
+                await bind_models(opened, models, create_indexes=upgrade)
             await store._connection()
             yield store
 
@@ -123,7 +123,8 @@ class BeanieSessionStore(SessionStore):
 
         Entries already stored (the same ``uuid`` in the same transcript) are skipped, and so
         are entries without a uuid next to them that repeat what is stored there. Calls of one
-        store for one session are stored in the order of the calls.
+        store for one session are stored in the order of the calls. A cancelled call goes on in
+        the background: its batch is stored whole, or not at all.
 
         Raises:
             InvalidEntryError: an entry is no JSON object; nothing of the batch was stored.
@@ -132,12 +133,16 @@ class BeanieSessionStore(SessionStore):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
-        batch = await encode_entries(entries)
-        if not batch:
-            return
-        connection = await self._connection()
-        with self._reported(connection, f"append to {transcript}"):
-            await self._writer.append(connection, transcript, batch)
+        await completed(self._append(transcript, entries))
+
+    async def _append(self, transcript: TranscriptKey, entries: object) -> None:
+        async with self._turns.turn(transcript):
+            batch = await encode_entries(entries)
+            if not batch:
+                return
+            connection = await self._connection()
+            with reported(connection.client, f"append to {transcript}"):
+                await self._writer.append(connection, transcript, batch)
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """All entries of a transcript, deep-equal and in order; ``None`` if there are none.
@@ -149,7 +154,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
         connection = await self._connection()
-        with self._reported(connection, f"load {transcript}"):
+        with reported(connection.client, f"load {transcript}"):
             entries = await reader.load(connection, transcript)
         return cast("list[SessionStoreEntry] | None", entries)
 
@@ -166,7 +171,7 @@ class BeanieSessionStore(SessionStore):
             SessionStoreError: as for the class.
         """
         transcript = TranscriptKey.parse(self._tenant, key)
-        if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
+        if after is not None and type(after) is not int:
             raise InvalidKeyError(
                 f"after must be the seq of an entry (an int) or None, not {after!r:.60}."
             )
@@ -175,7 +180,7 @@ class BeanieSessionStore(SessionStore):
     async def _stream(self, transcript: TranscriptKey, after: int) -> AsyncIterator[StreamedEntry]:
         require_asyncio()
         connection = await self._connection()
-        with self._reported(connection, f"stream {transcript}"):
+        with reported(connection.client, f"stream {transcript}"):
             async for entry in reader.stream(connection, transcript, after):
                 yield entry
 
@@ -188,7 +193,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         project = checked_name("project_key", project_key)
         connection = await self._connection()
-        with self._reported(connection, "list sessions"):
+        with reported(connection.client, "list sessions"):
             return await reader.sessions(connection, self._tenant, project)
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
@@ -199,7 +204,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         project = checked_name("project_key", project_key)
         connection = await self._connection()
-        with self._reported(connection, "list session summaries"):
+        with reported(connection.client, "list session summaries"):
             return await reader.session_summaries(connection, self._tenant, project)
 
     async def delete(self, key: SessionKey) -> None:
@@ -209,16 +214,20 @@ class BeanieSessionStore(SessionStore):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
-        connection = await self._connection()
-        with self._reported(connection, f"delete {transcript}"):
-            await self._writer.delete(connection, transcript)
+        await completed(self._delete(transcript))
+
+    async def _delete(self, transcript: TranscriptKey) -> None:
+        async with self._turns.turn(transcript):
+            connection = await self._connection()
+            with reported(connection.client, f"delete {transcript}"):
+                await self._writer.delete(connection, transcript)
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """The subpaths of a session's subagent transcripts, such as ``subagents/agent-a1``."""
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
         connection = await self._connection()
-        with self._reported(connection, f"list the subagents of {transcript}"):
+        with reported(connection.client, f"list the subagents of {transcript}"):
             return await reader.subkeys(connection, transcript)
 
     async def _connection(self) -> Connection:
@@ -226,8 +235,3 @@ class BeanieSessionStore(SessionStore):
         if is_new:
             self._writer.forget()
         return connection
-
-    @contextmanager
-    def _reported(self, connection: Connection, doing: str) -> Iterator[None]:
-        with reported(connection.client, doing):
-            yield

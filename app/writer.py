@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +62,6 @@ class Writer:
         self._metadata = metadata
         self._states = StateCache()
         self._replays = ReplayPositions()
-        self._turns: dict[TranscriptKey, tuple[asyncio.Lock, int]] = {}
 
     def forget(self) -> None:
         """Drop what is remembered of a database that the store no longer uses."""
@@ -75,15 +72,14 @@ class Writer:
         self, connection: Connection, key: TranscriptKey, batch: Sequence[EncodedEntry]
     ) -> None:
         """Store those entries of a batch that are not stored yet, all at once."""
-        async with self._turn(key.session):
-            after = self._replays.take(key)
-            if after is not None and batch[0].uuid is None:
-                batch = await self._unstored(connection, key, batch, after)
-            while batch:
-                try:
-                    return await self._store(connection, key, batch)
-                except _ReplayError:
-                    batch = await self._unstored(connection, key, batch, None)
+        after = self._replays.take(key)
+        if after is not None and batch[0].uuid is None:
+            batch = await self._unstored(connection, key, batch, after)
+        while batch:
+            try:
+                return await self._store(connection, key, batch)
+            except _ReplayError:
+                batch = await self._unstored(connection, key, batch, None)
 
     async def delete(self, connection: Connection, key: TranscriptKey) -> None:
         """Remove a transcript; with the main one, all of its session."""
@@ -104,16 +100,15 @@ class Writer:
             if key.is_main:
                 await connection.summaries.delete_one(key.session_filter(), session=session)
 
-        async with self._turn(key.session):
-            self._states.drop(key.session)
-            self._replays.take(key)
-            attempts = Attempts()
-            while True:
-                try:
-                    return await transact(connection.client, connection.server, work, attempts)
-                except TransientFailureError:
-                    if not await attempts.pause():
-                        raise
+        self._states.drop(key.session)
+        self._replays.take(key)
+        attempts = Attempts()
+        while True:
+            try:
+                return await transact(connection.client, connection.server, work, attempts)
+            except TransientFailureError:
+                if not await attempts.pause():
+                    raise
 
     async def _unstored(
         self,
@@ -205,26 +200,6 @@ class Writer:
             # Another writer created the session first.
             raise _StaleStateError from None
         await _replace_summary_chunks(connection, key, claim, session)
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, session: TranscriptKey) -> AsyncIterator[None]:
-        """Let the calls of this process for one session through in their order.
-
-        Correctness needs no lock: the compare-and-swap gives it. But calls of one process would
-        otherwise beat each other, and be stored in another order than they were made in.
-        """
-        lock, waiting = self._turns.get(session, (None, 0))
-        lock = lock or asyncio.Lock()
-        self._turns[session] = (lock, waiting + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, waiting = self._turns[session]
-            if waiting == 1:
-                del self._turns[session]
-            else:
-                self._turns[session] = (lock, waiting - 1)
 
 
 def _claim(

@@ -7,7 +7,7 @@ script on theirs. Beanie takes no file that starts with an underscore for a migr
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -24,7 +24,7 @@ _renamed: ContextVar[Mapping[str, str]] = ContextVar("renamed", default={})  # n
 
 
 @contextmanager
-def renamed_collections(names: Mapping[str, str]) -> Iterator[None]:
+def renamed_collections(names: Mapping[str, str]) -> Generator[None]:
     """Run scripts on collections of other names; ``names`` maps a script's name to the actual."""
     token = _renamed.set(names)
     try:
@@ -93,4 +93,5 @@ async def drop_collection_if_empty(anchor: type[Document], name: str) -> None:
 
 
 def _database(anchor: type[Document]) -> Any:
-    return anchor.get_pymongo_collection().database
+    settings: Any = anchor.get_settings()
+    return settings.pymongo_collection.database

@@ -62,7 +62,8 @@ def _own_database(url: str) -> Iterator[str]:
 @pytest.fixture
 async def database(mongo_url: str, database_name: str) -> AsyncIterator[AsyncDatabase]:
     """A migrated database on the replica set, with Beanie initialised on it."""
-    async with AsyncMongoClient(mongo_url) as client:
+    # A failure that the server only pretends is over at once, so look again soon.
+    async with AsyncMongoClient(mongo_url, heartbeatFrequencyMS=500) as client:
         yield await prepared(client[database_name])
 
 

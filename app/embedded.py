@@ -1,0 +1,560 @@
+"""A real MongoDB on loopback for demos, tests and local work: :class:`EmbeddedMongo`.
+
+Starts ``mongod`` processes, makes them one replica set, and takes all of it down again. It
+listens on 127.0.0.1 without a password: never a place for data that others on the machine
+must not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import importlib.util
+import inspect
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from .errors import MongodNotFoundError, MongodStartError
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+_PORT_ATTEMPTS = 5
+_LOG_LINES = 20
+_LOG_COLUMNS = 500
+# A member with data asks every address its set had whether that is itself, and waits this
+# long for a stranger who listens there and says nothing.
+_STRANGER_SECONDS = 30.0
+_STATE_FILE = "embedded-mongo.json"
+
+# mongod's exit code when it cannot listen on its port.
+_EXIT_PORT_TAKEN = 48
+_NOT_YET_INITIALIZED = 94
+
+_Client = MongoClient[dict[str, Any]]
+
+_DEFAULT_PARAMETERS: Mapping[str, str | int] = {
+    "diagnosticDataCollectionEnabled": "false",
+    # A signalled member otherwise serves its clients 15 s longer before it leaves.
+    "shutdownTimeoutMillisForSignaledShutdown": 100,
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One running ``mongod``: its TCP port on 127.0.0.1, process id and data directory."""
+
+    port: int
+    pid: int
+    directory: Path
+
+
+class EmbeddedMongo:
+    """A MongoDB replica set that lives as long as a ``with`` block, or start to stop.
+
+    ``members`` (1 to 7) form one replica set, so transactions and change streams work; with
+    ``replica_set=False`` the single member is a standalone server without them. Data lives in
+    a temporary directory that stop removes, or in ``directory``, which is kept and can be
+    started again with its data. ``mongod`` names the program; without it the environment's
+    ``SESSION_STORE_MONGOD``, the ``embedded`` extra and ``PATH`` are looked at, in this order.
+    ``set_parameters`` are server parameters, such as ``{"ttlMonitorSleepSecs": 1}``.
+
+    The servers stop with the process that started them, even when that one is killed. Raises
+    ``ValueError`` for settings that cannot work together.
+    """
+
+    def __init__(
+        self,
+        members: int = 1,
+        *,
+        directory: str | Path | None = None,
+        mongod: str | Path | None = None,
+        replica_set: bool = True,
+        set_parameters: Mapping[str, str | int] | None = None,
+    ) -> None:
+        if not 1 <= members <= 7:
+            raise ValueError(
+                f"members must be 1 to 7 (MongoDB allows 7 voting members), not {members}"
+            )
+        if members > 1 and not replica_set:
+            raise ValueError(
+                f"replica_set=False starts a single standalone server, so members must be 1, "
+                f"not {members}"
+            )
+        self._count = members
+        self._directory = None if directory is None else Path(directory).absolute()
+        self._mongod = mongod
+        self._replica_set = replica_set
+        self._parameters = {**_DEFAULT_PARAMETERS, **(set_parameters or {})}
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+        self._root: Path | None = None
+        self._keeper: _Keeper | None = None
+        self._name: str | None = None
+        self._members: tuple[Member, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """The connection string, without a database name. ``RuntimeError`` unless started."""
+        hosts = ",".join(_host(member.port) for member in self.members)
+        option = f"replicaSet={self._name}" if self._name else "directConnection=true"
+        return f"mongodb://{hosts}/?{option}"
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The processes as they were started. ``RuntimeError`` unless started."""
+        if not self._members:
+            raise RuntimeError(
+                "this EmbeddedMongo is not started: use it as `with EmbeddedMongo() as mongo:` "
+                "or call start() first"
+            )
+        return self._members
+
+    def start(self) -> EmbeddedMongo:
+        """Start the servers and wait until they take writes; blocks for up to 60 s.
+
+        Raises ``MongodNotFoundError`` without a program to start, and ``MongodStartError``,
+        with the end of the server's log, when it does not come up. Nothing is left running
+        then.
+        """
+        with self._lock:
+            if self._owner is not None:
+                raise RuntimeError("this EmbeddedMongo is started already: stop() it first")
+            program = find_mongod(self._mongod)
+            self._owner = os.getpid()
+            atexit.register(self.stop)
+            try:
+                self._start(program, time.monotonic() + _START_SECONDS)
+            except BaseException:
+                self._stop()
+                raise
+        return self
+
+    def stop(self) -> None:
+        """Stop the servers and remove the temporary directory; does nothing when stopped."""
+        # A forked child inherits this object and the atexit call, but not the servers.
+        if self._owner == os.getpid():
+            with self._lock:
+                self._stop()
+
+    def __enter__(self) -> EmbeddedMongo:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> EmbeddedMongo:
+        start = asyncio.create_task(asyncio.to_thread(self.start))
+        try:
+            return await asyncio.shield(start)
+        except asyncio.CancelledError:
+            # The thread cannot be cancelled: servers it still brings up would live on.
+            await asyncio.gather(start, return_exceptions=True)
+            await asyncio.to_thread(self.stop)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+    def _start(self, program: Path, deadline: float) -> None:
+        self._root = self._directory or Path(tempfile.mkdtemp(prefix="embedded-mongo-"))
+        self._root.mkdir(parents=True, exist_ok=True)
+        name, ports = _read_state(self._root, self._count, self._replica_set)
+        if taken := [port for port in ports if not _is_free(port)]:
+            deadline += _STRANGER_SECONDS * len(taken)
+            ports = []
+        for _ in range(_PORT_ATTEMPTS):
+            try:
+                self._launch(program, name, ports or _free_ports(self._count), deadline)
+                return
+            except _PortTakenError:
+                ports = []
+                self._stop_keeper()
+        raise MongodStartError(
+            f"other processes took the ports chosen for mongod {_PORT_ATTEMPTS} times in a row"
+        )
+
+    def _launch(self, program: Path, name: str | None, ports: list[int], deadline: float) -> None:
+        assert self._root is not None
+        directories = [self._root / f"member-{index + 1}" for index in range(self._count)]
+        commands: list[list[str]] = []
+        for port, directory in zip(ports, directories, strict=True):
+            directory.mkdir(exist_ok=True)
+            commands.append(_command(program, port, directory, name, self._parameters))
+        keeper = self._keeper = _Keeper(commands, directories, self._directory is None)
+        members = [
+            Member(port, pid, directory)
+            for port, pid, directory in zip(ports, keeper.pids, directories, strict=True)
+        ]
+        with contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(keeper.connect(index, member.port, deadline))
+                for index, member in enumerate(members)
+            ]
+            if self._directory:
+                # Only now, as a start that fails must not change what the next one reads.
+                _write_state(self._root, name, ports)
+            if name:
+                _form_set(keeper, name, [_host(port) for port in ports], clients, deadline)
+        self._name, self._members = name, tuple(members)
+
+    def _stop_keeper(self) -> None:
+        if self._keeper:
+            self._keeper.stop()
+        self._keeper = None
+
+    def _stop(self) -> None:
+        self._stop_keeper()
+        if self._root and self._directory is None:
+            shutil.rmtree(self._root, ignore_errors=True)
+        self._owner = self._root = self._name = None
+        self._members = ()
+        atexit.unregister(self.stop)
+
+
+def find_mongod(explicit: str | Path | None = None) -> Path:
+    """The ``mongod`` to start; raises ``MongodNotFoundError`` when there is none.
+
+    A path that was asked for, by argument or environment, is used or refused, never skipped.
+    """
+    for origin, path in (
+        ("mongod=", explicit),
+        ("SESSION_STORE_MONGOD", os.environ.get("SESSION_STORE_MONGOD")),
+    ):
+        if path:
+            if not _is_program(Path(path)):
+                raise MongodNotFoundError(
+                    f"{origin} names {str(path)!r}, which is not a file that can be executed: "
+                    "correct it, or leave it out to have mongod looked for"
+                )
+            return Path(path).absolute()
+    file_name = "mongod.exe" if sys.platform == "win32" else "mongod"
+    # find_spec() of a top-level package runs none of its code.
+    wheel = importlib.util.find_spec("fiftyone")
+    for location in (wheel and wheel.submodule_search_locations) or ():
+        candidate = Path(location) / "db" / "bin" / file_name
+        if _is_program(candidate):
+            return candidate
+    if on_path := shutil.which("mongod"):
+        return Path(on_path).absolute()
+    raise MongodNotFoundError(
+        "no mongod program was found. Either install one with "
+        "`pip install 'beanie-session-store[embedded]'`, or point SESSION_STORE_MONGOD at one, "
+        "or set SESSION_STORE_MONGODB_URL to use a MongoDB server of your own"
+    )
+
+
+class _PortTakenError(Exception):
+    """Another process bound the port between our look at it and mongod's."""
+
+
+class _Keeper:
+    """The parent's end of a keeper process (``_keep``), which runs the servers."""
+
+    def __init__(self, commands: list[list[str]], directories: list[Path], temporary: bool) -> None:
+        self._logs = [directory / "mongod.log" for directory in directories]
+        self._log_starts = [log.stat().st_size if log.exists() else 0 for log in self._logs]
+        self._exit_codes: dict[int, int] = {}
+        job = {
+            "commands": commands,
+            "logs": [str(log) for log in self._logs],
+            "temporary": str(directories[0].parent) if temporary else None,
+            "stop_seconds": _STOP_SECONDS,
+        }
+        program = f"{inspect.getsource(_keep)}\n_keep()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", program, json.dumps(job)],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # The terminal's Ctrl+C would reach the servers before our own stop does.
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._orders, self._reports = self._process.stdin, self._process.stdout
+        first = self._reports.readline()
+        if not first.startswith(b"["):
+            with self._process:
+                text = (first + self._reports.read()).decode(errors="replace")
+            reason = text.strip().rpartition("\n")[2]
+            raise MongodStartError(f"mongod could not be run: {reason}")
+        self.pids: list[int] = json.loads(first)
+        self._reader = threading.Thread(target=self._read_exits, daemon=True)
+        self._reader.start()
+
+    def connect(self, index: int, port: int, deadline: float) -> _Client:
+        """A client of that server, once it answers; the caller closes it."""
+        while True:
+            self.check(index, deadline, "did not answer")
+            client: _Client = MongoClient(
+                "127.0.0.1",
+                port,
+                directConnection=True,
+                serverSelectionTimeoutMS=100,
+                socketTimeoutMS=5_000,
+            )
+            with contextlib.suppress(PyMongoError):
+                # A stranger may answer on this port while our own server is about to give up.
+                if client.admin.command("serverStatus")["pid"] == self.pids[index]:
+                    return client
+            client.close()
+            time.sleep(_POLL_SECONDS)
+
+    def check(self, index: int, deadline: float, complaint: str) -> None:
+        """Raise when that server has exited or the deadline (monotonic seconds) is over."""
+        code = self._exit_codes.get(index)
+        if code is None and time.monotonic() < deadline:
+            return
+        if code == _EXIT_PORT_TAKEN:
+            raise _PortTakenError
+        log = self._read_log(index)
+        if code is not None and "DBPathInUse" in log:
+            raise MongodStartError(
+                f"{self._logs[index].parent.parent} is in use by another mongod: stop the "
+                "EmbeddedMongo that runs on it, or give this one a directory of its own"
+            )
+        what = f"{complaint} in {_START_SECONDS:g} s" if code is None else f"exited with {code}"
+        raise MongodStartError(f"mongod {what}. From the end of its log:\n{log}")
+
+    def stop(self) -> None:
+        """Stop the servers and wait for them; the directories stay."""
+        with self._process:
+            with contextlib.suppress(OSError, ValueError):
+                # Closing the pipe would not do: a forked child may hold it open as well.
+                self._orders.write(b".")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_SECONDS + 5)
+            if self._process.returncode != 0:
+                # The keeper hangs or was killed, so the servers may be left; they are its group.
+                with contextlib.suppress(OSError):
+                    _kill_group(self._process)
+            self._reader.join()
+
+    def _read_log(self, index: int) -> str:
+        with self._logs[index].open(errors="replace") as log:
+            log.seek(self._log_starts[index])
+            lines = log.read().splitlines()
+        # The reason comes first, then pages on how it shuts down.
+        errors = [line for line in lines[:-_LOG_LINES] if '"s":"E"' in line or '"s":"F"' in line]
+        shown = [*errors[-_LOG_LINES:], *lines[-_LOG_LINES:]]
+        return "\n".join(line[:_LOG_COLUMNS] for line in shown)
+
+    def _read_exits(self) -> None:
+        for line in self._reports:
+            index, code = line.split()
+            self._exit_codes[int(index)] = int(code)
+
+
+def _keep() -> None:
+    """Run the servers until the parent says stop, or is gone, however it ended.
+
+    Runs in a process of its own, which is given this source alone: hence the imports.
+    """
+    import json
+    import os
+    import shutil
+    import signal
+    import subprocess
+    import sys
+    import threading
+    import time
+    from pathlib import Path
+
+    job = json.loads(sys.argv[1])
+    children: list[subprocess.Popen[bytes]] = []
+    is_orphan = False
+
+    def report(index: int) -> None:
+        code = children[index].wait()
+        os.write(1, f"{index} {code}\n".encode())
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for command, log in zip(job["commands"], job["logs"], strict=True):
+            with Path(log).open("ab") as output:
+                children.append(
+                    subprocess.Popen(
+                        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                    )
+                )
+        print(json.dumps([child.pid for child in children]), flush=True)
+        for index in range(len(children)):
+            threading.Thread(target=report, args=(index,), daemon=True).start()
+        # One byte is the order to stop; none means the parent is gone and cannot tidy up.
+        is_orphan = not os.read(0, 1)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for child in children:
+            child.terminate()
+        deadline = time.monotonic() + job["stop_seconds"]
+        for child in children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        if is_orphan and job["temporary"]:
+            shutil.rmtree(job["temporary"], ignore_errors=True)
+
+
+def _form_set(
+    keeper: _Keeper,
+    name: str,
+    hosts: list[str],
+    clients: Sequence[_Client],
+    deadline: float,
+) -> None:
+    """Make the members one replica set and wait until it has its primary and secondaries."""
+    while True:
+        try:
+            _configure(clients[0], name, hosts)
+            break
+        except PyMongoError as error:
+            # It refuses both commands until it has read the configuration it has stored.
+            keeper.check(0, deadline, f"did not take its replica set configuration ({error})")
+        time.sleep(_POLL_SECONDS)
+    nominated = False
+    while not _is_settled(answers := _hello(clients)):
+        if not nominated and _may_elect(answers):
+            nominated = True
+            # Left alone they wait out the election timeout first. Should this member lack
+            # writes of the others, it is not elected, and they do just that.
+            with contextlib.suppress(PyMongoError):
+                clients[0].admin.command("replSetStepUp")
+        for index in range(len(hosts)):
+            keeper.check(index, deadline, "did not become primary or secondary")
+        time.sleep(_POLL_SECONDS)
+
+
+def _configure(client: _Client, name: str, hosts: list[str]) -> None:
+    try:
+        config = client.admin.command("replSetGetConfig")["config"]
+    except OperationFailure as error:
+        if error.code != _NOT_YET_INITIALIZED:
+            raise
+        members = [{"_id": index, "host": host} for index, host in enumerate(hosts)]
+        settings = {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}
+        config = {"_id": name, "members": members, "settings": settings}
+        client.admin.command("replSetInitiate", config)
+        return
+    if [member["host"] for member in config["members"]] != hosts:
+        for member, host in zip(config["members"], hosts, strict=True):
+            member["host"] = host
+        config["version"] += 1
+        # By force: no member finds itself in the old one, so none is primary and could agree.
+        client.admin.command("replSetReconfig", config, force=True)
+
+
+def _hello(clients: Sequence[_Client]) -> list[dict[str, Any]]:
+    with contextlib.suppress(PyMongoError):
+        return [client.admin.command("hello") for client in clients]
+    return []
+
+
+def _is_settled(answers: Sequence[dict[str, Any]]) -> bool:
+    primaries = sum(answer["isWritablePrimary"] for answer in answers)
+    secondaries = sum(answer["secondary"] for answer in answers)
+    return primaries == 1 and secondaries == len(answers) - 1
+
+
+def _may_elect(answers: Sequence[dict[str, Any]]) -> bool:
+    if not answers or any(answer["isWritablePrimary"] for answer in answers):
+        return False
+    return answers[0]["secondary"] and all("setName" in answer for answer in answers)
+
+
+def _command(
+    program: Path, port: int, directory: Path, name: str | None, parameters: Mapping[str, str | int]
+) -> list[str]:
+    command = [str(program), "--bind_ip", "127.0.0.1", "--port", str(port)]
+    command += ["--dbpath", str(directory), "--wiredTigerCacheSizeGB", "0.5", "--quiet"]
+    # Journal files as usual are 100 MB each, three of them written in full before the start.
+    command += ["--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=32MB)"]
+    if sys.platform != "win32":
+        command += ["--nounixsocket"]
+    if name:
+        command += ["--replSet", name, "--oplogSize", "256"]
+    for key, value in parameters.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        command += ["--setParameter", f"{key}={text}"]
+    return command
+
+
+def _read_state(root: Path, count: int, replica_set: bool) -> tuple[str | None, list[int]]:
+    """The replica set's name (None: standalone) and the ports a kept directory was used with."""
+    try:
+        state = json.loads((root / _STATE_FILE).read_text())
+    except FileNotFoundError:
+        # A name of its own: a set never takes another's server for its own on a reused port.
+        return (f"embedded-{uuid.uuid4().hex[:8]}" if replica_set else None), []
+    name: str | None = state["replica_set"]
+    ports: list[int] = state["ports"]
+    if len(ports) != count or (name is not None) != replica_set:
+        kept = f"members={len(ports)}, replica_set={name is not None}"
+        raise MongodStartError(
+            f"{root} holds the data of EmbeddedMongo({kept}): start it with these, or give "
+            "another directory"
+        )
+    return name, ports
+
+
+def _write_state(root: Path, name: str | None, ports: list[int]) -> None:
+    draft = root / f"{_STATE_FILE}.new"
+    draft.write_text(json.dumps({"replica_set": name, "ports": ports}))
+    draft.replace(root / _STATE_FILE)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        if sys.platform != "win32":
+            # As mongod does; connections that linger from its last run are no obstacle then.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _host(port: int) -> str:
+    return f"127.0.0.1:{port}"

@@ -1,0 +1,188 @@
+"""A loopback stand-in for the streaming Messages API: real HTTP, scripted answers.
+
+It listens on a free port of 127.0.0.1, keeps every request body for inspection, refuses to
+answer for ever (a runaway agent gets an error it does not retry), and ends with its block:
+
+    with LoopbackMessagesApi() as api:
+        ...  # ANTHROPIC_BASE_URL=api.url
+    assert "hello" in json.dumps(api.requests[0])
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from .script import Block, Conversation, Script, Text, obedient_script
+
+Json = dict[str, Any]
+MAX_BODY_BYTES = 64 * 1024 * 1024
+
+
+class LoopbackMessagesApi:
+    """The server; ``requests`` may be read at any time, also while the agent runs."""
+
+    def __init__(self, script: Script = obedient_script, *, max_replies: int = 200) -> None:
+        self._script = script
+        self._max_replies = max_replies
+        self._requests: list[Json] = []
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+
+    def __enter__(self) -> LoopbackMessagesApi:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def requests(self) -> list[Json]:
+        """The bodies received on ``/v1/messages`` so far, oldest first."""
+        with self._lock:
+            return list(self._requests)
+
+    def answer(self, request: Json) -> tuple[int, Sequence[Block]]:
+        """Number the request and ask the script; called by the handler, on its thread."""
+        with self._lock:
+            number = len(self._requests)
+            if number >= self._max_replies:
+                raise ValueError(f"more than {self._max_replies} requests")
+            self._requests.append(request)
+        return number, self._script(Conversation.of(request))
+
+
+def _handler_for(api: LoopbackMessagesApi) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 60  # a client that stalls frees its thread
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Say nothing: the terminal belongs to the demo."""
+
+        def do_GET(self) -> None:
+            self._send_json(200, {})
+
+        def do_HEAD(self) -> None:
+            self._send_json(200, {})
+
+        def do_POST(self) -> None:
+            try:
+                request = self._read_json()
+                if self.path.partition("?")[0] != "/v1/messages":
+                    return self._send_json(200, {"input_tokens": _tokens(request)})
+                number, blocks = api.answer(request)
+            except Exception as error:
+                return self._send_json(400, _error(f"{type(error).__name__}: {error}"))
+            message = _message(number, request, blocks)
+            if not request.get("stream"):
+                return self._send_json(200, message)
+            self._stream(_events(message))
+
+        def _read_json(self) -> Json:
+            size = int(self.headers.get("content-length", 0))
+            if size > MAX_BODY_BYTES:
+                self.close_connection = True
+                raise ValueError("request too large")
+            return json.loads(self.rfile.read(size) or b"{}")
+
+        def _send_json(self, status: int, value: Json) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def _stream(self, events: Iterator[Json]) -> None:
+            self.close_connection = True
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.send_header("connection", "close")
+            self.end_headers()
+            with suppress(ConnectionError):  # the agent was stopped in the middle of a reply
+                for event in events:
+                    data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
+                    self.wfile.write(data.encode())
+                    self.wfile.flush()
+
+    return Handler
+
+
+def _message(number: int, request: Json, blocks: Sequence[Block]) -> Json:
+    content = [_content(block, f"{number:06d}{index:02d}") for index, block in enumerate(blocks)]
+    calls_tool = any(block["type"] == "tool_use" for block in content)
+    return {
+        "id": f"msg_{number:08d}",
+        "type": "message",
+        "role": "assistant",
+        "model": request.get("model"),
+        "content": content,
+        "stop_reason": "tool_use" if calls_tool else "end_turn",
+        "stop_sequence": None,
+        "usage": _usage(request, content),
+    }
+
+
+def _content(block: Block, suffix: str) -> Json:
+    if isinstance(block, Text):
+        return {"type": "text", **asdict(block)}
+    return {
+        "type": "tool_use",
+        "id": f"toolu_{suffix}",
+        "name": block.name,
+        "input": block.arguments,
+    }
+
+
+def _usage(request: Json, content: list[Json]) -> Json:
+    """Numbers that differ from reply to reply, as real ones do: all but the end is cached."""
+    new, total = _tokens(request.get("messages", [])[-1:]), _tokens(request)
+    first = not any(m.get("role") == "assistant" for m in request.get("messages", []))
+    return {
+        "input_tokens": new,
+        "cache_creation_input_tokens": total - new if first else 0,
+        "cache_read_input_tokens": 0 if first else total - new,
+        "output_tokens": _tokens(content),
+    }
+
+
+def _tokens(value: Any) -> int:
+    return len(json.dumps(value)) // 4 + 1
+
+
+def _events(message: Json) -> Iterator[Json]:
+    """A message as the API streams it: its frame, then every block empty, filled and closed."""
+    ending = {key: message[key] for key in ("stop_reason", "stop_sequence")}
+    start = message | {"content": [], "stop_reason": None}
+    start["usage"] = message["usage"] | {"output_tokens": 1}
+    yield {"type": "message_start", "message": start}
+    for index, block in enumerate(message["content"]):
+        if block["type"] == "text":
+            empty, delta = {"text": ""}, {"type": "text_delta", "text": block["text"]}
+        else:
+            arguments = json.dumps(block["input"])
+            empty, delta = {"input": {}}, {"type": "input_json_delta", "partial_json": arguments}
+        yield {"type": "content_block_start", "index": index, "content_block": block | empty}
+        yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    usage = {"output_tokens": message["usage"]["output_tokens"]}
+    yield {"type": "message_delta", "delta": ending, "usage": usage}
+    yield {"type": "message_stop"}
+
+
+def _error(text: str) -> Json:
+    return {"type": "error", "error": {"type": "invalid_request_error", "message": text}}

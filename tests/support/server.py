@@ -1,0 +1,61 @@
+"""Breaking and watching a real server on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pymongo import monitoring
+from pymongo.asynchronous.database import AsyncDatabase
+
+
+class Commands(monitoring.CommandListener):
+    """Records every command that a client sends, but for those about the connection itself."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.sent.append((event.command_name, dict(event.command)))
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        pass
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.sent]
+
+
+@asynccontextmanager
+async def failing(
+    database: AsyncDatabase, command: str, mode: Mapping[str, int] | None = None, **data: Any
+) -> AsyncIterator[None]:
+    """Make the server fail a command, once unless ``mode`` says otherwise."""
+    admin = database.client.admin
+    await admin.command(
+        {
+            "configureFailPoint": "failCommand",
+            "mode": mode or {"times": 1},
+            "data": {"failCommands": [command], **data},
+        }
+    )
+    try:
+        yield
+    finally:
+        await admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+@asynccontextmanager
+async def profiled(database: AsyncDatabase, found: list[dict[str, Any]]) -> AsyncIterator[None]:
+    """Collect what the server's profiler says of the operations inside."""
+    await database.command("profile", 2)
+    try:
+        yield
+    finally:
+        await database.command("profile", 0)
+        operations = database["system.profile"].find({"ns": {"$not": {"$regex": "system"}}})
+        found.extend(await operations.to_list())

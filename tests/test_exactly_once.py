@@ -1,0 +1,177 @@
+"""What was stored is not stored again: retries, replays and repeated imports."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from pymongo.asynchronous.database import AsyncDatabase
+from support.entries import (
+    KEY,
+    SUBAGENT,
+    assert_summary_is_the_fold,
+    marker,
+    message,
+    seqs,
+    turn,
+)
+from support.server import failing
+
+from beanie_session_store import BeanieSessionStore, SessionStoreError, SessionSummary
+
+
+async def test_replayed_batch_changes_nothing(store: BeanieSessionStore) -> None:
+    first, second = turn(1), turn(2)
+    await store.append(KEY, first)
+    await store.append(KEY, second)
+    before = await SessionSummary.find_one({})
+    for batch in (first, second, first + second):
+        await store.append(KEY, batch)
+        assert await store.load(KEY) == first + second
+    assert await SessionSummary.find_one({}) == before
+
+
+async def test_replay_in_other_batches_changes_nothing(store: BeanieSessionStore) -> None:
+    entries = [entry for number in range(8) for entry in turn(number)]
+    await store.append(KEY, entries)
+    for size in (1, 2, 3, 5, 7, 100):
+        importer = BeanieSessionStore()
+        for at in range(0, len(entries), size):
+            await importer.append(KEY, entries[at : at + size])
+        if size > 1:
+            assert await store.load(KEY) == entries, f"in batches of {size}"
+        else:
+            # The very first entry has neither a uuid nor a neighbour to be known by.
+            assert await store.load(KEY) == [*entries, entries[0]]
+            await store.delete(KEY)
+            await store.append(KEY, entries)
+
+
+async def test_a_partly_new_batch_stores_only_what_is_missing(store: BeanieSessionStore) -> None:
+    first, second = turn(1), turn(2)
+    await store.append(KEY, first)
+    await store.append(KEY, first + second)
+    assert await store.load(KEY) == first + second
+    assert await seqs() == list(range(1, 13))
+    await assert_summary_is_the_fold(store)
+
+
+async def test_a_replay_does_not_roll_the_summary_back(store: BeanieSessionStore) -> None:
+    old = [message("one", customTitle="old title")]
+    await store.append(KEY, old)
+    await store.append(KEY, [message("two", customTitle="new title")])
+    await store.append(KEY, [*old, message("three")])
+    (summary,) = await store.list_session_summaries("project")
+    assert summary["data"]["custom_title"] == "new title"
+    await assert_summary_is_the_fold(store)
+
+
+async def test_a_repeated_marker_of_a_new_turn_is_kept(store: BeanieSessionStore) -> None:
+    batches = [[marker("plan")], [marker("plan")], [marker("plan"), message("go")]]
+    for batch in batches:
+        await store.append(KEY, batch)
+    assert await store.load(KEY) == [entry for batch in batches for entry in batch]
+
+
+async def test_an_entry_without_uuid_is_not_taken_for_a_different_neighbour(
+    store: BeanieSessionStore,
+) -> None:
+    known = message("known")
+    await store.append(KEY, [marker("a"), known, marker("b")])
+    await store.append(KEY, [marker("x"), known, marker("b"), marker("y")])
+    assert await store.load(KEY) == [
+        marker("a"),
+        known,
+        marker("b"),
+        marker("x"),
+        marker("y"),
+    ]
+
+
+async def test_equal_neighbours_are_matched_once_each(store: BeanieSessionStore) -> None:
+    start, end = message("start"), message("end")
+    await store.append(KEY, [start, marker(), end])
+    await store.append(KEY, [start, marker(), marker(), end])
+    assert await store.load(KEY) == [start, marker(), end, marker()]
+
+
+ALMOST_EQUAL = [1.0, True, 1, None, "1"]
+
+
+@pytest.mark.parametrize("odd", ALMOST_EQUAL)
+async def test_almost_equal_neighbours_are_told_apart(
+    store: BeanieSessionStore, odd: object
+) -> None:
+    known = message("known")
+    others = [kind for kind in ALMOST_EQUAL if type(kind) is not type(odd)]
+    for kind in (odd, *others):
+        await store.append(KEY, [known, marker(value=kind)])
+    loaded = [entry["value"] for entry in (await store.load(KEY) or [])[1:]]
+    assert [type(value) for value in loaded] == [type(kind) for kind in (odd, *others)]
+
+
+async def test_a_uuid_twice_in_one_batch_is_stored_once(store: BeanieSessionStore) -> None:
+    twin = message("twin")
+    await store.append(KEY, [twin, message("other"), twin])
+    loaded = await store.load(KEY) or []
+    assert loaded.count(twin) == 1
+    assert len(loaded) == 2
+
+
+async def test_one_uuid_in_two_transcripts_is_stored_in_both(store: BeanieSessionStore) -> None:
+    twin = message("twin")
+    await store.append(KEY, [twin])
+    await store.append(SUBAGENT, [twin])
+    assert await store.load(KEY) == await store.load(SUBAGENT) == [twin]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param([marker("only"), marker("only")], id="without-uuid"),
+        pytest.param(turn(3), id="mixed"),
+    ],
+)
+async def test_retry_after_a_commit_with_unknown_outcome_stores_once(
+    store: BeanieSessionStore,
+    database: AsyncDatabase,
+    batch: list[dict],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("beanie_session_store.app.attempts._SECONDS", 0.2)
+    await store.append(KEY, turn(1))
+    # The commit happens on the server, but the answer says that its majority is not known.
+    write_concern_error = {"code": 64, "errmsg": "waiting for replication timed out"}
+    async with failing(
+        database,
+        "commitTransaction",
+        mode={"times": 1000},
+        writeConcernError=write_concern_error,
+        errorLabels=["UnknownTransactionCommitResult"],
+    ):
+        with pytest.raises(SessionStoreError, match="not known"):
+            await store.append(KEY, batch)
+    await store.append(KEY, batch)
+    assert (await store.load(KEY) or [])[6:] == batch
+    await assert_summary_is_the_fold(store)
+
+
+async def test_random_replays_never_lose_or_double(store: BeanieSessionStore) -> None:
+    """Against a model: any window of the true transcript may arrive again at any time."""
+    chance = random.Random(11)
+    truth = [entry for number in range(40) for entry in turn(number)]
+    stored = 0
+    while stored < len(truth):
+        size = chance.randint(6, 18)
+        if chance.random() < 0.5 and stored >= 6:
+            start = chance.randrange(0, stored - 5, 6)
+            await store.append(KEY, truth[start : start + 6])
+        else:
+            start = max(0, stored - 6 * chance.randint(0, 2))
+            await store.append(KEY, truth[start : stored + size])
+            stored = min(len(truth), stored + size)
+            while stored < len(truth) and "uuid" not in truth[stored - 1]:
+                await store.append(KEY, truth[stored - 6 : stored + 1])
+                stored += 1
+    assert await store.load(KEY) == truth
+    await assert_summary_is_the_fold(store)
