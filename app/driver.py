@@ -7,6 +7,7 @@ transactions and what the server can do.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from pymongo.read_concern import ReadConcern
 from .attempts import Attempts
 from .codec import JSON_CODEC
 from .errors import NotInitializedError
+
+logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 Client = AsyncMongoClient[Record]
@@ -118,8 +121,15 @@ async def server_of(client: Client) -> Server:
     # Not as the team's client would ask: it may read dates in a time zone of its own.
     hello = await with_store_rules(client.admin).command("hello")
     halfway = (asked + _steady_seconds()) / 2
+    has_transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
+    if not has_transactions:
+        logger.warning(
+            "The MongoDB server has no transactions, for it is no replica set: an append that is "
+            "cut off by a crash may be stored in part. Make it a replica set (of one member, if "
+            "need be) before you rely on it."
+        )
     server = Server(
-        has_transactions="setName" in hello or hello.get("msg") == "isdbgrid",
+        has_transactions=has_transactions,
         clock_origin=hello["localTime"].replace(tzinfo=timezone.utc).timestamp() - halfway,
     )
     _servers[client] = server

@@ -351,9 +351,10 @@ class _Keeper:
             self._reader.join()
 
     def _read_log(self, index: int) -> str:
-        with self._logs[index].open(errors="replace") as log:
+        lines: list[str] = []
+        with contextlib.suppress(FileNotFoundError), self._logs[index].open("rb") as log:
             log.seek(self._log_starts[index])
-            lines = log.read().splitlines()
+            lines = log.read().decode(errors="replace").splitlines()
         # The reason comes first, then pages on how it shuts down.
         errors = [line for line in lines[:-_LOG_LINES] if '"s":"E"' in line or '"s":"F"' in line]
         shown = [*errors[-_LOG_LINES:], *lines[-_LOG_LINES:]]
@@ -382,7 +383,7 @@ def _keep() -> None:
 
     job = json.loads(sys.argv[1])
     children: list[subprocess.Popen[bytes]] = []
-    is_orphan = False
+    was_told = False
 
     def report(index: int) -> None:
         code = children[index].wait()
@@ -400,11 +401,12 @@ def _keep() -> None:
         print(json.dumps([child.pid for child in children]), flush=True)
         for index in range(len(children)):
             threading.Thread(target=report, args=(index,), daemon=True).start()
-        # One byte is the order to stop; none means the parent is gone and cannot tidy up.
-        is_orphan = not os.read(0, 1)
+        # One byte is the order to stop; none means the parent is gone.
+        was_told = bool(os.read(0, 1))
     except KeyboardInterrupt:
         pass
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for child in children:
             child.terminate()
         deadline = time.monotonic() + job["stop_seconds"]
@@ -414,7 +416,8 @@ def _keep() -> None:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        if is_orphan and job["temporary"]:
+        # The parent tidies up after an order; it may be unable to in every other case.
+        if job["temporary"] and not was_told:
             shutil.rmtree(job["temporary"], ignore_errors=True)
 
 

@@ -1,0 +1,64 @@
+"""However many sessions pass through one store, it remembers a bounded number of them."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+from bson import ObjectId
+from pymongo.asynchronous.database import AsyncDatabase
+from support.entries import message
+
+from beanie_session_store import BeanieSessionStore
+from beanie_session_store.app.key import TranscriptKey
+from beanie_session_store.app.summaries import SessionState, StateCache
+
+
+def state(text: str) -> SessionState:
+    return SessionState(ObjectId(), 1, 1, {"last_prompt": text}, "data")
+
+
+def key(number: int) -> TranscriptKey:
+    return TranscriptKey("tenant", "project", f"session-{number}")
+
+
+def test_remembered_states_are_few_and_recent() -> None:
+    cache = StateCache()
+    for number in range(5000):
+        cache.put(key(number), state("short"))
+    assert len(cache) <= 1024
+    assert cache.get(key(4999)) is not None
+    assert cache.get(key(0)) is None
+
+
+def test_large_states_push_others_out() -> None:
+    cache = StateCache()
+    for number in range(100):
+        cache.put(key(number), state("x" * 1_000_000))
+    assert len(cache) <= 8
+    cache.put(key(0), state("x" * 100_000_000))
+    assert len(cache) == 0
+    cache.put(key(1), state("short"))
+    assert len(cache) == 1
+
+
+async def test_memory_stays_flat_over_many_sessions(
+    store: BeanieSessionStore, database: AsyncDatabase
+) -> None:
+    async def some(start: int, count: int) -> int:
+        for number in range(start, start + count):
+            session = {"project_key": "project", "session_id": f"session-{number}"}
+            entry = message(lastPrompt="y" * 200_000)
+            await store.append(session, [entry])
+            await store.append(session, [entry])
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        full = await some(0, 60)
+        later = await some(60, 60)
+    finally:
+        tracemalloc.stop()
+    # 60 more sessions of 200 kB each would show as 12 MB.
+    assert later - full < 3_000_000
