@@ -1,0 +1,97 @@
+"""What the README shows works as shown."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beanie_session_store.demo.agent import Host
+from beanie_session_store.demo.messages_api import LoopbackMessagesApi
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+# Drives the FastAPI example the way its users would, over HTTP, with its lifespan.
+FASTAPI_CLIENT = """
+import sys
+sys.path.insert(0, {folder!r})
+from fastapi.testclient import TestClient
+import block
+
+with TestClient(block.app) as client:
+    ask = "/tenants/{{}}/ask"
+    first = client.post(ask.format("acme"), params={{"user_id": "u1", "prompt": "PLAIN hello"}})
+    assert first.status_code == 200, first.text
+    session_id = first.json()["session_id"]
+    again = client.post(
+        ask.format("acme"),
+        params={{"user_id": "u1", "prompt": "PLAIN and again", "session_id": session_id}},
+    )
+    assert again.json()["session_id"] == session_id
+    (listed,) = client.get("/tenants/acme/sessions").json()
+    assert listed["session_id"] == session_id
+    assert client.get("/tenants/other/sessions").json() == []
+print("done")
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path, mongo_url: str) -> Iterator[dict[str, str]]:
+    """What the block sees: a clean home, the loopback API and a server."""
+    (tmp_path / "tmp").mkdir()
+    with LoopbackMessagesApi() as api:
+        yield Host(tmp_path, api_url=api.url).environment() | {"MONGODB_URL": mongo_url}
+
+
+def run(program: Path, environment: dict[str, str]) -> str:
+    finished = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(program)],
+        env=environment,
+        cwd=program.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_readme_block_runs(number: int, tmp_path: Path, environment: dict[str, str]) -> None:
+    # A database of the block's own, so that blocks do not meet.
+    name = f"readme_{tmp_path.name}_{number}"[:60]
+    code = BLOCKS[number]
+    for shown in ('"claude"', '"app"]', '"test"'):
+        code = code.replace(shown, f'"{name}"' + ("]" if "]" in shown else ""))
+    if "FastAPI(" in code:
+        # The example serves from /srv, which every machine of this kind has.
+        (tmp_path / "block.py").write_text(code)
+        driver = tmp_path / "client.py"
+        driver.write_text(FASTAPI_CLIENT.format(folder=str(tmp_path)))
+        assert run(driver, environment).endswith("done\n")
+        return
+    program = tmp_path / "block.py"
+    program.write_text(code)
+    output = run(program, environment)
+    assert ("print(" in code) == bool(output.strip())
+
+
+def test_readme_has_the_examples_it_promises() -> None:
+    shown = "\n".join(BLOCKS)
+    for name in ("lifespan", "connect(", "EmbeddedMongo()", "TranscriptEntry.Settings"):
+        assert name in shown
+
+
+def test_every_error_is_in_the_readme() -> None:
+    import beanie_session_store
+
+    errors = [name for name in beanie_session_store.__all__ if name.endswith("Error")]
+    assert len(errors) > 10
+    missing = [name for name in errors if f"`{name}`" not in README.read_text()]
+    assert not missing
