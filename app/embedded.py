@@ -11,13 +11,10 @@ import asyncio
 import atexit
 import contextlib
 import importlib.util
-import inspect
 import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,27 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from .errors import MongodNotFoundError, MongodStartError
+from .keeper import POLL_SECONDS, START_SECONDS, Keeper, MongodClient, PortTakenError
 
-_START_SECONDS = 60.0
-_STOP_SECONDS = 10.0
-_POLL_SECONDS = 0.05
 _PORT_ATTEMPTS = 5
-_LOG_LINES = 20
-_LOG_COLUMNS = 500
 # A member with data asks every address its set had whether that is itself, and waits this
 # long for a stranger who listens there and says nothing.
 _STRANGER_SECONDS = 30.0
 _STATE_FILE = "embedded-mongo.json"
 
-# mongod's exit code when it cannot listen on its port.
-_EXIT_PORT_TAKEN = 48
 _NOT_YET_INITIALIZED = 94
-
-_Client = MongoClient[dict[str, Any]]
 
 _DEFAULT_PARAMETERS: Mapping[str, str | int] = {
     "diagnosticDataCollectionEnabled": "false",
@@ -106,7 +94,7 @@ class EmbeddedMongo:
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._root: Path | None = None
-        self._keeper: _Keeper | None = None
+        self._keeper: Keeper | None = None
         self._name: str | None = None
         self._members: tuple[Member, ...] = ()
 
@@ -141,7 +129,7 @@ class EmbeddedMongo:
             self._owner = os.getpid()
             atexit.register(self.stop)
             try:
-                self._start(program, time.monotonic() + _START_SECONDS)
+                self._start(program, time.monotonic() + START_SECONDS)
             except BaseException:
                 self._stop()
                 raise
@@ -184,7 +172,7 @@ class EmbeddedMongo:
             try:
                 self._launch(program, name, ports or _free_ports(self._count), deadline)
                 return
-            except _PortTakenError:
+            except PortTakenError:
                 ports = []
                 self._stop_keeper()
         raise MongodStartError(
@@ -198,7 +186,7 @@ class EmbeddedMongo:
         for port, directory in zip(ports, directories, strict=True):
             directory.mkdir(exist_ok=True)
             commands.append(_command(program, port, directory, name, self._parameters))
-        keeper = self._keeper = _Keeper(commands, directories, self._directory is None)
+        keeper = self._keeper = Keeper(commands, directories, self._directory is None)
         members = [
             Member(port, pid, directory)
             for port, pid, directory in zip(ports, keeper.pids, directories, strict=True)
@@ -261,171 +249,11 @@ def find_mongod(explicit: str | Path | None = None) -> Path:
     )
 
 
-class _PortTakenError(Exception):
-    """Another process bound the port between our look at it and mongod's."""
-
-
-class _Keeper:
-    """The parent's end of a keeper process (``_keep``), which runs the servers."""
-
-    def __init__(self, commands: list[list[str]], directories: list[Path], temporary: bool) -> None:
-        self._logs = [directory / "mongod.log" for directory in directories]
-        self._log_starts = [log.stat().st_size if log.exists() else 0 for log in self._logs]
-        self._exit_codes: dict[int, int] = {}
-        job = {
-            "commands": commands,
-            "logs": [str(log) for log in self._logs],
-            "temporary": str(directories[0].parent) if temporary else None,
-            "stop_seconds": _STOP_SECONDS,
-        }
-        program = f"{inspect.getsource(_keep)}\n_keep()"
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", program, json.dumps(job)],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            # The terminal's Ctrl+C would reach the servers before our own stop does.
-            start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._orders, self._reports = self._process.stdin, self._process.stdout
-        first = self._reports.readline()
-        if not first.startswith(b"["):
-            with self._process:
-                text = (first + self._reports.read()).decode(errors="replace")
-            reason = text.strip().rpartition("\n")[2]
-            raise MongodStartError(f"mongod could not be run: {reason}")
-        self.pids: list[int] = json.loads(first)
-        self._reader = threading.Thread(target=self._read_exits, daemon=True)
-        self._reader.start()
-
-    def connect(self, index: int, port: int, deadline: float) -> _Client:
-        """A client of that server, once it answers; the caller closes it."""
-        while True:
-            self.check(index, deadline, "did not answer")
-            client: _Client = MongoClient(
-                "127.0.0.1",
-                port,
-                directConnection=True,
-                serverSelectionTimeoutMS=100,
-                socketTimeoutMS=5_000,
-            )
-            with contextlib.suppress(PyMongoError):
-                # A stranger may answer on this port while our own server is about to give up.
-                if client.admin.command("serverStatus")["pid"] == self.pids[index]:
-                    return client
-            client.close()
-            time.sleep(_POLL_SECONDS)
-
-    def check(self, index: int, deadline: float, complaint: str) -> None:
-        """Raise when that server has exited or the deadline (monotonic seconds) is over."""
-        code = self._exit_codes.get(index)
-        if code is None and time.monotonic() < deadline:
-            return
-        if code == _EXIT_PORT_TAKEN:
-            raise _PortTakenError
-        log = self._read_log(index)
-        if code is not None and "DBPathInUse" in log:
-            raise MongodStartError(
-                f"{self._logs[index].parent.parent} is in use by another mongod: stop the "
-                "EmbeddedMongo that runs on it, or give this one a directory of its own"
-            )
-        what = f"{complaint} in {_START_SECONDS:g} s" if code is None else f"exited with {code}"
-        raise MongodStartError(f"mongod {what}. From the end of its log:\n{log}")
-
-    def stop(self) -> None:
-        """Stop the servers and wait for them; the directories stay."""
-        with self._process:
-            with contextlib.suppress(OSError, ValueError):
-                # Closing the pipe would not do: a forked child may hold it open as well.
-                self._orders.write(b".")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_STOP_SECONDS + 5)
-            if self._process.returncode != 0:
-                # The keeper hangs or was killed, so the servers may be left; they are its group.
-                with contextlib.suppress(OSError):
-                    _kill_group(self._process)
-            self._reader.join()
-
-    def _read_log(self, index: int) -> str:
-        lines: list[str] = []
-        with contextlib.suppress(FileNotFoundError), self._logs[index].open("rb") as log:
-            log.seek(self._log_starts[index])
-            lines = log.read().decode(errors="replace").splitlines()
-        # The reason comes first, then pages on how it shuts down.
-        errors = [line for line in lines[:-_LOG_LINES] if '"s":"E"' in line or '"s":"F"' in line]
-        shown = [*errors[-_LOG_LINES:], *lines[-_LOG_LINES:]]
-        return "\n".join(line[:_LOG_COLUMNS] for line in shown)
-
-    def _read_exits(self) -> None:
-        for line in self._reports:
-            index, code = line.split()
-            self._exit_codes[int(index)] = int(code)
-
-
-def _keep() -> None:
-    """Run the servers until the parent says stop, or is gone, however it ended.
-
-    Runs in a process of its own, which is given this source alone: hence the imports.
-    """
-    import json
-    import os
-    import shutil
-    import signal
-    import subprocess
-    import sys
-    import threading
-    import time
-    from pathlib import Path
-
-    job = json.loads(sys.argv[1])
-    children: list[subprocess.Popen[bytes]] = []
-    was_told = False
-
-    def report(index: int) -> None:
-        code = children[index].wait()
-        os.write(1, f"{index} {code}\n".encode())
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        for command, log in zip(job["commands"], job["logs"], strict=True):
-            with Path(log).open("ab") as output:
-                children.append(
-                    subprocess.Popen(
-                        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-                    )
-                )
-        print(json.dumps([child.pid for child in children]), flush=True)
-        for index in range(len(children)):
-            threading.Thread(target=report, args=(index,), daemon=True).start()
-        # One byte is the order to stop; none means the parent is gone.
-        was_told = bool(os.read(0, 1))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        for child in children:
-            child.terminate()
-        deadline = time.monotonic() + job["stop_seconds"]
-        for child in children:
-            try:
-                child.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-        # The parent tidies up after an order; it may be unable to in every other case.
-        if job["temporary"] and not was_told:
-            shutil.rmtree(job["temporary"], ignore_errors=True)
-
-
 def _form_set(
-    keeper: _Keeper,
+    keeper: Keeper,
     name: str,
     hosts: list[str],
-    clients: Sequence[_Client],
+    clients: Sequence[MongodClient],
     deadline: float,
 ) -> None:
     """Make the members one replica set and wait until it has its primary and secondaries."""
@@ -436,7 +264,7 @@ def _form_set(
         except PyMongoError as error:
             # It refuses both commands until it has read the configuration it has stored.
             keeper.check(0, deadline, f"did not take its replica set configuration ({error})")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     nominated = False
     while not _is_settled(answers := _hello(clients)):
         if not nominated and _may_elect(answers):
@@ -447,10 +275,10 @@ def _form_set(
                 clients[0].admin.command("replSetStepUp")
         for index in range(len(hosts)):
             keeper.check(index, deadline, "did not become primary or secondary")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
-def _configure(client: _Client, name: str, hosts: list[str]) -> None:
+def _configure(client: MongodClient, name: str, hosts: list[str]) -> None:
     try:
         config = client.admin.command("replSetGetConfig")["config"]
     except OperationFailure as error:
@@ -469,7 +297,7 @@ def _configure(client: _Client, name: str, hosts: list[str]) -> None:
         client.admin.command("replSetReconfig", config, force=True)
 
 
-def _hello(clients: Sequence[_Client]) -> list[dict[str, Any]]:
+def _hello(clients: Sequence[MongodClient]) -> list[dict[str, Any]]:
     with contextlib.suppress(PyMongoError):
         return [client.admin.command("hello") for client in clients]
     return []
@@ -546,13 +374,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    if sys.platform == "win32":
-        process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _is_program(path: Path) -> bool:

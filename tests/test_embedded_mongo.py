@@ -21,7 +21,7 @@ import pytest
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import OperationFailure
 
-from beanie_session_store.app import embedded
+from beanie_session_store.app import embedded, keeper
 from beanie_session_store.app.embedded import EmbeddedMongo, find_mongod
 from beanie_session_store.app.errors import MongodNotFoundError, MongodStartError
 
@@ -312,7 +312,8 @@ def test_bad_parameter_carries_the_log_and_leaves_nothing(temporary: Path) -> No
 def test_server_that_does_not_come_up_in_time_carries_the_log(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_START_SECONDS", 0.3)
+    for module in (embedded, keeper):
+        monkeypatch.setattr(module, "START_SECONDS", 0.3)
     with pytest.raises(MongodStartError, match=r"(?s)did not answer in 0\.3 s.*WiredTiger"):
         EmbeddedMongo().start()
     assert_nothing_left(temporary)
