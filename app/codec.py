@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import bson
-from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.errors import BSONError
-from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 
 from ..models.packing import full_stack, pack
@@ -36,19 +34,6 @@ _MAX_UUID_BYTES = 256
 _DIGEST_PREFIX = "sha256:"
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-
-
-class _PlainInt(TypeDecoder):
-    @property
-    def bson_type(self) -> Any:
-        return Int64
-
-    def transform_bson(self, value: Any) -> int:
-        return int(value)
-
-
-# Without it integers beyond 32 bits would come back as a BSON class instead of as int.
-JSON_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(type_registry=TypeRegistry([_PlainInt()]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from pymongo.asynchronous.mongo_client import AsyncMongoClient
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 
+from ..models.plain import JSON_CODEC
 from .attempts import Attempts
-from .codec import JSON_CODEC
 from .errors import NotInitializedError
 
 logger = logging.getLogger(__name__)

@@ -319,7 +319,7 @@ def _command(
     program: Path, port: int, directory: Path, name: str | None, parameters: Mapping[str, str | int]
 ) -> list[str]:
     command = [str(program), "--bind_ip", "127.0.0.1", "--port", str(port)]
-    command += ["--dbpath", str(directory), "--wiredTigerCacheSizeGB", "0.5", "--quiet"]
+    command += ["--dbpath", str(directory), "--wiredTigerCacheSizeGB", "1", "--quiet"]
     # Journal files as usual are 100 MB each, three of them written in full before the start.
     command += ["--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=32MB)"]
     if sys.platform != "win32":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 from pymongo.errors import (
+    BulkWriteError,
     ConnectionFailure,
     InvalidOperation,
     OperationFailure,
@@ -62,9 +64,9 @@ def reported(client: Client, doing: str) -> Generator[None]:
             if isinstance(wrapper, OutcomeUnknownError)
             else "nothing was changed"
         )
-        raise translated(error, client, doing, outcome) from error
+        raise translated(error, client, doing, outcome) from _cause(error)
     except PyMongoError as error:
-        raise translated(error, client, doing, "nothing was changed") from error
+        raise translated(error, client, doing, "nothing was changed") from _cause(error)
     except RuntimeError as error:
         if isinstance(error, SessionStoreError) or "event loop" not in str(error):
             raise
@@ -88,20 +90,21 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
             f"of members ({error}). Whether it holds is not known; trying again is safe."
         )
     if isinstance(error, OperationFailure):
-        if error.code in (_UNAUTHORIZED, _AUTHENTICATION_FAILED):
+        code, text = _reason(error)
+        if code in (_UNAUTHORIZED, _AUTHENTICATION_FAILED):
             return AccessDeniedError(
                 f"Could not {doing}: MongoDB at {hosts_of(client)} denied it "
-                f"({_first_line(error)}); {outcome}. Check the user and password, and that the "
+                f"({text}); {outcome}. Check the user and password, and that the "
                 "user has the role readWrite on the database."
             )
-        if error.code == _WRITE_CONFLICT:
+        if code == _WRITE_CONFLICT:
             return ContentionError(
                 f"Could not {doing}: other writers of the same session won every time; {outcome}. "
                 "Try again, or let fewer processes write to one session at once."
             )
         return ServerError(
-            f"Could not {doing}: MongoDB at {hosts_of(client)} refused it with code {error.code} "
-            f"({_first_line(error)}); {outcome}."
+            f"Could not {doing}: MongoDB at {hosts_of(client)} refused it with code {code} "
+            f"({text}); {outcome}."
         )
     if isinstance(error, ConnectionFailure):
         return UnreachableError(
@@ -112,6 +115,14 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
     return ServerError(f"Could not {doing}: {_first_line(error)}; {outcome}.")
 
 
+def _cause(error: PyMongoError) -> PyMongoError | None:
+    """The driver's error to show below ours, if its text may be shown.
+
+    That of a bulk write quotes the documents: whole transcripts would end up in logs.
+    """
+    return None if isinstance(error, BulkWriteError) else error
+
+
 def hosts_of(client: Client) -> str:
     """The servers of a client as ``host:port, host:port``; never a user or a password."""
     try:
@@ -119,6 +130,18 @@ def hosts_of(client: Client) -> str:
     except PyMongoError:
         return "an unknown address"
     return ", ".join(sorted(f"{host}:{port}" for host, port in servers)) or "an unknown address"
+
+
+def _reason(error: OperationFailure) -> tuple[int | None, str]:
+    """The server's code and its text, without the documents that a bulk write's error quotes."""
+    if isinstance(error, BulkWriteError):
+        failures: list[dict[str, Any]] = [
+            *error.details.get("writeErrors", ()),
+            *error.details.get("writeConcernErrors", ()),
+        ]
+        if failures:
+            return failures[0].get("code"), str(failures[0].get("errmsg"))[:300]
+    return error.code, _first_line(error)
 
 
 def _first_line(error: PyMongoError) -> str:

@@ -1,16 +1,17 @@
 """Which entries of a batch are stored already.
 
 A batch is a replay when its first try did land, or when a transcript is imported again. Entries
-with a uuid are recognised by it. An entry without one counts as stored if it stands next to a
-stored neighbour in the batch and is stored next to it with equal content.
+with a uuid are recognised by it, and are the anchors for those without: such an entry counts as
+stored if an equal one is stored between the same anchors, or, where an earlier import put it
+back later, behind them. Each stored entry stands for one of the batch at most.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .codec import EncodedEntry, fingerprint
 from .connection import Connection
@@ -28,12 +29,12 @@ class Recognised:
     last_seq: int | None
 
 
-@dataclass(slots=True)
-class _Stored:
+@dataclass(frozen=True, slots=True)
+class _Marker:
+    """A stored entry without uuid."""
+
     seq: int
-    uuid: str | None
-    fingerprint: bytes | None
-    matched: bool = False
+    fingerprint: bytes
 
 
 async def recognise(
@@ -57,47 +58,45 @@ async def _recognise(
     after: int | None,
 ) -> Recognised:
     anchors = await _positions(connection, key, [e.uuid for e in batch if e.uuid is not None])
-    if not anchors and after is None:
+    known = [None if entry.uuid is None else anchors.get(entry.uuid) for entry in batch]
+    fixed = [(index, seq) for index, seq in enumerate(known) if seq is not None]
+    if after is not None and (not fixed or after < fixed[0][1]):
+        fixed.insert(0, (-1, after))
+    if not fixed:
         return Recognised((False,) * len(batch), None)
-    neighbours = await _neighbours(connection, key, batch, anchors, after)
-    places = [stored.seq for stored in neighbours]
-    seqs: list[int | None] = [
-        anchors.get(entry.uuid) if entry.uuid is not None else None for entry in batch
-    ]
-    known = list(seqs)
-    for step in (1, -1):
-        if step == 1 and after is not None:
-            _walk(batch, known, neighbours, -1, bisect_right(places, after) - 1, step)
-        for index, seq in enumerate(seqs):
-            if seq is not None:
-                _walk(batch, known, neighbours, index, bisect_left(places, seq), step)
+    prints = [None if e.uuid is not None else fingerprint(e.entry) for e in batch]
+    used: set[int] = set()
+
+    def match(indexes: Iterable[int], markers: Iterable[_Marker]) -> None:
+        """Pair equal entries, each with the first in the order of both that is still free."""
+        free: dict[bytes, deque[int]] = defaultdict(deque)
+        for marker in markers:
+            if marker.seq not in used:
+                free[marker.fingerprint].append(marker.seq)
+        for index in indexes:
+            digest = prints[index]
+            if known[index] is None and digest is not None and free.get(digest):
+                known[index] = seq = free[digest].popleft()
+                used.add(seq)
+
+    for (index, seq), (next_index, next_seq) in pairwise(fixed):
+        if next_index - index > 1 and seq < next_seq:
+            between = await _markers(connection, key, seq, next_seq)
+            match(range(index + 1, next_index), between)
+    first_index, first_seq = fixed[0]
+    if first_index > 0:
+        start = await _uuid_next_to(connection, key, {"$lt": first_seq}, -1)
+        run = await _markers(connection, key, start, first_seq)
+        match(range(first_index - 1, -1, -1), reversed(run))
+    last_index, last_seq = fixed[-1]
+    if last_index < len(batch) - 1:
+        end = await _uuid_next_to(connection, key, {"$gt": last_seq}, 1)
+        match(range(last_index + 1, len(batch)), await _markers(connection, key, last_seq, end))
+    is_replay = any(seq is not None for seq in known)
+    if is_replay and any(seq is None and prints[index] for index, seq in enumerate(known)):
+        last_fixed = max(seq for _, seq in fixed)
+        match(range(len(batch)), await _markers(connection, key, last_fixed, None))
     return Recognised(tuple(seq is not None for seq in known), known[-1] if known else None)
-
-
-def _walk(
-    batch: Sequence[EncodedEntry],
-    known: list[int | None],
-    neighbours: Sequence[_Stored],
-    index: int,
-    place: int,
-    step: int,
-) -> None:
-    """Match entries without uuid, from a stored neighbour on, while they are equal."""
-    while True:
-        index += step
-        place += step
-        if not (0 <= index < len(batch) and 0 <= place < len(neighbours)):
-            return
-        entry, stored = batch[index], neighbours[place]
-        if entry.uuid is not None or stored.uuid is not None:
-            return
-        if known[index] is None and not stored.matched:
-            if fingerprint(entry.entry) != stored.fingerprint:
-                return
-            known[index] = stored.seq
-            stored.matched = True
-        elif known[index] != stored.seq:
-            return
 
 
 async def _positions(
@@ -110,52 +109,33 @@ async def _positions(
     return {document["uuid"]: document["seq"] async for document in cursor}
 
 
-async def _neighbours(
-    connection: Connection,
-    key: TranscriptKey,
-    batch: Sequence[EncodedEntry],
-    anchors: dict[str, int],
-    after: int | None,
-) -> list[_Stored]:
-    """The stored entries from before the first anchor to behind the last, in order.
+async def _markers(
+    connection: Connection, key: TranscriptKey, behind: int | None, before: int | None
+) -> list[_Marker]:
+    """The stored entries without uuid between two positions, in order."""
+    bounds: dict[str, int] = {}
+    if behind is not None:
+        bounds["$gt"] = behind
+    if before is not None:
+        bounds["$lt"] = before
+    query = {**key.transcript_filter(), "seq": bounds, "uuid": {"$exists": False}}
+    cursor = connection.entries.find(query, CONTENT, sort=[("seq", 1)])
+    return [
+        _Marker(document["seq"], fingerprint(await content_of(connection, key, document)))
+        async for document in cursor
+    ]
 
-    As many more on either side as the batch has entries without uuid there.
-    """
-    leading = next(
-        (index for index, entry in enumerate(batch) if entry.uuid in anchors), len(batch)
+
+async def _uuid_next_to(
+    connection: Connection, key: TranscriptKey, seqs: dict[str, int], direction: int
+) -> int | None:
+    """Where the nearest stored entry with a uuid stands in a direction."""
+    found = await connection.entries.find_one(
+        {**key.transcript_filter(), "seq": seqs, "uuid": {"$exists": True}},
+        {"_id": 0, "seq": 1},
+        sort=[("seq", direction)],
     )
-    trailing = next(
-        (index for index, entry in enumerate(reversed(batch)) if entry.uuid in anchors), len(batch)
-    )
-    positions = [*anchors.values(), *([] if after is None else [after])]
-    first, last = min(positions), max(positions)
-    before = await _read(connection, key, {"$lt": first}, -1, leading)
-    between = await _read(connection, key, {"$gte": first, "$lte": last}, 1, None)
-    behind = await _read(connection, key, {"$gt": last}, 1, max(trailing, leading))
-    return [*reversed(before), *between, *behind]
-
-
-async def _read(
-    connection: Connection,
-    key: TranscriptKey,
-    seqs: dict[str, int],
-    direction: int,
-    limit: int | None,
-) -> list[_Stored]:
-    if limit == 0:
-        return []
-    query = {**key.transcript_filter(), "seq": seqs}
-    found: list[_Stored] = []
-    async for document in connection.entries.find(
-        query, {**CONTENT, "uuid": 1}, sort=[("seq", direction)], limit=limit or 0
-    ):
-        uuid = document.get("uuid")
-        # Only entries without a uuid are compared, so only theirs is worth the memory.
-        digest = None
-        if uuid is None:
-            digest = fingerprint(await content_of(connection, key, document))
-        found.append(_Stored(document["seq"], uuid, digest))
-    return found
+    return None if found is None else found["seq"]
 
 
 class ReplayPositions:

@@ -11,6 +11,7 @@ answer for ever (a runaway agent gets an error it does not retry), and ends with
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -32,6 +33,8 @@ class LoopbackMessagesApi:
         self._max_replies = max_replies
         self._requests: list[Json] = []
         self._lock = threading.Lock()
+        # The agent drops what repeats an id it has seen, also one from before a resume.
+        self._name = secrets.token_hex(4)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
         self._server.daemon_threads = True
         self._server.block_on_close = False
@@ -54,14 +57,14 @@ class LoopbackMessagesApi:
         with self._lock:
             return list(self._requests)
 
-    def answer(self, request: Json) -> tuple[int, Sequence[Block]]:
-        """Number the request and ask the script; called by the handler, on its thread."""
+    def answer(self, request: Json) -> tuple[str, Sequence[Block]]:
+        """Name the reply and ask the script for it; called by the handler, on its thread."""
         with self._lock:
             number = len(self._requests)
             if number >= self._max_replies:
                 raise ValueError(f"more than {self._max_replies} requests")
             self._requests.append(request)
-        return number, self._script(Conversation.of(request))
+        return f"{self._name}{number:06d}", self._script(Conversation.of(request))
 
 
 def _handler_for(api: LoopbackMessagesApi) -> type[BaseHTTPRequestHandler]:
@@ -83,10 +86,10 @@ def _handler_for(api: LoopbackMessagesApi) -> type[BaseHTTPRequestHandler]:
                 request = self._read_json()
                 if self.path.partition("?")[0] != "/v1/messages":
                     return self._send_json(200, {"input_tokens": _tokens(request)})
-                number, blocks = api.answer(request)
+                name, blocks = api.answer(request)
             except Exception as error:
                 return self._send_json(400, _error(f"{type(error).__name__}: {error}"))
-            message = _message(number, request, blocks)
+            message = _message(name, request, blocks)
             if not request.get("stream"):
                 return self._send_json(200, message)
             self._stream(_events(message))
@@ -122,11 +125,11 @@ def _handler_for(api: LoopbackMessagesApi) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _message(number: int, request: Json, blocks: Sequence[Block]) -> Json:
-    content = [_content(block, f"{number:06d}{index:02d}") for index, block in enumerate(blocks)]
+def _message(name: str, request: Json, blocks: Sequence[Block]) -> Json:
+    content = [_content(block, f"{name}{index:02d}") for index, block in enumerate(blocks)]
     calls_tool = any(block["type"] == "tool_use" for block in content)
     return {
-        "id": f"msg_{number:08d}",
+        "id": f"msg_{name}",
         "type": "message",
         "role": "assistant",
         "model": request.get("model"),

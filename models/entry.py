@@ -10,6 +10,7 @@ from pydantic import Field
 from pymongo import ASCENDING, IndexModel
 
 from .packing import unpack
+from .plain import plain
 
 ORDER_INDEX = IndexModel(
     [
@@ -105,7 +106,7 @@ class TranscriptEntry(Document):
                 put together; or the stored bytes are damaged.
         """
         if self.entry is not None:
-            return self.entry
+            return plain(self.entry)
         if self.packed is not None:
             return unpack(self.packed)
         raise ValueError(

@@ -8,6 +8,7 @@ these limits, so such a value is kept as compressed JSON text instead.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -44,6 +45,11 @@ def unpack(packed: bytes) -> Any:
     return full_stack(lambda: json.loads(text))
 
 
+_one_at_a_time = threading.Lock()
+# What stands on the fresh stack before json begins, and json's own functions.
+_FRAMES_OF_OURS = 32
+
+
 def full_stack(work: Callable[[], T]) -> T:
     """Run ``work`` and, if the stack is too short for it here, again on a fresh one.
 
@@ -58,10 +64,15 @@ def full_stack(work: Callable[[], T]) -> T:
     failure: list[BaseException] = []
 
     def attempt() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as error:
-            failure.append(error)
+        with _one_at_a_time:
+            limit = sys.getrecursionlimit()
+            sys.setrecursionlimit(limit + _FRAMES_OF_OURS)
+            try:
+                outcome.append(work())
+            except BaseException as error:
+                failure.append(error)
+            finally:
+                sys.setrecursionlimit(limit)
 
     thread = threading.Thread(target=attempt, name="session-store-deep-json")
     thread.start()

@@ -175,3 +175,45 @@ async def test_random_replays_never_lose_or_double(store: BeanieSessionStore) ->
                 stored += 1
     assert await store.load(KEY) == truth
     await assert_summary_is_the_fold(store)
+
+
+@pytest.mark.parametrize("size", [500, 7, 4, 3])
+async def test_importing_over_a_mirrored_session_adds_only_what_is_new(
+    store: BeanieSessionStore, size: int
+) -> None:
+    """The agent's own file has entries that it never sends to a store, scattered about."""
+    on_disk: list[dict] = []
+    mirrored: list[dict] = []
+    for number in range(10):
+        batch = turn(number)
+        await store.append(KEY, batch)
+        mirrored += batch
+        for index, entry in enumerate(batch):
+            on_disk.append(entry)
+            if index % 3 == 1:
+                on_disk.append({"type": "api-request", "number": f"{number}-{index}"})
+    only_on_disk = [entry for entry in on_disk if entry["type"] == "api-request"]
+
+    async def imported() -> list[dict]:
+        importer = BeanieSessionStore()
+        for at in range(0, len(on_disk), size):
+            await importer.append(KEY, on_disk[at : at + size])
+        return await store.load(KEY) or []
+
+    first = await imported()
+    assert first == mirrored + only_on_disk
+    for _ in range(3):
+        assert await imported() == first
+    await assert_summary_is_the_fold(store)
+
+
+async def test_metadata_imported_in_a_batch_of_its_own_is_stored_once(
+    store: BeanieSessionStore,
+) -> None:
+    transcript = [message("task"), message("done")]
+    metadata = [{"type": "agent_metadata", "agentType": "general-purpose"}]
+    for _ in range(3):
+        importer = BeanieSessionStore()
+        await importer.append(SUBAGENT, transcript)
+        await importer.append(SUBAGENT, metadata)
+        assert await store.load(SUBAGENT) == transcript + metadata

@@ -36,6 +36,8 @@ from claude_agent_sdk import (
 )
 from pymongo import MongoClient
 from support.agent import (
+    AGAIN,
+    AGAIN_OUTPUT,
     COMMAND_OUTPUT,
     FIRST_PROMPT,
     SECOND_PROMPT,
@@ -234,15 +236,22 @@ async def test_continue_conversation_takes_up_the_session_that_was_written_last(
     async with place.store() as store:
         await replay(store, batched.first, batched.second)
         fork = await fork_session_via_store(store, batched.session_id, place.project)
-    newest = await place.turn("PLAIN and then", continue_conversation=True)
+    newest = await place.turn(AGAIN, continue_conversation=True)
     assert newest.run.session_id == fork.session_id
     assert SECOND_PROMPT in texts(newest.requests[0])
+    assert AGAIN_OUTPUT in (newest.run.result or "")
 
     async with place.store() as store:
         await tag_session_via_store(store, batched.session_id, "touched", place.project)
-    touched = await place.turn("PLAIN and then", continue_conversation=True)
+    touched = await place.turn(f"{AGAIN}. Then DELEGATE.", continue_conversation=True)
     assert touched.run.session_id == batched.session_id
     assert SECOND_PROMPT in texts(touched.requests[0])
+    assert AGAIN_OUTPUT in texts(touched.requests[-1])
+    on_disk = touched.run.transcripts()
+    assert on_disk.keys() == touched.stored.keys() > batched.second.stored.keys()
+    for subpath, entries in on_disk.items():
+        # On resuming, the agent repeats the tag, which has no uuid, in its own file alone.
+        assert exactly(_with_uuid(touched.stored[subpath])) == exactly(_with_uuid(entries))
 
 
 async def test_fork_session_makes_a_new_session_and_leaves_the_old_one_alone(
@@ -251,11 +260,12 @@ async def test_fork_session_makes_a_new_session_and_leaves_the_old_one_alone(
     place = replace(place, directory=batched.place.directory)
     async with place.store() as store:
         await replay(store, batched.first, batched.second)
-    forked = await place.turn("PLAIN fork", resume=batched.session_id, fork_session=True)
+    forked = await place.turn(AGAIN, resume=batched.session_id, fork_session=True)
     assert forked.run.session_id != batched.session_id
     assert FIRST_PROMPT in texts(forked.requests[0])
     assert exactly(mirrored(forked.stored[""])) == exactly(mirrored(forked.run.transcripts()[""]))
-    assert [_prompt(e) for e in forked.stored[""] if _prompt(e)][-1] == "PLAIN fork"
+    assert [_prompt(e) for e in forked.stored[""] if _prompt(e)][-1] == AGAIN
+    assert AGAIN_OUTPUT in (forked.run.result or "")
     async with place.store() as store:
         old = await load_all(store, batched.key)
     assert _exactly(old) == _exactly(batched.second.stored)

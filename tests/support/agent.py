@@ -25,6 +25,8 @@ FIRST_PROMPT = (
     "Run `echo forty-two is $((40 + 2))`. SURROGATE. Then DELEGATE: run `echo deep $((6 * 7))`"
 )
 SECOND_PROMPT = "RECALL what it printed"
+AGAIN = "Run `echo again $((20 + 1))`"
+AGAIN_OUTPUT = "again 21"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,27 @@
+"""Stored JSON read back as the plain Python types that ``json.loads`` gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bson
+from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.int64 import Int64
+
+
+class _PlainInt(TypeDecoder):
+    @property
+    def bson_type(self) -> Any:
+        return Int64
+
+    def transform_bson(self, value: Any) -> int:
+        return int(value)
+
+
+# Without it integers beyond 32 bits would come back as a BSON class instead of as int.
+JSON_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(type_registry=TypeRegistry([_PlainInt()]))
+
+
+def plain(value: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a stored JSON object in which every integer is an ``int``."""
+    return bson.decode(bson.encode(value), JSON_CODEC)  # pyright: ignore[reportUnknownMemberType]
