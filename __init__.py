@@ -15,6 +15,7 @@ from .app.errors import (
     InvalidKeyError,
     InvalidMetadataError,
     InvalidModelError,
+    InvalidRetentionError,
     InvalidURLError,
     MongodNotFoundError,
     MongodStartError,
@@ -24,12 +25,14 @@ from .app.errors import (
     ServerError,
     SessionChangedError,
     SessionStoreError,
+    UnknownSessionError,
     UnreachableError,
 )
 from .app.reader import StreamedEntry
+from .app.retention import retention_policies, set_retention
 from .app.schema import upgrade_schema
 from .app.store import BeanieSessionStore
-from .models import DOCUMENT_MODELS, EntryChunk, SessionSummary, TranscriptEntry
+from .models import DOCUMENT_MODELS, EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 
 __all__ = [
     "DOCUMENT_MODELS",
@@ -45,10 +48,12 @@ __all__ = [
     "InvalidKeyError",
     "InvalidMetadataError",
     "InvalidModelError",
+    "InvalidRetentionError",
     "InvalidURLError",
     "MongodNotFoundError",
     "MongodStartError",
     "NotInitializedError",
+    "RetentionPolicy",
     "SchemaOutdatedError",
     "SchemaTooNewError",
     "ServerError",
@@ -57,6 +62,9 @@ __all__ = [
     "SessionSummary",
     "StreamedEntry",
     "TranscriptEntry",
+    "UnknownSessionError",
     "UnreachableError",
+    "retention_policies",
+    "set_retention",
     "upgrade_schema",
 ]

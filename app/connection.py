@@ -13,6 +13,7 @@ from beanie.odm.utils.encoder import Encoder
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from .driver import Client, Collection, Server, collection_of, server_of, with_store_rules
 from .errors import InvalidModelError
+from .expiry import policy_collection_name
 from .failures import reported
 from .schema import require_usable_schema
 
@@ -43,6 +44,7 @@ class Connection:
     entries: Collection
     summaries: Collection
     chunks: Collection
+    policies: Collection
     entry_defaults: Callable[[], dict[str, Any]]
     summary_defaults: Callable[[], dict[str, Any]]
 
@@ -85,7 +87,7 @@ class Binding:
         known = self._connection
         if known is not None and self._raw is not None and all(map(_same, raw, self._raw)):
             return known, False
-        connection = await _connect(models, raw)
+        connection = await connect_models(models, raw)
         self._raw = raw
         self._connection = connection
         return connection, True
@@ -95,9 +97,10 @@ class Binding:
 _checked: WeakKeyDictionary[Client, set[tuple[str, ...]]] = WeakKeyDictionary()
 
 
-async def _connect(
+async def connect_models(
     models: StoreModels, raw: tuple[Collection, Collection, Collection]
 ) -> Connection:
+    """Check a database once per client, and bind the collections of one store to it."""
     client = raw[0].database.client
     entries, summaries, chunks = map(with_store_rules, raw)
     with reported(client, "connect to the session store's database"):
@@ -113,6 +116,7 @@ async def _connect(
         entries=entries,
         summaries=summaries,
         chunks=chunks,
+        policies=with_store_rules(entries.database)[policy_collection_name()],
         entry_defaults=added_defaults("entries", models.entries, TranscriptEntry),
         summary_defaults=added_defaults("summaries", models.summaries, SessionSummary),
     )

@@ -130,7 +130,7 @@ async def server_of(client: Client) -> Server:
         )
     server = Server(
         has_transactions=has_transactions,
-        clock_origin=hello["localTime"].replace(tzinfo=timezone.utc).timestamp() - halfway,
+        clock_origin=hello["localTime"].timestamp() - halfway,
     )
     _servers[client] = server
     return server

@@ -81,3 +81,19 @@ class MongodNotFoundError(SessionStoreError):
 
 class MongodStartError(SessionStoreError):
     """A ``mongod`` was started but did not come up."""
+
+
+class InvalidRetentionError(SessionStoreError, ValueError):
+    """A time to keep sessions that is none."""
+
+
+class UnknownSessionError(SessionStoreError, LookupError):
+    """There is no session of that key."""
+
+
+class InvalidMigrationError(SessionStoreError, ValueError):
+    """A migration that does not exist, or a number of them that cannot be reverted."""
+
+
+class MigrationLockLostError(SessionStoreError):
+    """This process was away for so long that another one took over the migration."""

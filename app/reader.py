@@ -20,6 +20,7 @@ from .attempts import Attempts
 from .connection import Connection
 from .driver import ClientSession, Collection, snapshot
 from .errors import CorruptEntryError, SessionChangedError
+from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
 from .summaries import DATA_FIELDS, STATE_PROJECTION, SessionState
 
@@ -49,7 +50,10 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
     async def attempt() -> list[dict[str, Any]]:
         async with snapshot(connection.client, connection.server) as session:
             documents = await connection.entries.find(
-                key.transcript_filter(), CONTENT, sort=[("seq", 1)], session=session
+                {**key.transcript_filter(), **NOT_EXPIRED},
+                CONTENT,
+                sort=[("seq", 1)],
+                session=session,
             ).to_list()
             return [
                 document["entry"]
@@ -72,17 +76,17 @@ async def stream(
         try:
             async with snapshot(connection.client, connection.server) as session:
                 summary = await connection.summaries.find_one(
-                    key.session_filter(), {"_id": 1}, session=session
+                    {**key.session_filter(), **NOT_EXPIRED}, {"_id": 1}, session=session
                 )
                 now = summary and summary["_id"]
                 first = first or now
                 if now != first:
                     raise SessionChangedError(
-                        f"Stopped streaming {key} behind position {position}: it was deleted, or "
-                        "deleted and made anew, in the meantime. What came so far is from the "
-                        "old session; start again to read the new one."
+                        f"Stopped streaming {key} behind position {position}: it expired, was "
+                        "deleted, or was deleted and made anew in the meantime. What came so far "
+                        "is from the old session; start again to read what is there now."
                     )
-                query = {**key.transcript_filter(), "seq": {"$gt": position}}
+                query = {**key.transcript_filter(), "seq": {"$gt": position}, **NOT_EXPIRED}
                 async for document in connection.entries.find(
                     query, CONTENT, sort=[("seq", 1)], session=session
                 ):
@@ -142,6 +146,10 @@ async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
     """The subpaths of a session, each once."""
 
     async def attempt() -> list[str]:
+        # On the entries a filter by date would read every one of them.
+        alive = {**key.session_filter(), **NOT_EXPIRED}
+        if await connection.summaries.find_one(alive, {"_id": 1}) is None:
+            return []
         query = {**key.session_filter(), "subpath": {"$gt": ""}}
         return await connection.entries.distinct("subpath", query)
 
@@ -204,7 +212,8 @@ async def _listed(
     fields: dict[str, int],
     session: ClientSession | None,
 ) -> list[dict[str, Any]]:
-    query = {"tenant": tenant, "project_key": project_key, "mtime": {"$exists": True}}
+    owner = {"tenant": tenant, "project_key": project_key}
+    query = {**owner, "mtime": {"$exists": True}, **NOT_EXPIRED}
     return await connection.summaries.find(query, {"_id": 0, **fields}, session=session).to_list()
 
 
@@ -226,6 +235,9 @@ async def _state(
         mtime=row.get("mtime", 0),
         data=data,
         data_field=field,
+        expires_at=row.get("expires_at"),
+        held_at=row.get("held_at"),
+        is_expired=row["is_expired"],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -13,8 +13,8 @@ from claude_agent_sdk.types import (
     SessionSummaryEntry,
 )
 
-from ..models import EntryChunk, SessionSummary, TranscriptEntry
-from . import reader
+from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
+from . import reader, retention
 from .client import open_database
 from .codec import encode_entries, encode_metadata
 from .completion import completed
@@ -113,7 +113,7 @@ class BeanieSessionStore(SessionStore):
             if upgrade:
                 await upgrade_schema(opened, entries=entries, summaries=summaries)
             with reported(opened.client, "initialise Beanie"):
-                models = [entries, summaries, EntryChunk]
+                models = [entries, summaries, EntryChunk, RetentionPolicy]
                 await bind_models(opened, models, create_indexes=upgrade)
             await store._connection()
             yield store
@@ -221,6 +221,37 @@ class BeanieSessionStore(SessionStore):
             connection = await self._connection()
             with reported(connection.client, f"delete {transcript}"):
                 await self._writer.delete(connection, transcript)
+
+    async def hold(self, key: SessionKey) -> None:
+        """Keep a session from expiring, whatever the policy, until it is released.
+
+        Raises:
+            UnknownSessionError: there is no such session.
+        """
+        require_asyncio()
+        transcript = TranscriptKey.parse(self._tenant, key).session
+        await completed(self._change_dates(transcript, retention.hold, f"hold {transcript}"))
+
+    async def release(self, key: SessionKey) -> None:
+        """Let a held session expire again; its period begins now.
+
+        Raises:
+            UnknownSessionError: there is no such session.
+        """
+        require_asyncio()
+        transcript = TranscriptKey.parse(self._tenant, key).session
+        await completed(self._change_dates(transcript, retention.release, f"release {transcript}"))
+
+    async def _change_dates(
+        self,
+        transcript: TranscriptKey,
+        change: Callable[[Connection, TranscriptKey], Awaitable[None]],
+        doing: str,
+    ) -> None:
+        async with self._turns.turn(transcript):
+            connection = await self._connection()
+            with reported(connection.client, doing):
+                await change(connection, transcript)
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """The subpaths of a session's subagent transcripts, such as ``subagents/agent-a1``."""

@@ -6,12 +6,14 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from bson import ObjectId
 from claude_agent_sdk import fold_session_summary
 from claude_agent_sdk.types import SessionKey, SessionStoreEntry, SessionSummaryEntry
 
+from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
 
 logger = logging.getLogger(__name__)
@@ -19,7 +21,10 @@ logger = logging.getLogger(__name__)
 DATA_FIELDS = ("data", "packed_data", "data_chunks")
 """Where a summary keeps the fold: natively, packed, or the number of chunks."""
 
-STATE_PROJECTION = dict.fromkeys(("next_seq", "mtime", *DATA_FIELDS), 1)
+STATE_PROJECTION: dict[str, Any] = {
+    **dict.fromkeys(("next_seq", "mtime", *DATA_FIELDS, "expires_at", "held_at"), 1),
+    "is_expired": {"$not": [NOT_EXPIRED["$expr"]]},
+}
 
 # Both bound the memory of one store, however many sessions pass through it.
 _MAX_STATES = 1024
@@ -38,6 +43,10 @@ class SessionState:
     """The SDK's fold, or ``None`` while the main transcript is empty."""
     data_field: str | None
     """Which of ``DATA_FIELDS`` keeps the fold in the database."""
+    expires_at: datetime | None = None
+    held_at: datetime | None = None
+    is_expired: bool = False
+    """Whether its date had passed, by the server's clock, when it was read."""
 
     @property
     def size(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from bson import Binary, ObjectId
@@ -22,6 +23,7 @@ from .codec import EncodedEntry, EncodedValue, encode_object
 from .connection import Connection
 from .driver import ClientSession, OutcomeUnknownError, TransientFailureError, transact
 from .errors import ContentionError
+from .expiry import NOT_EXPIRED, Retention, retention_of
 from .key import TranscriptKey
 from .reader import state as read_state
 from .reader import stream
@@ -53,6 +55,10 @@ class _Claim:
     removed: tuple[str, ...]
     data_chunks: tuple[bytes, ...] | None
     """What replaces the chunks that hold the fold; ``None`` leaves them alone."""
+    moves_date: bool = False
+    """Whether what is stored gets the session's new date of expiry."""
+    clears: bool = False
+    """Whether remains of an expired session of the same name may be in the way."""
 
 
 class Writer:
@@ -85,20 +91,13 @@ class Writer:
         """Remove a transcript; with the main one, all of its session."""
 
         async def work(session: ClientSession | None) -> None:
-            chunks: dict[str, Any] = key.session_filter()
-            entries: dict[str, Any] = key.session_filter()
             if key.is_main:
-                owners = [connection.entries.name, connection.summaries.name]
-                chunks["collection"] = {"$in": owners}
+                await _delete_session(connection, key, session)
             else:
-                chunks |= {"collection": connection.entries.name, "subpath": key.subpath}
-                entries["subpath"] = key.subpath
-            # The summary goes last: on a server without transactions, a delete that was cut
-            # short can then be repeated.
-            await connection.chunks.delete_many(chunks, session=session)
-            await connection.entries.delete_many(entries, session=session)
-            if key.is_main:
-                await connection.summaries.delete_one(key.session_filter(), session=session)
+                transcript = key.transcript_filter()
+                chunks = {**transcript, "collection": connection.entries.name}
+                await connection.chunks.delete_many(chunks, session=session)
+                await connection.entries.delete_many(transcript, session=session)
 
         self._states.drop(key.session)
         self._replays.take(key)
@@ -131,7 +130,8 @@ class Writer:
         while True:
             if known is None:
                 known = await read_state(connection, session_key)
-            claim = _claim(connection, key, batch, known)
+            retention = await retention_of(connection.policies, key.tenant, key.project_key)
+            claim = _claim(connection, key, batch, known, retention)
             self._states.drop(session_key)
 
             async def work(session: ClientSession | None, claim: _Claim = claim) -> None:
@@ -167,11 +167,15 @@ class Writer:
         session: ClientSession | None,
     ) -> None:
         try:
+            if claim.clears:
+                await _delete_session(connection, key, session)
             if claim.known is None:
                 await self._create_summary(connection, key, claim, session)
             else:
                 await _advance_summary(connection, key, claim, claim.known, session)
-            await _insert_entries(connection, key, batch, claim.first_seq, session)
+            if claim.moves_date:
+                await move_date(connection, key, claim.next.expires_at, session)
+            await _insert_entries(connection, key, batch, claim, session)
         except _StaleStateError:
             raise
         except BaseException:
@@ -207,14 +211,26 @@ def _claim(
     key: TranscriptKey,
     batch: Sequence[EncodedEntry],
     known: SessionState | None,
+    retention: Retention,
 ) -> _Claim:
+    clears = retention.is_managed if known is None else known.is_expired
+    if known is not None and known.is_expired:
+        known = None
+    now = connection.server.now()
+    expires_at = known.expires_at if known else None
+    moves_date = False
+    if not (known and known.held_at) and retention.is_due(expires_at, now):
+        expires_at = retention.expiry(now)
+        moves_date = known is not None
     first_seq = known.next_seq if known else 1
     mtime = known.mtime if known else 0
     data = known.data if known else None
     field = known.data_field if known else None
     chunks: tuple[bytes, ...] | None = None
-    changes: dict[str, Any] = {"next_seq": Int64(first_seq + len(batch))}
+    changes: dict[str, Any] = {"next_seq": Int64(first_seq + len(batch)), "active_at": now}
     removed: tuple[str, ...] = ()
+    if expires_at is not None and (moves_date or known is None):
+        changes["expires_at"] = expires_at
     if key.is_main:
         mtime = max(connection.server.now_ms(), mtime + 1)
         changes["mtime"] = Int64(mtime)
@@ -237,11 +253,18 @@ def _claim(
             mtime=mtime,
             data=data,
             data_field=field,
+            expires_at=expires_at,
+            held_at=known.held_at if known else None,
         ),
         first_seq=first_seq,
         changes=changes,
-        removed=removed if known and known.data_field in removed else (),
+        removed=(
+            *(removed if known and known.data_field in removed else ()),
+            *(("expires_at",) if moves_date and expires_at is None else ()),
+        ),
         data_chunks=chunks,
+        moves_date=moves_date,
+        clears=clears,
     )
 
 
@@ -256,7 +279,15 @@ async def _advance_summary(
     if claim.removed:
         update["$unset"] = dict.fromkeys(claim.removed, "")
     # A session that was deleted and made anew counts from 1 again; its _id tells it apart.
-    query = {**key.session_filter(), "_id": known.id, "next_seq": known.next_seq}
+    query = {
+        **key.session_filter(),
+        "_id": known.id,
+        "next_seq": known.next_seq,
+        "expires_at": known.expires_at,
+        "held_at": known.held_at,
+    }
+    if known.expires_at is not None:
+        query |= NOT_EXPIRED
     result = await connection.summaries.update_one(query, update, session=session)
     if not result.matched_count:
         raise _StaleStateError
@@ -276,21 +307,49 @@ async def _replace_summary_chunks(
     }
     await connection.chunks.delete_many(owner, session=session)
     if claim.data_chunks:
-        await connection.chunks.insert_many(_chunks(owner, claim.data_chunks), session=session)
+        dated = {} if claim.next.expires_at is None else {"expires_at": claim.next.expires_at}
+        chunks = _chunks({**owner, **dated}, claim.data_chunks)
+        await connection.chunks.insert_many(chunks, session=session)
+
+
+async def move_date(
+    connection: Connection,
+    key: TranscriptKey,
+    expires_at: datetime | None,
+    session: ClientSession | None,
+) -> None:
+    """Give the entries and chunks of a session its date of expiry, or none."""
+    change = {"$unset": {"expires_at": ""}}
+    if expires_at is not None:
+        change = {"$set": {"expires_at": expires_at}}
+    for collection in (connection.entries, connection.chunks):
+        await collection.update_many(key.session_filter(), change, session=session)
+
+
+async def _delete_session(
+    connection: Connection, key: TranscriptKey, session: ClientSession | None
+) -> None:
+    owners = [connection.entries.name, connection.summaries.name]
+    chunks = {**key.session_filter(), "collection": {"$in": owners}}
+    await connection.chunks.delete_many(chunks, session=session)
+    await connection.entries.delete_many(key.session_filter(), session=session)
+    # Last: on a server without transactions, a delete that was cut short can then be repeated.
+    await connection.summaries.delete_one(key.session_filter(), session=session)
 
 
 async def _insert_entries(
     connection: Connection,
     key: TranscriptKey,
     batch: Sequence[EncodedEntry],
-    first_seq: int,
+    claim: _Claim,
     session: ClientSession | None,
 ) -> None:
     transcript = key.transcript_filter()
-    common = {"created_at": connection.server.now()}
+    dated = {} if claim.next.expires_at is None else {"expires_at": claim.next.expires_at}
+    common = {"created_at": connection.server.now(), **dated}
     documents: list[dict[str, Any]] = []
     chunks: list[dict[str, Any]] = []
-    for seq, encoded in enumerate(batch, first_seq):
+    for seq, encoded in enumerate(batch, claim.first_seq):
         documents.append(
             {
                 **transcript,
@@ -301,7 +360,12 @@ async def _insert_entries(
             }
         )
         if encoded.value.chunks:
-            owner = {**transcript, "collection": connection.entries.name, "seq": Int64(seq)}
+            owner = {
+                **transcript,
+                "collection": connection.entries.name,
+                "seq": Int64(seq),
+                **dated,
+            }
             chunks.extend(_chunks(owner, encoded.value.chunks))
     if chunks:
         await connection.chunks.insert_many(chunks, session=session)

@@ -11,6 +11,7 @@ from pymongo import ASCENDING, IndexModel
 
 from .packing import unpack
 from .plain import plain
+from .retention import EXPIRY_INDEX
 
 ORDER_INDEX = IndexModel(
     [
@@ -90,12 +91,16 @@ class TranscriptEntry(Document):
         description="How many EntryChunk documents hold the packed entry, where it is too large.",
     )
     created_at: datetime = Field(description="When it was stored, UTC, by the server's clock.")
+    expires_at: datetime | None = Field(
+        default=None,
+        description="When MongoDB may delete it, UTC; the same in all documents of a session.",
+    )
 
     class Settings:
         """Collection and indexes, as Beanie reads them."""
 
         name = "claude_transcript_entries"
-        indexes = [ORDER_INDEX, UUID_INDEX]
+        indexes = [ORDER_INDEX, UUID_INDEX, EXPIRY_INDEX]
 
     @property
     def content(self) -> dict[str, Any]:
@@ -129,9 +134,13 @@ class EntryChunk(Document):
     seq: int = Field(description="The entry's position, or 0 for the session's summary.")
     part: int = Field(description="Position of the slice, from 0.")
     data: bytes = Field(description="The slice.")
+    expires_at: datetime | None = Field(
+        default=None,
+        description="When MongoDB may delete it, UTC; the same in all documents of a session.",
+    )
 
     class Settings:
         """Collection and indexes, as Beanie reads them."""
 
         name = "claude_transcript_chunks"
-        indexes = [CHUNK_INDEX]
+        indexes = [CHUNK_INDEX, EXPIRY_INDEX]

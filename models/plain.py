@@ -19,7 +19,9 @@ class _PlainInt(TypeDecoder):
 
 
 # Without it integers beyond 32 bits would come back as a BSON class instead of as int.
-JSON_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(type_registry=TypeRegistry([_PlainInt()]))
+JSON_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True, type_registry=TypeRegistry([_PlainInt()])
+)
 
 
 def plain(value: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from beanie import Document
 from pydantic import Field
 from pymongo import ASCENDING, IndexModel
 
+from .retention import EXPIRY_INDEX
+
 SESSION_INDEX = IndexModel(
     [("tenant", ASCENDING), ("project_key", ASCENDING), ("session_id", ASCENDING)],
     name="session",
@@ -50,9 +52,19 @@ class SessionSummary(Document):
         default=None, description="The metadata as compressed JSON, where BSON cannot hold it."
     )
     created_at: datetime = Field(description="When it was stored, UTC, by the server's clock.")
+    active_at: datetime | None = Field(
+        default=None, description="Last append to any transcript of the session, UTC."
+    )
+    expires_at: datetime | None = Field(
+        default=None,
+        description="When MongoDB may delete it, UTC; the same in all documents of a session.",
+    )
+    held_at: datetime | None = Field(
+        default=None, description="Since when a hold keeps the session from expiring, UTC."
+    )
 
     class Settings:
         """Collection and indexes, as Beanie reads them."""
 
         name = "claude_transcript_summaries"
-        indexes = [SESSION_INDEX]
+        indexes = [SESSION_INDEX, EXPIRY_INDEX]

@@ -386,16 +386,20 @@ async def test_importing_twice_leaves_the_same_transcripts_as_once(
 
 
 @pytest.mark.parametrize("batch_size", [500, 7])
-async def test_importing_over_what_was_mirrored_stores_no_entry_with_a_uuid_twice(
+async def test_importing_over_what_was_mirrored_a_second_time_adds_nothing(
     first_host: Story, store: BeanieSessionStore, batch_size: int
 ) -> None:
     await replay(store, first_host.first)
-    for _ in range(2):
-        await import_session_to_store(first_host.session_id, store, batch_size=batch_size)
-        imported = await load_all(store, first_host.key)
-        assert imported.keys() == first_host.first.stored.keys()
-        for subpath, entries in first_host.first.stored.items():
-            assert exactly(_with_uuid(imported[subpath])) == exactly(_with_uuid(entries))
+    await import_session_to_store(first_host.session_id, store, batch_size=batch_size)
+    once = await load_all(store, first_host.key)
+    assert once.keys() == first_host.first.stored.keys()
+    for subpath, entries in first_host.first.stored.items():
+        assert exactly(_with_uuid(once[subpath])) == exactly(_with_uuid(entries))
+
+    await import_session_to_store(
+        first_host.session_id, BeanieSessionStore(), batch_size=batch_size
+    )
+    assert _exactly(await load_all(store, first_host.key)) == _exactly(once)
 
 
 async def test_importing_over_what_was_mirrored_adds_only_what_is_never_mirrored(

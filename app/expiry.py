@@ -1,0 +1,103 @@
+"""When a session expires: whole, by inactivity, and at once for every reader."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from time import monotonic
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..models.retention import EVERY, RetentionPolicy
+from .driver import Client, Collection
+
+_FOR_EVER = datetime(9999, 1, 1, tzinfo=timezone.utc)
+
+NOT_EXPIRED: dict[str, Any] = {"$expr": {"$gt": [{"$ifNull": ["$expires_at", _FOR_EVER]}, "$$NOW"]}}
+"""A query for documents whose date has not passed.
+
+It is judged by the server's clock, which is also the one by which MongoDB deletes them: what
+this lets through was complete when the read began.
+"""
+
+CACHE_SECONDS = 10.0
+"""How long a store may go on with a policy that was changed meanwhile."""
+
+_MAX_CACHED = 4096
+
+# A session's date is moved on only when less than its period is left, and then this far, so that
+# an active session is dated anew at most once per tenth of its period.
+_SLACK = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The policy that holds for a session."""
+
+    keep: timedelta | None
+    """How long it is kept after its last append; ``None`` is for ever."""
+    is_managed: bool
+    """Whether any policy names it, so that remains of expired sessions may be around."""
+
+    def expiry(self, active_at: datetime) -> datetime | None:
+        """The date of a session that was last active at ``active_at``."""
+        if self.keep is None:
+            return None
+        date = active_at + self.keep * _SLACK
+        # As BSON keeps it, so that it equals itself when it is read back.
+        return date.replace(microsecond=date.microsecond // 1000 * 1000)
+
+    def is_due(self, expires_at: datetime | None, now: datetime) -> bool:
+        """Whether a session that is active ``now`` needs another date."""
+        if self.keep is None or expires_at is None:
+            return (self.keep is None) != (expires_at is None)
+        return not now + self.keep <= expires_at <= now + self.keep * _SLACK
+
+
+_UNMANAGED = Retention(None, False)
+_Cache = OrderedDict[tuple[str, str, str], tuple[float, Retention]]
+_caches: WeakKeyDictionary[Client, _Cache] = WeakKeyDictionary()
+
+
+async def retention_of(policies: Collection, tenant: str, project_key: str) -> Retention:
+    """The retention of a project's sessions, read at most once per ``CACHE_SECONDS``."""
+    cache = _caches.setdefault(policies.database.client, OrderedDict())
+    key = (policies.database.name, tenant, project_key)
+    known = cache.get(key)
+    if known is not None and known[0] > monotonic():
+        return known[1]
+    retention = await read_retention(policies, tenant, project_key)
+    cache[key] = (monotonic() + CACHE_SECONDS, retention)
+    cache.move_to_end(key)
+    if len(cache) > _MAX_CACHED:
+        cache.popitem(last=False)
+    return retention
+
+
+async def read_retention(policies: Collection, tenant: str, project_key: str) -> Retention:
+    """The retention of a project's sessions, as it is in the database now."""
+    rows = policies.find(
+        {"tenant": {"$in": [tenant, EVERY]}, "project_key": {"$in": [project_key, EVERY]}}
+    )
+    fitting = {(row["tenant"], row["project_key"]): row["keep_seconds"] async for row in rows}
+    for owner in (
+        (tenant, project_key),
+        (tenant, EVERY),
+        (EVERY, project_key),
+        (EVERY, EVERY),
+    ):
+        if owner in fitting:
+            seconds = fitting[owner]
+            return Retention(None if seconds is None else timedelta(seconds=seconds), True)
+    return _UNMANAGED
+
+
+def forget_retentions(client: Client) -> None:
+    """Read policies anew from now on; for who has just changed one."""
+    _caches.pop(client, None)
+
+
+def policy_collection_name() -> str:
+    """The collection of the policies; it is one per database, whatever a team's classes."""
+    return RetentionPolicy.Settings.name

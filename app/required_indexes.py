@@ -1,0 +1,53 @@
+"""The unique indexes that the store's guarantees rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import IndexModel
+
+from ..models.entry import CHUNK_INDEX, ORDER_INDEX, UUID_INDEX
+from ..models.summary import SESSION_INDEX
+from .driver import Collection
+
+
+@dataclass(frozen=True, slots=True)
+class MissingIndex:
+    """A required index that a collection lacks, or has in another form."""
+
+    collection: Collection
+    name: str
+
+
+async def missing_indexes(
+    entries: Collection, summaries: Collection, chunks: Collection
+) -> list[MissingIndex]:
+    """The required indexes that are not there."""
+    required = (
+        (entries, [ORDER_INDEX, UUID_INDEX]),
+        (summaries, [SESSION_INDEX]),
+        (chunks, [CHUNK_INDEX]),
+    )
+    missing: list[MissingIndex] = []
+    for collection, indexes in required:
+        stored = await collection.index_information()
+        missing += [
+            MissingIndex(collection, index.document["name"])
+            for index in indexes
+            if not _has(stored, index)
+        ]
+    return missing
+
+
+def _has(stored: Mapping[str, Any], index: IndexModel) -> bool:
+    keys = list(index.document["key"].items())
+    condition = index.document.get("partialFilterExpression")
+    return any(
+        found["key"] == keys
+        and found.get("unique")
+        # Unique over all, it would refuse a second entry without a uuid; over fewer, let doubles in.
+        and found.get("partialFilterExpression") == condition
+        for found in stored.values()
+    )
