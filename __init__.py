@@ -14,9 +14,11 @@ from .app.errors import (
     InvalidEntryError,
     InvalidKeyError,
     InvalidMetadataError,
+    InvalidMigrationError,
     InvalidModelError,
     InvalidRetentionError,
     InvalidURLError,
+    MigrationLockLostError,
     MongodNotFoundError,
     MongodStartError,
     NotInitializedError,
@@ -29,8 +31,14 @@ from .app.errors import (
     UnreachableError,
 )
 from .app.reader import StreamedEntry
-from .app.retention import retention_policies, set_retention
-from .app.schema import upgrade_schema
+from .app.retention import clear_retention, retention_policies, set_retention
+from .app.schema import (
+    SchemaStatus,
+    ScriptStatus,
+    downgrade_schema,
+    schema_status,
+    upgrade_schema,
+)
 from .app.store import BeanieSessionStore
 from .models import DOCUMENT_MODELS, EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 
@@ -47,15 +55,19 @@ __all__ = [
     "InvalidEntryError",
     "InvalidKeyError",
     "InvalidMetadataError",
+    "InvalidMigrationError",
     "InvalidModelError",
     "InvalidRetentionError",
     "InvalidURLError",
+    "MigrationLockLostError",
     "MongodNotFoundError",
     "MongodStartError",
     "NotInitializedError",
     "RetentionPolicy",
     "SchemaOutdatedError",
+    "SchemaStatus",
     "SchemaTooNewError",
+    "ScriptStatus",
     "ServerError",
     "SessionChangedError",
     "SessionStoreError",
@@ -64,7 +76,10 @@ __all__ = [
     "TranscriptEntry",
     "UnknownSessionError",
     "UnreachableError",
+    "clear_retention",
+    "downgrade_schema",
     "retention_policies",
+    "schema_status",
     "set_retention",
     "upgrade_schema",
 ]

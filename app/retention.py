@@ -84,21 +84,33 @@ async def set_retention(
     """
     require_asyncio()
     seconds = _checked_seconds(keep)
-    owner = {
-        "tenant": checked_name("tenant", tenant),
-        "project_key": checked_name("project_key", project_key),
-    }
+    owner = _checked_owner(tenant, project_key)
     connection = await _connection(database, entries, summaries)
     with reported(database.client, "set the retention"):
-        await connection.policies.update_one(
-            owner,
-            {"$set": {"keep_seconds": seconds, "updated_at": connection.server.now()}},
-            upsert=True,
-        )
-        forget_retentions(connection.client)
-        await redate(connection, owner, on_progress)
-        await asyncio.sleep(CACHE_SECONDS)
-        return await redate(connection, owner, on_progress)
+        values = {"keep_seconds": seconds, "updated_at": connection.server.now()}
+        await connection.policies.update_one(owner, {"$set": values}, upsert=True)
+        return await _follow(connection, owner, on_progress)
+
+
+async def clear_retention(
+    database: Database,
+    *,
+    tenant: str = EVERY,
+    project_key: str = EVERY,
+    entries: type[TranscriptEntry] = TranscriptEntry,
+    summaries: type[SessionSummary] = SessionSummary,
+    on_progress: Callable[[Redating], None] | None = None,
+) -> Redating:
+    """Remove a policy, so that the next more general one holds, or none.
+
+    Arguments and errors are those of :func:`set_retention`.
+    """
+    require_asyncio()
+    owner = _checked_owner(tenant, project_key)
+    connection = await _connection(database, entries, summaries)
+    with reported(database.client, "clear the retention"):
+        await connection.policies.delete_one(owner)
+        return await _follow(connection, owner, on_progress)
 
 
 async def retention_policies(database: Database) -> list[dict[str, Any]]:
@@ -134,7 +146,19 @@ async def release(connection: Connection, key: TranscriptKey) -> None:
     await _change(connection, key, lambda _, retention: _Dates(retention.expiry(now), None))
 
 
-async def redate(
+async def _follow(
+    connection: Connection,
+    owner: dict[str, str],
+    on_progress: Callable[[Redating], None] | None,
+) -> Redating:
+    """Date what is stored, and once more what stores wrote that did not know yet."""
+    forget_retentions(connection.client)
+    await _redate(connection, owner, on_progress)
+    await asyncio.sleep(CACHE_SECONDS)
+    return await _redate(connection, owner, on_progress)
+
+
+async def _redate(
     connection: Connection,
     owner: dict[str, str],
     on_progress: Callable[[Redating], None] | None,
@@ -291,6 +315,13 @@ async def _connection(
         database[collection_name(EntryChunk)],
     )
     return await connect_models(StoreModels(entries, summaries), raw)
+
+
+def _checked_owner(tenant: str, project_key: str) -> dict[str, str]:
+    return {
+        "tenant": checked_name("tenant", tenant),
+        "project_key": checked_name("project_key", project_key),
+    }
 
 
 def _checked_seconds(keep: object) -> int | None:

@@ -1,0 +1,151 @@
+"""``session-store retention``: how long sessions are kept."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...models import EntryChunk, RetentionPolicy
+from ...models.retention import EVERY
+from ..driver import Database, bind_models
+from ..retention import Redating, retention_policies, set_retention
+from ..retention_script import parsed, spelled, write_retention_script
+from ..store import BeanieSessionStore
+from .root import MISUSED, app, fail, options_of, run, show
+
+retention = typer.Typer(no_args_is_help=True, help="How long idle sessions are kept.")
+app.add_typer(retention, name="retention")
+
+ForTenant = Annotated[
+    str, typer.Option("--tenant", help='The tenant, or "*" for every one without its own policy.')
+]
+ForProject = Annotated[
+    str, typer.Option("--project", help='The project key, or "*" for every other one.')
+]
+OfProject = Annotated[str, typer.Option("--project", help="The project key of the session.")]
+
+
+@retention.command("show")
+def show_policies(context: typer.Context) -> None:
+    """Show the policies.
+
+    Example: session-store retention show
+    """
+    rows = run(context, retention_policies)
+    lines = [
+        f"{row['tenant']:<24} {row['project_key']:<32} {spelled(_period(row))}" for row in rows
+    ]
+    heading = f"{'TENANT':<24} {'PROJECT':<32} KEPT"
+    text = "\n".join([heading, *lines]) if rows else "No policies: every session is kept for ever."
+    show(context, rows, text)
+
+
+@retention.command("set")
+def set_policy(
+    context: typer.Context,
+    keep: Annotated[str, typer.Argument(help="30d, 2w, 12h, 90m, 45s or forever")],
+    tenant: ForTenant = EVERY,
+    project: ForProject = EVERY,
+) -> None:
+    """Keep idle sessions for a time, and give those that are stored their dates.
+
+    It can be cut off and run again at any time. Example: session-store retention set 30d
+    """
+    period = _checked(keep)
+    classes = options_of(context).classes.load()
+
+    async def command(database: Database) -> Redating:
+        return await set_retention(
+            database,
+            period,
+            tenant=tenant,
+            project_key=project,
+            entries=classes.entries,
+            summaries=classes.summaries,
+            on_progress=_report,
+        )
+
+    done = run(context, command)
+    value = {"keep": keep, "tenant": tenant, "project_key": project, "sessions": done.sessions}
+    show(context, value, f"Idle sessions are kept {keep}; {done.sessions} looked at.")
+
+
+@retention.command("hold")
+def hold_session(context: typer.Context, session_id: str, project: OfProject) -> None:
+    """Keep one session from expiring until it is released.
+
+    Example: session-store --tenant acme retention hold 6645a6b0-... --project=-srv
+    """
+    _with_store(context, "hold", session_id, project)
+    show(context, {"held": session_id}, f"{session_id} is held: it does not expire.")
+
+
+@retention.command("release")
+def release_session(context: typer.Context, session_id: str, project: OfProject) -> None:
+    """Let a held session expire again; its period begins now.
+
+    Example: session-store --tenant acme retention release 6645a6b0-... --project=-srv
+    """
+    _with_store(context, "release", session_id, project)
+    show(context, {"released": session_id}, f"{session_id} is released: its period begins now.")
+
+
+@retention.command("migration")
+def write_migration(
+    context: typer.Context,
+    folder: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Your folder of migrations.")
+    ],
+    keep: Annotated[str, typer.Option(help="30d, 2w, 12h, 90m, 45s or forever")],
+    tenant: ForTenant = EVERY,
+    project: ForProject = EVERY,
+) -> None:
+    """Write a Beanie migration script that sets a policy, and restores today's backward.
+
+    Run it with: beanie migrate --no-use-transaction
+    Example: session-store retention migration --keep 90d migrations
+    """
+    period = _checked(keep)
+    rows = run(context, retention_policies)
+    previous = [
+        _period(row) for row in rows if (row["tenant"], row["project_key"]) == (tenant, project)
+    ]
+    try:
+        path = write_retention_script(folder, period, previous, tenant, project)
+    except OSError as error:
+        fail(f"could not write the script: {error}")
+    show(context, {"script": str(path)}, f"Wrote {path}")
+
+
+def _with_store(context: typer.Context, change: str, session_id: str, project: str) -> None:
+    options = options_of(context)
+    classes = options.classes.load()
+
+    async def command(database: Database) -> None:
+        models = [classes.entries, classes.summaries, EntryChunk, RetentionPolicy]
+        await bind_models(database, models, create_indexes=False)
+        store = BeanieSessionStore(
+            tenant=options.tenant, entries=classes.entries, summaries=classes.summaries
+        )
+        await getattr(store, change)({"project_key": project, "session_id": session_id})
+
+    run(context, command)
+
+
+def _checked(keep: str) -> timedelta | None:
+    try:
+        return parsed(keep)
+    except ValueError as error:
+        fail(str(error), MISUSED)
+
+
+def _period(row: dict[str, Any]) -> timedelta | None:
+    seconds: int | None = row["keep_seconds"]
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _report(done: Redating) -> None:
+    typer.echo(f"{done.sessions} sessions looked at, {done.moved} dated anew", err=True)

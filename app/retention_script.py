@@ -1,0 +1,114 @@
+"""A migration script that changes a retention policy, for a team's own history."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+_TEMPLATE = '''"""{title}"""
+
+from datetime import timedelta
+
+from beanie import Document, free_fall_migration
+from beanie_session_store import clear_retention, set_retention
+
+TENANT = {tenant!r}
+PROJECT_KEY = {project_key!r}
+
+
+class Policies(Document):
+    """Tells the steps below which database they work on."""
+
+    class Settings:
+        name = "claude_retention_policies"
+
+
+class Forward:
+    @free_fall_migration(document_models=[Policies])
+    async def change_retention(self, session):
+        database = Policies.get_pymongo_collection().database
+        {forward}
+
+
+class Backward:
+    @free_fall_migration(document_models=[Policies])
+    async def restore_retention(self, session):
+        database = Policies.get_pymongo_collection().database
+        {backward}
+'''
+
+
+def write_retention_script(
+    folder: Path,
+    keep: timedelta | None,
+    previous: list[timedelta | None],
+    tenant: str,
+    project_key: str,
+) -> Path:
+    """Write a Beanie migration that sets a policy forward and restores the previous one backward.
+
+    Args:
+        folder: the team's folder of migrations.
+        keep: what the policy becomes; ``None`` is for ever.
+        previous: what it is now, as a list of one; empty where there is no such policy.
+        tenant: the tenant, or ``"*"``.
+        project_key: the project key, or ``"*"``.
+
+    Returns:
+        The path of the new script.
+
+    Raises:
+        FileExistsError: there is a script of that name; nothing is overwritten.
+    """
+    until = "for ever" if keep is None else f"for {spelled(keep)}"
+    change = "await set_retention(database, {}, tenant=TENANT, project_key=PROJECT_KEY)"
+    restored = "await clear_retention(database, tenant=TENANT, project_key=PROJECT_KEY)"
+    if previous:
+        restored = change.format(_literal(previous[0]))
+    source = _TEMPLATE.format(
+        title=f"Keep idle sessions {until}.",
+        tenant=tenant,
+        project_key=project_key,
+        forward=change.format(_literal(keep)),
+        backward=restored,
+    )
+    if "timedelta(seconds" not in source:
+        source = source.replace("from datetime import timedelta\n\n", "")
+    if "clear_retention(" not in source:
+        source = source.replace("import clear_retention, set_retention", "import set_retention")
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
+    path = folder / f"{stamp}_keep_sessions_{re.sub('[^a-z0-9]+', '_', until)}.py"
+    with path.open("x") as script:
+        script.write(source)
+    return path
+
+
+_UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parsed(text: str) -> timedelta | None:
+    """The time that ``30d``, ``2w``, ``12h``, ``90m``, ``45s`` or ``forever`` says.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if text == "forever":
+        return None
+    found = re.fullmatch(r"([0-9]{1,9})([wdhms])", text)
+    if found is None:
+        raise ValueError(f"{text!r} is no time: write 30d, 2w, 12h, 90m, 45s or forever")
+    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+def spelled(keep: timedelta | None) -> str:
+    """The shortest form that :func:`parsed` reads."""
+    if keep is None:
+        return "forever"
+    seconds = round(keep.total_seconds())
+    unit = next(unit for unit, size in _UNITS.items() if seconds % size == 0 and unit != "w")
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
+def _literal(keep: timedelta | None) -> str:
+    return "None" if keep is None else f"timedelta(seconds={round(keep.total_seconds())})"
