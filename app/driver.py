@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+import pymongo
 from beanie import Document, init_beanie  # pyright: ignore[reportUnknownVariableType]
 from pymongo import ReadPreference, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -40,6 +41,8 @@ T = TypeVar("T")
 
 # Whatever the connection string says: a batch that a lost primary takes with it is lost data.
 _MAJORITY = WriteConcern("majority")
+
+_ABORT_SECONDS = 5.0
 
 
 class TransientFailureError(Exception):
@@ -181,7 +184,8 @@ async def transact(
         try:
             result = await work(session)
         except BaseException as error:
-            with contextlib.suppress(PyMongoError):
+            # Without a limit it would wait for a server that is gone, while the caller waits.
+            with contextlib.suppress(PyMongoError), pymongo.timeout(_ABORT_SECONDS):
                 await session.abort_transaction()
             if _is_transient(error):
                 raise TransientFailureError from error

@@ -21,6 +21,9 @@ It is judged by the server's clock, which is also the one by which MongoDB delet
 this lets through was complete when the read began.
 """
 
+EXPIRED: dict[str, Any] = {"$expr": {"$not": [NOT_EXPIRED["$expr"]]}}
+"""A query for documents whose date has passed, by the server's clock."""
+
 CACHE_SECONDS = 10.0
 """How long a store may go on with a policy that was changed meanwhile."""
 

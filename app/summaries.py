@@ -13,7 +13,7 @@ from bson import ObjectId
 from claude_agent_sdk import fold_session_summary
 from claude_agent_sdk.types import SessionKey, SessionStoreEntry, SessionSummaryEntry
 
-from .expiry import NOT_EXPIRED
+from .expiry import EXPIRED
 from .key import TranscriptKey
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ DATA_FIELDS = ("data", "packed_data", "data_chunks")
 
 STATE_PROJECTION: dict[str, Any] = {
     **dict.fromkeys(("next_seq", "mtime", *DATA_FIELDS, "expires_at", "held_at"), 1),
-    "is_expired": {"$not": [NOT_EXPIRED["$expr"]]},
+    "is_expired": EXPIRED["$expr"],
 }
 
 # Both bound the memory of one store, however many sessions pass through it.

@@ -23,7 +23,7 @@ from .codec import EncodedEntry, EncodedValue, encode_object
 from .connection import Connection
 from .driver import ClientSession, OutcomeUnknownError, TransientFailureError, transact
 from .errors import ContentionError
-from .expiry import NOT_EXPIRED, Retention, retention_of
+from .expiry import EXPIRED, NOT_EXPIRED, Retention, retention_of
 from .key import TranscriptKey
 from .reader import state as read_state
 from .reader import stream
@@ -58,7 +58,7 @@ class _Claim:
     moves_date: bool = False
     """Whether what is stored gets the session's new date of expiry."""
     clears: bool = False
-    """Whether remains of an expired session of the same name may be in the way."""
+    """Whether remains of an expired session of the same key may be in the way."""
 
 
 class Writer:
@@ -167,8 +167,6 @@ class Writer:
         session: ClientSession | None,
     ) -> None:
         try:
-            if claim.clears:
-                await _delete_session(connection, key, session)
             if claim.known is None:
                 await self._create_summary(connection, key, claim, session)
             else:
@@ -198,11 +196,17 @@ class Writer:
             "created_at": connection.server.now(),
             **connection.summary_defaults(),
         }
+        expired = {**key.session_filter(), **EXPIRED}
+        if claim.clears:
+            await connection.summaries.delete_one(expired, session=session)
         try:
             await connection.summaries.insert_one(summary, session=session)
         except DuplicateKeyError:
             # Another writer created the session first.
             raise _StaleStateError from None
+        if claim.clears:
+            await connection.chunks.delete_many(expired, session=session)
+            await connection.entries.delete_many(expired, session=session)
         await _replace_summary_chunks(connection, key, claim, session)
 
 

@@ -422,3 +422,15 @@ async def test_retention_works_without_transactions(
     assert await dates() == {None}
     await store.release(KEY)
     assert await until(is_swept, 1.1 + TTL_PASS)
+
+
+async def test_two_creators_of_one_session_do_not_clear_each_other_away(
+    database: AsyncDatabase,
+) -> None:
+    await set_retention(database, timedelta(days=1))
+    for number in range(15):
+        key = {"project_key": "project", "session_id": f"session-{number}"}
+        stores = [BeanieSessionStore() for _ in range(4)]
+        await asyncio.gather(*(store.append(key, turn(n)) for n, store in enumerate(stores)))
+        assert len(await stores[0].load(key) or []) == 24
+        await assert_summary_is_the_fold(stores[0], key)
