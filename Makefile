@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test soak lint types check clean
 
 # Written last, so an interrupted installation is taken up again.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -18,6 +18,10 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest $(ARGS)
 
+## The promises that need more data than the default run has time for.
+soak: $(VENV)/.ready
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -25,7 +29,7 @@ lint: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(BIN)/pyright
 
-check: test lint types
+check: test soak lint types
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -333,14 +333,17 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.parametrize(
+    ("sessions", "entries"),
+    [(250, 20), pytest.param(1000, 200, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
+)
 async def test_redating_that_is_killed_goes_on_where_it_was(
-    store: BeanieSessionStore, database: AsyncDatabase, mongo_url: str
+    store: BeanieSessionStore, database: AsyncDatabase, mongo_url: str, sessions: int, entries: int
 ) -> None:
-    sessions = 250
     await set_retention(database, timedelta(days=30))
     for number in range(sessions):
         key = {"project_key": "project", "session_id": f"session-{number:04}"}
-        await store.append(key, [message(str(n)) for n in range(20)])
+        await store.append(key, [message(str(n)) for n in range(entries)])
     command = [sys.executable, "-c", REDATING, mongo_url, database.name, "90"]
     for _ in range(2):
         process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
@@ -355,7 +358,7 @@ async def test_redating_that_is_killed_goes_on_where_it_was(
     earliest = datetime.now(timezone.utc) + timedelta(days=89)
     found = await dates()
     assert all(date and date.replace(tzinfo=timezone.utc) > earliest for date in found)
-    assert await TranscriptEntry.find_all().count() == sessions * 20
+    assert await TranscriptEntry.find_all().count() == sessions * entries
 
 
 @pytest.mark.parametrize("seed", range(3))
