@@ -9,6 +9,7 @@ from pymongo.errors import PyMongoError
 
 from .driver import Client, Database
 from .errors import InvalidURLError
+from .failures import URL_ADVICE
 
 
 @asynccontextmanager
@@ -28,10 +29,7 @@ async def open_database(uri: str, name: str | None) -> AsyncGenerator[Database]:
     except (PyMongoError, ValueError, TypeError) as error:
         kind = type(error).__name__
         raise InvalidURLError(
-            f"The connection string cannot be used ({kind}). It must read "
-            "mongodb://user:password@host:port/database or mongodb+srv://..., with special "
-            "characters of user and password percent-encoded; or name the database with "
-            "database=... where the string has none."
+            f"The connection string cannot be used ({kind}). {URL_ADVICE}"
         ) from None
     try:
         yield database

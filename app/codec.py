@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import bson
+from bson import Code
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
@@ -22,8 +23,9 @@ from ..models.packing import full_stack, pack
 from .errors import InvalidEntryError, InvalidMetadataError
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
-# What an entry's document holds besides the entry: the key, and fields that teams add.
-_ENVELOPE_BYTES = 64 * 1024
+MAX_METADATA_BYTES = 64 * 1024
+# What a document holds besides the value: the key, metadata, and fields that teams add.
+_ENVELOPE_BYTES = 256 * 1024
 MAX_VALUE_BYTES = MAX_DOCUMENT_BYTES - _ENVELOPE_BYTES
 CHUNK_BYTES = 8 * 1024 * 1024
 
@@ -84,7 +86,7 @@ async def encode_entries(entries: object) -> list[EncodedEntry]:
     if not isinstance(entries, (list, tuple)):
         raise InvalidEntryError(
             f"entries must be a list of JSON objects, not {type(entries).__name__}; "
-            "nothing was stored."
+            "nothing was stored. Pass the batch as a list of dicts."
         )
     encoded: list[EncodedEntry] = []
     seen: set[str] = set()
@@ -92,23 +94,25 @@ async def encode_entries(entries: object) -> list[EncodedEntry]:
         if not isinstance(item, dict):
             raise InvalidEntryError(
                 f"entry {index} of the batch is {type(item).__name__}, not a JSON object "
-                "(dict); nothing of the batch was stored."
+                "(dict); nothing of the batch was stored. Pass each transcript line as a dict."
             )
         entry = cast("dict[str, Any]", item)
         try:
             value = encode_native(entry)
+            if value is None:
+                # Compression of a large entry takes long and needs no interpreter lock.
+                value = await asyncio.to_thread(encode_packed, entry)
         except NotJsonError as error:
             raise InvalidEntryError(
-                f"entry {index} of the batch is no JSON: {error}; nothing of the batch was stored."
+                f"entry {index} of the batch is no JSON: {error}; nothing of the batch was "
+                "stored. Pass what json.loads returns: dicts with string keys, lists, strings, "
+                "numbers, booleans and None."
             ) from None
         uuid = idempotency_key(entry.get("uuid"))
         if uuid is not None:
             if uuid in seen:
                 continue
             seen.add(uuid)
-        if value is None:
-            # Compression of a large entry takes long and needs no interpreter lock.
-            value = await asyncio.to_thread(encode_packed, entry)
         encoded.append(EncodedEntry(uuid, value, entry))
     return encoded
 
@@ -132,10 +136,10 @@ def encode_metadata(metadata: object) -> EncodedValue | None:
         raise InvalidMetadataError(
             f"metadata is no JSON: {error}. Give dates and ids as strings."
         ) from None
-    if value.size > _ENVELOPE_BYTES:
+    if value.size > MAX_METADATA_BYTES:
         raise InvalidMetadataError(
-            f"metadata takes {value.size} bytes, more than {_ENVELOPE_BYTES}; it is put on every "
-            "session, so keep a reference in it instead of the thing itself."
+            f"metadata takes {value.size} bytes, more than {MAX_METADATA_BYTES}; it is put on "
+            "every session, so keep a reference in it instead of the thing itself."
         )
     return value
 
@@ -151,11 +155,12 @@ def encode_object(value: dict[str, Any]) -> EncodedValue:
 
 def encode_native(value: dict[str, Any]) -> EncodedValue | None:
     """The native form of a JSON object, or ``None`` where BSON does not give it back unchanged."""
-    if _checked_depth(value) > _MAX_NATIVE_DEPTH:
-        return None
     try:
         wrapped = bson.encode({"value": value})
-    except (BSONError, UnicodeEncodeError, OverflowError):
+    except (BSONError, UnicodeEncodeError, OverflowError, RecursionError):
+        _check_deep(value)
+        return None
+    if _checked_depth(value) > _MAX_NATIVE_DEPTH:
         return None
     # The wrapper keeps "_id" where it stands; encoding the value itself would move it.
     document = wrapped[_WRAPPER_HEAD:-1]
@@ -165,8 +170,15 @@ def encode_native(value: dict[str, Any]) -> EncodedValue | None:
 
 
 def encode_packed(value: dict[str, Any]) -> EncodedValue:
-    """The packed form of a JSON object, cut into chunks where one document cannot take it."""
-    packed = pack(value)
+    """The packed form of a JSON object, cut into chunks where one document cannot take it.
+
+    Raises:
+        NotJsonError: it holds itself.
+    """
+    try:
+        packed = pack(value)
+    except ValueError as error:
+        raise NotJsonError(f"it holds itself ({error})") from None
     if len(packed) <= MAX_VALUE_BYTES:
         return EncodedValue(packed=packed)
     parts = range(0, len(packed), CHUNK_BYTES)
@@ -235,10 +247,17 @@ def _checked_depth(value: Any, room: int = _MAX_NATIVE_DEPTH) -> int:
 
 
 def _check_deep(value: Any) -> None:
-    """The checks of :func:`_checked_depth` below the depth to which recursion is safe."""
+    """The checks of :func:`_checked_depth` where recursion is not safe.
+
+    Each container is looked at once, for one that holds itself would have no end.
+    """
     pending = [value]
+    seen: set[int] = set()
     while pending:
         container = pending.pop()
+        if id(container) in seen:
+            continue
+        seen.add(id(container))
         if isinstance(container, dict):
             mapping = cast("dict[Any, Any]", container)
             for key in mapping:
@@ -255,6 +274,6 @@ def _check_key(key: object) -> None:
 def _is_container(value: object) -> bool:
     if isinstance(value, (dict, list)):
         return True
-    if isinstance(value, (str, int, float, type(None))):
+    if isinstance(value, (str, int, float, type(None))) and not isinstance(value, Code):
         return False
     raise NotJsonError(f"a value is {type(value).__name__} ({value!r:.60})")

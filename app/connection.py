@@ -102,6 +102,12 @@ async def connect_models(
 ) -> Connection:
     """Check a database once per client, and bind the collections of one store to it."""
     client = raw[0].database.client
+    if any(collection.database.client is not client for collection in raw):
+        raise InvalidModelError(
+            "The store's Document classes were initialised with different clients, and no "
+            "transaction spans two; nothing was read or written. Pass them all to one init_beanie."
+        )
+    _require_one_pair(raw[0], raw[1])
     entries, summaries, chunks = map(with_store_rules, raw)
     with reported(client, "connect to the session store's database"):
         server = await server_of(client)
@@ -122,6 +128,21 @@ async def connect_models(
     )
 
 
+# Which entry collection the sessions of a summary collection have their entries in.
+_pairs: WeakKeyDictionary[Client, dict[tuple[str, str], str]] = WeakKeyDictionary()
+
+
+def _require_one_pair(entries: Collection, summaries: Collection) -> None:
+    pairs = _pairs.setdefault(entries.database.client, {})
+    other = pairs.setdefault((summaries.database.name, summaries.name), entries.name)
+    if other != entries.name:
+        raise InvalidModelError(
+            f"{summaries.name} already stands for the entries in {other}, so it cannot stand for "
+            f"those in {entries.name}; nothing was read or written. Give each entries=... class "
+            "a summaries=... class of its own."
+        )
+
+
 def added_defaults(
     role: str, model: type[Document], base: type[Document]
 ) -> Callable[[], dict[str, Any]]:
@@ -135,11 +156,16 @@ def added_defaults(
         for name, field in model.model_fields.items()
         if name not in base.model_fields
     }
-    required = sorted(name for name, field in added.items() if field.is_required())
+    required = sorted(
+        name
+        for name, field in added.items()
+        if field.is_required() or field.default_factory_takes_validated_data
+    )
     if required:
         raise InvalidModelError(
-            f"{model.__name__} adds fields without a default ({', '.join(required)}), which the "
-            "store cannot fill. Give them defaults."
+            f"{model.__name__} adds fields without a default, or with one that needs the other "
+            f"fields ({', '.join(required)}), which the store cannot fill. Give them plain "
+            "defaults."
         )
 
     def defaults() -> dict[str, Any]:

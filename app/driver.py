@@ -22,7 +22,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
-from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import InvalidOperation, PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 
 from ..models.plain import JSON_CODEC
@@ -214,8 +214,8 @@ def _is_transient(error: BaseException) -> bool:
     return (
         isinstance(error, PyMongoError)
         and error.has_error_label("TransientTransactionError")
-        # The driver has waited its full time already.
-        and not isinstance(error, ServerSelectionTimeoutError)
+        # The driver labels these too, but has waited its full time already, or was closed.
+        and not isinstance(error, (InvalidOperation, ServerSelectionTimeoutError))
     )
 
 

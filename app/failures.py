@@ -9,6 +9,7 @@ from typing import Any
 
 from pymongo.errors import (
     BulkWriteError,
+    ConfigurationError,
     ConnectionFailure,
     InvalidOperation,
     OperationFailure,
@@ -22,14 +23,22 @@ from .errors import (
     ClientClosedError,
     ContentionError,
     EventLoopError,
+    InvalidURLError,
     ServerError,
     SessionStoreError,
     UnreachableError,
 )
 
+URL_ADVICE = (
+    "It must read mongodb://user:password@host:port/database or mongodb+srv://..., with special "
+    "characters of user and password percent-encoded; or name the database with database=... "
+    "where the string has none."
+)
+
 _UNAUTHORIZED = 13
 _AUTHENTICATION_FAILED = 18
 _WRITE_CONFLICT = 112
+_TRANSACTION_TOO_LARGE = 388
 
 
 def require_asyncio() -> None:
@@ -78,6 +87,11 @@ def reported(client: Client, doing: str) -> Generator[None]:
 
 def translated(error: PyMongoError, client: Client, doing: str, outcome: str) -> SessionStoreError:
     """The error of our own tree that stands for a failure of the driver."""
+    if isinstance(error, ConfigurationError):
+        return InvalidURLError(
+            f"Could not {doing}: the connection string cannot be used "
+            f"({type(error).__name__}); {outcome}. {URL_ADVICE}"
+        )
     if isinstance(error, InvalidOperation) and "after close" in str(error):
         return ClientClosedError(
             f"Could not {doing}: the MongoDB client was closed. Use the store only while its "
@@ -102,6 +116,12 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
                 f"Could not {doing}: other writers of the same session won every time; {outcome}. "
                 "Try again, or let fewer processes write to one session at once."
             )
+        if code == _TRANSACTION_TOO_LARGE:
+            return ServerError(
+                f"Could not {doing}: it does not fit the cache of MongoDB at {hosts_of(client)} "
+                f"({text}); {outcome}. Pass fewer entries at once, or give the server more memory "
+                "(--wiredTigerCacheSizeGB)."
+            )
         return ServerError(
             f"Could not {doing}: MongoDB at {hosts_of(client)} refused it with code {code} "
             f"({text}); {outcome}."
@@ -118,9 +138,10 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
 def _cause(error: PyMongoError) -> PyMongoError | None:
     """The driver's error to show below ours, if its text may be shown.
 
-    That of a bulk write quotes the documents: whole transcripts would end up in logs.
+    That of a bulk write quotes the documents, so whole transcripts would end up in logs; that
+    of a malformed connection string may quote a part of the password.
     """
-    return None if isinstance(error, BulkWriteError) else error
+    return None if isinstance(error, (BulkWriteError, ConfigurationError)) else error
 
 
 def hosts_of(client: Client) -> str:

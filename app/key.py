@@ -29,10 +29,14 @@ def checked_name(field: str, value: object) -> str:
     # Of a subclass (an enum, say) only the characters count.
     name = str.__str__(value)
     if not name:
-        hint = " Leave it out for the main transcript." if field == "subpath" else ""
-        raise InvalidKeyError(f"{field} is empty; nothing was read or written.{hint}")
+        hint = "Pass the string that names it."
+        if field == "subpath":
+            hint = "Leave it out for the main transcript."
+        raise InvalidKeyError(f"{field} is empty; nothing was read or written. {hint}")
     if "\0" in name:
-        raise InvalidKeyError(f"{field} holds a NUL character; nothing was read or written.")
+        raise InvalidKeyError(
+            f"{field} holds a NUL character; nothing was read or written. Remove it."
+        )
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -67,8 +71,8 @@ class TranscriptKey:
         """
         if not isinstance(key, Mapping):
             raise InvalidKeyError(
-                f"the key must be a SessionKey dict, not {type(key).__name__}; "
-                "nothing was read or written."
+                f"the key must be a SessionKey dict, not {type(key).__name__}; nothing was read or "
+                'written. Pass {"project_key": ..., "session_id": ...}.'
             )
         fields: dict[Any, Any] = {**key}
         unknown = fields.keys() - _KEY_FIELDS
@@ -80,7 +84,10 @@ class TranscriptKey:
             )
         missing = {"project_key", "session_id"} - fields.keys()
         if missing:
-            raise InvalidKeyError(f"the key lacks {_listed(missing)}; nothing was read or written.")
+            raise InvalidKeyError(
+                f"the key lacks {_listed(missing)}; nothing was read or written. Pass "
+                '{"project_key": ..., "session_id": ...}, and "subpath" for a subagent.'
+            )
         subpath = fields.get("subpath")
         return cls(
             tenant,

@@ -28,6 +28,8 @@ from .schema import upgrade_schema
 from .turns import Turns
 from .writer import Writer
 
+_MAX_SEQ = 2**63 - 1
+
 
 class BeanieSessionStore(SessionStore):
     """Stores Claude Agent SDK sessions in MongoDB, for one tenant.
@@ -175,7 +177,7 @@ class BeanieSessionStore(SessionStore):
             raise InvalidKeyError(
                 f"after must be the seq of an entry (an int) or None, not {after!r:.60}."
             )
-        return self._stream(transcript, after or 0)
+        return self._stream(transcript, min(max(after or 0, 0), _MAX_SEQ))
 
     async def _stream(self, transcript: TranscriptKey, after: int) -> AsyncIterator[StreamedEntry]:
         require_asyncio()

@@ -96,6 +96,9 @@ class StateCache:
     def put(self, session: TranscriptKey, state: SessionState) -> None:
         """Remember a state, and forget the oldest ones where there are too many."""
         self.drop(session)
+        # One large fold is not worth forgetting many others for.
+        if state.size > _MAX_STATES_SIZE // 8:
+            return
         self._states[session] = state
         self._size += state.size
         while len(self._states) > _MAX_STATES or self._size > _MAX_STATES_SIZE:

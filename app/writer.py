@@ -18,6 +18,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
+from ..models.entry import UUID_INDEX
 from .attempts import Attempts
 from .codec import EncodedEntry, EncodedValue, encode_object
 from .connection import Connection
@@ -33,6 +34,8 @@ from .summaries import DATA_FIELDS, SessionState, StateCache, fold
 logger = logging.getLogger(__name__)
 
 _DUPLICATE_KEY = 11000
+# A team's own unique index may refuse an entry too, but not because it is stored already.
+_UUID_KEYS: list[tuple[str, Any]] = list(UUID_INDEX.document["key"].items())
 _REFOLD_BATCH = 500
 
 
@@ -81,11 +84,18 @@ class Writer:
         after = self._replays.take(key)
         if after is not None and batch[0].uuid is None:
             batch = await self._unstored(connection, key, batch, after)
+        attempts = Attempts()
         while batch:
             try:
                 return await self._store(connection, key, batch)
             except _ReplayError:
                 batch = await self._unstored(connection, key, batch, None)
+                # Each round leaves less to store, unless others delete and append all the time.
+                if not await attempts.pause():
+                    raise ContentionError(
+                        f"Could not append to {key}: it was deleted and written anew by others "
+                        "all the time; nothing of the batch was stored. Try again."
+                    ) from None
 
     async def delete(self, connection: Connection, key: TranscriptKey) -> None:
         """Remove a transcript; with the main one, all of its session."""
@@ -377,7 +387,8 @@ async def _insert_entries(
         await connection.entries.insert_many(documents, session=session)
     except BulkWriteError as error:
         if any(
-            failure.get("code") == _DUPLICATE_KEY and "uuid" in failure.get("keyPattern", {})
+            failure.get("code") == _DUPLICATE_KEY
+            and list(failure.get("keyPattern", {}).items()) == _UUID_KEYS
             for failure in error.details.get("writeErrors", ())
         ):
             raise _ReplayError from None
@@ -437,25 +448,17 @@ async def refold(connection: Connection, key: TranscriptKey) -> None:
                 data = fold(_folded_state(known, data), key, pending)
                 pending.clear()
         data = fold(_folded_state(known, data), key, pending)
-        if not count:
-            # It never had a main transcript that holds, so it is not listed either.
-            await connection.summaries.update_one(
-                {**key.session_filter(), "_id": known.id, "next_seq": known.next_seq},
-                {
-                    "$set": {"next_seq": Int64(known.next_seq + 1)},
-                    "$unset": dict.fromkeys(("mtime", *DATA_FIELDS), ""),
-                },
-            )
-            return
-        value = encode_object(data)
+        # Without an entry it has no main transcript, and is not listed either.
+        value = encode_object(data) if count else None
         fields = _value_fields(value, "data", "packed_data")
+        removed = tuple(name for name in DATA_FIELDS if name not in fields)
         claim = _Claim(
             known=known,
             next=known,
             first_seq=known.next_seq,
             changes={"next_seq": Int64(known.next_seq + 1), **fields},
-            removed=tuple(name for name in DATA_FIELDS if name not in fields),
-            data_chunks=value.chunks,
+            removed=removed if count else ("mtime", *removed),
+            data_chunks=value.chunks if value else (),
         )
         try:
             await _advance_summary(connection, key, claim, known, None)
