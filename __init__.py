@@ -4,9 +4,12 @@ store = BeanieSessionStore(tenant="acme")
 async for message in query(prompt=..., options=ClaudeAgentOptions(session_store=store)): ...
 """
 
+from .app.adopt import AdoptionProblem, AdoptionReport, adopt
+from .app.adoption_sources import AdoptionSource
 from .app.embedded import EmbeddedMongo
 from .app.errors import (
     AccessDeniedError,
+    AdoptionError,
     ClientClosedError,
     ContentionError,
     CorruptEntryError,
@@ -45,6 +48,10 @@ from .models import DOCUMENT_MODELS, EntryChunk, RetentionPolicy, SessionSummary
 __all__ = [
     "DOCUMENT_MODELS",
     "AccessDeniedError",
+    "AdoptionError",
+    "AdoptionProblem",
+    "AdoptionReport",
+    "AdoptionSource",
     "BeanieSessionStore",
     "ClientClosedError",
     "ContentionError",
@@ -76,6 +83,7 @@ __all__ = [
     "TranscriptEntry",
     "UnknownSessionError",
     "UnreachableError",
+    "adopt",
     "clear_retention",
     "downgrade_schema",
     "retention_policies",

@@ -97,3 +97,7 @@ class InvalidMigrationError(SessionStoreError, ValueError):
 
 class MigrationLockLostError(SessionStoreError):
     """This process was away for so long that another one took over the migration."""
+
+
+class AdoptionError(SessionStoreError, ValueError):
+    """What to adopt is not there, is not what it was said to be, or could be two things."""

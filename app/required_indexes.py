@@ -47,7 +47,7 @@ def _has(stored: Mapping[str, Any], index: IndexModel) -> bool:
     return any(
         found["key"] == keys
         and found.get("unique")
-        # Unique over all, it would refuse a second entry without a uuid; over fewer, let doubles in.
+        # Over all entries, it would refuse a second one without a uuid; over fewer, let doubles in.
         and found.get("partialFilterExpression") == condition
         for found in stored.values()
     )

@@ -17,24 +17,24 @@ TENANT = {tenant!r}
 PROJECT_KEY = {project_key!r}
 
 
-class Policies(Document):
+class Anchor(Document):
     """Tells the steps below which database they work on."""
 
     class Settings:
-        name = "claude_retention_policies"
+        name = "claude_transcript_migrations"
 
 
 class Forward:
-    @free_fall_migration(document_models=[Policies])
+    @free_fall_migration(document_models=[Anchor])
     async def change_retention(self, session):
-        database = Policies.get_pymongo_collection().database
+        database = Anchor.get_pymongo_collection().database
         {forward}
 
 
 class Backward:
-    @free_fall_migration(document_models=[Policies])
+    @free_fall_migration(document_models=[Anchor])
     async def restore_retention(self, session):
-        database = Policies.get_pymongo_collection().database
+        database = Anchor.get_pymongo_collection().database
         {backward}
 '''
 

@@ -1,30 +1,25 @@
-"""The schema of a database: brought up to date, and checked before it is relied on."""
+"""The schema of a database: brought up to date, taken back, and checked before it is relied on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+import logging
+from collections.abc import Callable
 
-from beanie import Document
-from beanie.migrations.controllers.base import BaseMigrationController
-from pymongo import IndexModel
-
-from .. import migrations
-from ..migrations._operations import renamed_collections
 from ..models import SessionSummary, TranscriptEntry
-from ..models.entry import CHUNK_INDEX, ORDER_INDEX, UUID_INDEX
-from ..models.summary import SESSION_INDEX
-from .driver import Collection, Database, bind_models, with_store_rules
-from .errors import SchemaOutdatedError, SchemaTooNewError
+from .driver import Collection, Database, with_store_rules
+from .errors import SchemaOutdatedError
 from .failures import reported, require_asyncio
+from .migration_log import SchemaRun, applied_scripts
+from .migration_scripts import packaged_folder, scripts_in
+from .migrator import Migrator, SchemaStatus, ScriptStatus, refuse_newer
+from .model_names import collection_name
+from .required_indexes import missing_indexes
 
-LOG_COLLECTION = "claude_transcript_migrations"
-"""Which scripts ran. It is not Beanie's ``migrations_log``, whose single pointer knows one folder
-of scripts only: with ours in it, a team's own ``beanie migrate`` would lose its place."""
+logger = logging.getLogger(__name__)
+
+MINIMUM_SCRIPT = "20261123150000_create_transcript_collections"
+"""The oldest migration that this release's store can work with: while a new release is rolled
+out, it meets databases of the one before. Raise it when the store comes to need a later one."""
 
 
 async def upgrade_schema(
@@ -32,47 +27,101 @@ async def upgrade_schema(
     *,
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
+    to: str | None = None,
+    dry_run: bool = False,
+    on_progress: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Run the migrations that this database has not had yet, and return their names.
 
-    It is safe while the application runs, and safe to run again. Best run it in the deploy job
-    or before ``init_beanie``: collections it makes itself are compressed with zstd.
+    It is safe while the application runs, and safe to run again or in several processes at
+    once: one runs the migrations, the others wait for it. If that one crashes, the next goes on
+    after 15 seconds. Best run it in the deploy job or before ``init_beanie``: collections it
+    makes itself are compressed with zstd.
 
     Args:
         database: the database, as given to ``init_beanie``.
         entries: the class for entries, where a team has its own.
         summaries: the class for summaries, where a team has its own.
+        to: the last migration to run, by its name or the beginning of it; default is the newest.
+        dry_run: only return the names of what would run.
+        on_progress: told of every step in words, and once a second how far an index build is.
 
     Raises:
         SchemaTooNewError: a newer release migrated the database.
+        InvalidMigrationError: there is no migration ``to``.
+        MigrationLockLostError: this process was away for longer than 15 seconds meanwhile.
         UnreachableError: no server was reached.
         AccessDeniedError: the user may not create collections or indexes.
+        ServerError: the server refused a step; what was done before it is kept.
     """
     require_asyncio()
-    names = {
-        collection_name(TranscriptEntry): collection_name(entries),
-        collection_name(SessionSummary): collection_name(summaries),
-    }
-    target = collection_name(entries)
-    done: list[str] = []
-    database = with_store_rules(database)
+    migrator = Migrator(database, entries, summaries, announce=on_progress)
     with reported(database.client, "upgrade the schema"):
-        log = database[LOG_COLLECTION]
-        applied = await _applied(log, target)
-        for script in _scripts():
-            if script.stem in applied:
-                continue
-            with renamed_collections(names):
-                await _run(script, "Forward", database)
-            record = {"entries": target, "script": script.stem}
-            now = datetime.now(timezone.utc)
-            await log.update_one(
-                {"_id": f"{target}/{script.stem}"},
-                {"$setOnInsert": {**record, "applied_at": now}},
-                upsert=True,
-            )
-            done.append(script.stem)
-    return done
+        return await migrator.upgrade(to, dry_run)
+
+
+async def downgrade_schema(
+    database: Database,
+    *,
+    entries: type[TranscriptEntry] = TranscriptEntry,
+    summaries: type[SessionSummary] = SessionSummary,
+    steps: int | None = None,
+    to: str | None = None,
+    dry_run: bool = False,
+    on_progress: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Undo the last migration, the last ``steps`` or all after ``to``, and return their names.
+
+    No entry and no summary is ever removed. Undoing the first migration drops the unique
+    indexes: stores that run meanwhile go on without their protection, and one that starts
+    refuses to.
+
+    Args:
+        database: as for :func:`upgrade_schema`.
+        entries: as for :func:`upgrade_schema`.
+        summaries: as for :func:`upgrade_schema`.
+        steps: how many to undo, newest first; 1 unless ``to`` is given.
+        to: the migration to go back to, which stays applied; its name or the beginning of it.
+        dry_run: only return the names of what would be undone.
+        on_progress: told of every step in words.
+
+    Raises:
+        InvalidMigrationError: there is no migration ``to``, or ``steps`` is no count.
+        SessionStoreError: as for :func:`upgrade_schema`.
+    """
+    require_asyncio()
+    migrator = Migrator(database, entries, summaries, announce=on_progress)
+    with reported(database.client, "downgrade the schema"):
+        return await migrator.downgrade(steps, to, dry_run)
+
+
+async def schema_status(
+    database: Database,
+    *,
+    entries: type[TranscriptEntry] = TranscriptEntry,
+    summaries: type[SessionSummary] = SessionSummary,
+) -> SchemaStatus:
+    """Which migrations this database has had; reads only.
+
+    Raises:
+        UnreachableError: no server was reached.
+        AccessDeniedError: the user may not read the database.
+    """
+    require_asyncio()
+    with reported(database.client, "look at the schema"):
+        return await Migrator(database, entries, summaries).status()
+
+
+async def schema_history(
+    database: Database,
+    *,
+    entries: type[TranscriptEntry] = TranscriptEntry,
+    summaries: type[SessionSummary] = SessionSummary,
+) -> list[SchemaRun]:
+    """Every migration that ran to its end, oldest first; raises as :func:`schema_status`."""
+    require_asyncio()
+    with reported(database.client, "read the history of the schema"):
+        return await Migrator(database, entries, summaries).runs()
 
 
 async def require_usable_schema(
@@ -80,70 +129,53 @@ async def require_usable_schema(
 ) -> None:
     """Check that the database has what the store's guarantees rest on.
 
+    An empty log will do where the indexes are there: ``init_beanie`` makes them too.
+
     Raises:
         SchemaTooNewError: a newer release migrated the database.
-        SchemaOutdatedError: a unique index is missing.
+        SchemaOutdatedError: a unique index or a migration that the store needs is missing.
     """
-    await _applied(with_store_rules(entries.database)[LOG_COLLECTION], entries.name)
-    required = ((entries, [ORDER_INDEX, UUID_INDEX]), (summaries, [SESSION_INDEX]))
-    for collection, indexes in (*required, (chunks, [CHUNK_INDEX])):
-        stored = await collection.index_information()
-        for index in indexes:
-            if not _has(stored, index):
-                raise SchemaOutdatedError(
-                    f"The collection {collection.name} of database {collection.database.name} "
-                    f"lacks the unique index {index.document['name']!r}, without which entries "
-                    "could be stored twice or out of order; nothing was read or written. Run "
-                    "'await upgrade_schema(database)' (with entries=... and summaries=... for "
-                    "Document classes of your own) in the deploy job, or init_beanie with the "
-                    "store's models and without skip_indexes; a subclass's Settings must inherit "
-                    "those of the class it extends."
-                )
-
-
-def collection_name(model: type[Document]) -> str:
-    """The collection of a Document class, initialised or not."""
-    settings = getattr(model, "Settings", None)
-    return getattr(settings, "name", None) or model.__name__
-
-
-async def _applied(log: Collection, target: str) -> set[str]:
-    applied = {record["script"] async for record in log.find({"entries": target})}
-    newest = max(script.stem for script in _scripts())
-    newer = sorted(name for name in applied if name > newest)
-    if newer:
-        raise SchemaTooNewError(
-            f"Database {log.database.name} was migrated by a newer release of "
-            f"beanie-session-store ({', '.join(newer)}); this one knows nothing later than "
-            f"{newest}. Nothing was read or written. Install the newer release: "
-            "pip install -U beanie-session-store"
+    database = with_store_rules(entries.database)
+    scripts = scripts_in(packaged_folder())
+    applied = await applied_scripts(database, entries.name)
+    refuse_newer(database, applied, scripts)
+    for index in await missing_indexes(entries, summaries, chunks):
+        raise SchemaOutdatedError(
+            f"The collection {index.collection.name} of database {database.name} "
+            f"lacks the unique index {index.name!r}, without which entries "
+            f"could be stored twice or out of order; nothing was read or written. {_ADVICE}, or "
+            "init_beanie with the store's models and without skip_indexes; a subclass's Settings "
+            "must inherit those of the class it extends."
         )
-    return applied
+    if applied and max(applied) < MINIMUM_SCRIPT:
+        raise SchemaOutdatedError(
+            f"Database {database.name} was last migrated by {max(applied)}; this release needs "
+            f"{MINIMUM_SCRIPT} at least. Nothing was read or written. {_ADVICE}."
+        )
+    pending = [script.name for script in scripts if script.name not in applied]
+    if applied and pending:
+        logger.info(
+            "Database %s lacks the migrations %s. The store works without them; run "
+            "'session-store schema upgrade' to get what they bring.",
+            database.name,
+            ", ".join(pending),
+        )
 
 
-def _scripts() -> Sequence[Path]:
-    (folder,) = migrations.__path__
-    return sorted(Path(folder).glob("[!_]*.py"))
+_ADVICE = (
+    "Run 'session-store schema upgrade' or 'await upgrade_schema(database)' (with entries=... and "
+    "summaries=... for Document classes of your own) in the deploy job"
+)
 
-
-async def _run(script: Path, direction: str, database: Database) -> None:
-    """Run one direction of a script the way Beanie's own runner does, without a transaction.
-
-    Index builds on a collection that holds documents cannot run in one.
-    """
-    loader = SourceFileLoader(script.stem, str(script))
-    module = ModuleType(loader.name)
-    module.__file__ = str(script)
-    loader.exec_module(module)
-    steps = cast("dict[str, object]", vars(getattr(module, direction)))
-    session = database.client.start_session()
-    async with session:
-        for step in steps.values():
-            if isinstance(step, BaseMigrationController):
-                await bind_models(database, step.models)
-                await step.run(session)  # pyright: ignore[reportUnknownMemberType]
-
-
-def _has(stored: Mapping[str, Any], index: IndexModel) -> bool:
-    keys = list(index.document["key"].items())
-    return any(found["key"] == keys and found.get("unique") for found in stored.values())
+__all__ = [
+    "MINIMUM_SCRIPT",
+    "SchemaRun",
+    "SchemaStatus",
+    "ScriptStatus",
+    "collection_name",
+    "downgrade_schema",
+    "require_usable_schema",
+    "schema_history",
+    "schema_status",
+    "upgrade_schema",
+]

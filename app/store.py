@@ -102,11 +102,11 @@ class BeanieSessionStore(SessionStore):
             metadata: as for the class.
             entries: as for the class.
             summaries: as for the class.
-            upgrade: ``False`` refuses to start on a database that lacks a migration.
+            upgrade: ``False`` refuses to start on a database that this release cannot use.
 
         Raises:
             InvalidURLError: the connection string is malformed or names no database.
-            SchemaOutdatedError: with ``upgrade=False``, the database lacks a migration.
+            SchemaOutdatedError: with ``upgrade=False``, a needed migration is missing.
             SessionStoreError: as for the class.
         """
         store = cls(tenant=tenant, metadata=metadata, entries=entries, summaries=summaries)

@@ -16,36 +16,40 @@ CHUNKS = "claude_transcript_chunks"
 SESSION = [("tenant", 1), ("project_key", 1), ("session_id", 1)]
 
 
-class Entries(Document):
-    """Tells the steps below which database they work on."""
+class Anchor(Document):
+    """Tells the steps below which database they work on.
+
+    It is the log's collection, which has no indexes that Beanie could drop with
+    --allow-index-dropping.
+    """
 
     class Settings:
-        name = ENTRIES
+        name = "claude_transcript_migrations"
 
 
 class Forward:
-    @free_fall_migration(document_models=[Entries])
+    @free_fall_migration(document_models=[Anchor])
     async def create_collections_and_indexes(self, session):
         for name in (ENTRIES, SUMMARIES, CHUNKS):
-            await create_collection(Entries, name)
+            await create_collection(Anchor, name)
         await create_index(
-            Entries,
+            Anchor,
             ENTRIES,
             [*SESSION, ("subpath", 1), ("seq", 1)],
             "transcript_order",
             unique=True,
         )
         await create_index(
-            Entries,
+            Anchor,
             ENTRIES,
             [*SESSION, ("subpath", 1), ("uuid", 1)],
             "transcript_uuid",
             unique=True,
             partialFilterExpression={"uuid": {"$exists": True}},
         )
-        await create_index(Entries, SUMMARIES, SESSION, "session", unique=True)
+        await create_index(Anchor, SUMMARIES, SESSION, "session", unique=True)
         await create_index(
-            Entries,
+            Anchor,
             CHUNKS,
             [*SESSION, ("collection", 1), ("subpath", 1), ("seq", 1), ("part", 1)],
             "chunk_order",
@@ -54,11 +58,11 @@ class Forward:
 
 
 class Backward:
-    @free_fall_migration(document_models=[Entries])
+    @free_fall_migration(document_models=[Anchor])
     async def drop_indexes_and_empty_collections(self, session):
-        await drop_index(Entries, CHUNKS, "chunk_order")
-        await drop_index(Entries, SUMMARIES, "session")
-        await drop_index(Entries, ENTRIES, "transcript_uuid")
-        await drop_index(Entries, ENTRIES, "transcript_order")
+        await drop_index(Anchor, CHUNKS, "chunk_order")
+        await drop_index(Anchor, SUMMARIES, "session")
+        await drop_index(Anchor, ENTRIES, "transcript_uuid")
+        await drop_index(Anchor, ENTRIES, "transcript_order")
         for name in (CHUNKS, SUMMARIES, ENTRIES):
-            await drop_collection_if_empty(Entries, name)
+            await drop_collection_if_empty(Anchor, name)

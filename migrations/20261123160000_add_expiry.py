@@ -4,6 +4,7 @@ Nothing expires by this alone: documents get a date only where a policy says so.
 """
 
 from beanie import Document, free_fall_migration
+
 from beanie_session_store.migrations._operations import (
     create_collection,
     create_index,
@@ -19,30 +20,34 @@ EXPIRING = (
 )
 
 
-class Policies(Document):
-    """Tells the steps below which database they work on."""
+class Anchor(Document):
+    """Tells the steps below which database they work on.
+
+    It is the log's collection, which has no indexes that Beanie could drop with
+    --allow-index-dropping.
+    """
 
     class Settings:
-        name = POLICIES
+        name = "claude_transcript_migrations"
 
 
 class Forward:
-    @free_fall_migration(document_models=[Policies])
+    @free_fall_migration(document_models=[Anchor])
     async def create_policies_and_expiry_indexes(self, session):
-        await create_collection(Policies, POLICIES)
+        await create_collection(Anchor, POLICIES)
         await create_index(
-            Policies, POLICIES, [("tenant", 1), ("project_key", 1)], "policy", unique=True
+            Anchor, POLICIES, [("tenant", 1), ("project_key", 1)], "policy", unique=True
         )
         for name in EXPIRING:
             await create_index(
-                Policies, name, [("expires_at", 1)], "transcript_expiry", expireAfterSeconds=0
+                Anchor, name, [("expires_at", 1)], "transcript_expiry", expireAfterSeconds=0
             )
 
 
 class Backward:
-    @free_fall_migration(document_models=[Policies])
+    @free_fall_migration(document_models=[Anchor])
     async def drop_expiry_indexes_and_policies(self, session):
         for name in reversed(EXPIRING):
-            await drop_index(Policies, name, "transcript_expiry")
-        await drop_index(Policies, POLICIES, "policy")
-        await drop_collection_if_empty(Policies, POLICIES)
+            await drop_index(Anchor, name, "transcript_expiry")
+        await drop_index(Anchor, POLICIES, "policy")
+        await drop_collection_if_empty(Anchor, POLICIES)

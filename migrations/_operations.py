@@ -6,31 +6,44 @@ script on theirs. Beanie takes no file that starts with an underscore for a migr
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from beanie import Document
-from pymongo.errors import CollectionInvalid, OperationFailure
+from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 
 logger = logging.getLogger(__name__)
 
 _NAMESPACE_NOT_FOUND = 26
 _INDEX_NOT_FOUND = 27
+_NAMESPACE_EXISTS = 48
 
-_renamed: ContextVar[Mapping[str, str]] = ContextVar("renamed", default={})  # noqa: B039
+_POLL_SECONDS = 1.0
 
 
-@contextmanager
-def renamed_collections(names: Mapping[str, str]) -> Generator[None]:
-    """Run scripts on collections of other names; ``names`` maps a script's name to the actual."""
-    token = _renamed.set(names)
-    try:
-        yield
-    finally:
-        _renamed.reset(token)
+async def _always_ours() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a runner of ours lends to the script that it runs; Beanie's own lends nothing."""
+
+    database: Any
+    renamed: Mapping[str, str]
+    """The actual names of collections, by the names in the scripts."""
+    announce: Callable[[str], None] = logger.info
+    """Told of each step, and how far a long one has come."""
+    checkpoint: Callable[[], Awaitable[None]] = _always_ours
+    """Awaited before each step; it raises when the script must not go on."""
+
+
+surroundings: ContextVar[Surroundings | None] = ContextVar("surroundings", default=None)
 
 
 async def create_collection(anchor: type[Document], name: str) -> None:
@@ -40,10 +53,11 @@ async def create_collection(anchor: type[Document], name: str) -> None:
     migration; it tells the database.
     """
     database = _database(anchor)
-    name = _renamed.get().get(name, name)
+    name = _actual(name)
     if name in await database.list_collection_names():
         logger.info("%s exists and keeps its block compression.", name)
         return
+    await _begin(f"creating collection {name}")
     zstd = {"wiredTiger": {"configString": "block_compressor=zstd"}}
     try:
         await database.create_collection(name, storageEngine=zstd)
@@ -67,14 +81,18 @@ async def create_index(
 ) -> None:
     """Create an index; does nothing if it exists as described."""
     database = _database(anchor)
-    collection = _renamed.get().get(collection, collection)
-    await database[collection].create_index(list(keys), name=name, **options)
+    collection = _actual(collection)
+    doing = f"building index {name} on {collection}"
+    await _begin(doing)
+    async with _announced_progress(database, collection, doing):
+        await database[collection].create_index(list(keys), name=name, **options)
 
 
 async def drop_index(anchor: type[Document], collection: str, name: str) -> None:
     """Drop an index; does nothing if it does not exist."""
     database = _database(anchor)
-    collection = _renamed.get().get(collection, collection)
+    collection = _actual(collection)
+    await _begin(f"dropping index {name} of {collection}")
     try:
         await database[collection].drop_index(name)
     except OperationFailure as error:
@@ -85,13 +103,75 @@ async def drop_index(anchor: type[Document], collection: str, name: str) -> None
 async def drop_collection_if_empty(anchor: type[Document], name: str) -> None:
     """Drop a collection that holds nothing; one that holds documents stays."""
     database = _database(anchor)
-    name = _renamed.get().get(name, name)
-    if await database[name].find_one({}, {"_id": 1}) is None:
-        await database.drop_collection(name)
-    else:
-        logger.warning("%s holds documents and is kept.", name)
+    name = _actual(name)
+    await _begin(f"dropping collection {name} if it is empty")
+    # Set aside first: a document written between a look and a drop would be dropped with it.
+    aside = f"{name}_dropping"
+    try:
+        if await database[name].find_one({}, {"_id": 1}) is not None:
+            logger.warning("%s holds documents and is kept.", name)
+            return
+        await database[name].rename(aside)
+    except OperationFailure as error:
+        # Not there; or set aside already, by a run that was cut off here.
+        if error.code not in (_NAMESPACE_NOT_FOUND, _NAMESPACE_EXISTS):
+            raise
+    back = [{"$merge": {"into": name, "whenMatched": "keepExisting"}}]
+    await database.command("aggregate", aside, pipeline=back, cursor={})
+    await database.drop_collection(aside)
 
 
 def _database(anchor: type[Document]) -> Any:
+    lent = surroundings.get()
+    if lent is not None:
+        return lent.database
     settings: Any = anchor.get_settings()
     return settings.pymongo_collection.database
+
+
+def _actual(name: str) -> str:
+    lent = surroundings.get()
+    return name if lent is None else lent.renamed.get(name, name)
+
+
+async def _begin(doing: str) -> None:
+    lent = surroundings.get()
+    if lent is not None:
+        await lent.checkpoint()
+        lent.announce(doing)
+
+
+@contextlib.asynccontextmanager
+async def _announced_progress(database: Any, collection: str, doing: str) -> AsyncGenerator[None]:
+    lent = surroundings.get()
+    if lent is None:
+        yield
+        return
+    watching = asyncio.create_task(_announce_progress(lent.announce, database, collection, doing))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+async def _announce_progress(
+    announce: Callable[[str], None], database: Any, collection: str, doing: str
+) -> None:
+    """Look at the server's own account of a build, until it is refused or cancelled."""
+    mine = {"ns": f"{database.name}.{collection}", "progress.total": {"$gt": 0}}
+    # The build runs in a thread of the server's own: nobody's operation, on an idle connection.
+    everything = {"allUsers": True, "idleConnections": True}
+    look = [{"$currentOp": everything}, {"$match": mine}, {"$limit": 1}]
+    said = ""
+    with contextlib.suppress(PyMongoError):
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            found = await database.client.admin.command("aggregate", 1, pipeline=look, cursor={})
+            for operation in found["cursor"]["firstBatch"]:
+                progress = operation["progress"]
+                done, total = progress["done"], progress["total"]
+                message = f"{doing}: {done:,} of {total:,} ({100 * done // total}%)"
+                if message != said:
+                    announce(message)
+                said = message

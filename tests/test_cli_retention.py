@@ -17,7 +17,6 @@ from support.entries import KEY, turn
 
 from beanie_session_store import BeanieSessionStore, SessionSummary, retention_policies
 
-
 MAIN = "from beanie_session_store.app.cli.root import main; main()"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import shutil
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,17 @@ import beanie_session_store
 from beanie_session_store import (
     DOCUMENT_MODELS,
     BeanieSessionStore,
+    InvalidMigrationError,
     SchemaOutdatedError,
     SchemaTooNewError,
+    ServerError,
+    SessionSummary,
+    TranscriptEntry,
+    downgrade_schema,
+    schema_status,
     upgrade_schema,
 )
+from beanie_session_store.app.migrator import Migrator
 
 SCRIPTS = sorted((Path(beanie_session_store.__file__).parent / "migrations").glob("2*.py"))
 
@@ -130,7 +139,11 @@ async def test_store_refuses_a_database_of_a_newer_release(empty: AsyncDatabase)
     await upgrade_schema(empty)
     await init_beanie(database=empty, document_models=DOCUMENT_MODELS)
     await empty["claude_transcript_migrations"].insert_one(
-        {"entries": "claude_transcript_entries", "script": "29990101000000_from_the_future"}
+        {
+            "entries": "claude_transcript_entries",
+            "script": "29990101000000_from_the_future",
+            "applied_at": datetime.now(timezone.utc),
+        }
     )
     with pytest.raises(SchemaTooNewError, match="29990101000000_from_the_future"):
         await BeanieSessionStore().load(KEY)
@@ -147,3 +160,119 @@ async def test_connect_upgrades_or_refuses(mongo_url: str, database_name: str) -
     connecting = BeanieSessionStore.connect(mongo_url, database=database_name, upgrade=False)
     async with connecting as store:
         assert len(await store.load(KEY) or []) == 6
+
+
+# What it tells
+
+
+async def test_status_says_what_was_applied_and_when(empty: AsyncDatabase) -> None:
+    names = [script.stem for script in SCRIPTS]
+    before = await schema_status(empty)
+    assert list(before.pending) == names
+    assert not before.is_current
+    assert await empty.list_collection_names() == []
+    await upgrade_schema(empty, to=names[0])
+    half = await schema_status(empty)
+    assert list(half.pending) == names[1:]
+    (applied_at,) = [script.applied_at for script in half.scripts if script.applied_at]
+    assert abs(datetime.now(timezone.utc) - applied_at) < timedelta(minutes=1)
+    await upgrade_schema(empty)
+    after = await schema_status(empty)
+    assert after.is_current
+    assert all(script.applied_at and script.is_unchanged for script in after.scripts)
+
+
+async def test_a_dry_run_lists_what_would_run_and_changes_nothing(empty: AsyncDatabase) -> None:
+    names = [script.stem for script in SCRIPTS]
+    assert await upgrade_schema(empty, dry_run=True) == names
+    assert await upgrade_schema(empty, to=names[0], dry_run=True) == names[:1]
+    assert await empty.list_collection_names() == []
+    await upgrade_schema(empty)
+    before = await indexes(empty)
+    assert await downgrade_schema(empty, steps=len(names), dry_run=True) == names[::-1]
+    assert await indexes(empty) == before
+    assert (await schema_status(empty)).is_current
+
+
+async def test_a_script_that_was_edited_since_is_noticed(
+    empty: AsyncDatabase, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await upgrade_schema(empty)
+    for script in SCRIPTS:
+        shutil.copy(script, tmp_path)
+    edited = tmp_path / SCRIPTS[0].name
+    edited.write_text(edited.read_text() + "# edited\n")
+    migrator = Migrator(empty, TranscriptEntry, SessionSummary, scripts=tmp_path)
+    status = await migrator.status()
+    assert [script.is_unchanged for script in status.scripts] == [
+        script is not SCRIPTS[0] for script in SCRIPTS
+    ]
+    assert status.is_current
+    assert await migrator.upgrade(None, False) == []
+    assert f"Migration {edited.stem} of this release is not the one" in caplog.text
+    # Other line ends are no edit.
+    edited.write_bytes(SCRIPTS[0].read_bytes().replace(b"\n", b"\r\n"))
+    assert all(script.is_unchanged for script in (await migrator.status()).scripts)
+
+
+async def test_progress_tells_of_every_step_and_of_long_index_builds(
+    empty: AsyncDatabase,
+) -> None:
+    key = {"tenant": "t", "project_key": "p", "session_id": "s", "subpath": ""}
+    await empty["claude_transcript_entries"].insert_many(
+        [{**key, "seq": seq} for seq in range(1000)]
+    )
+    admin = empty.client.admin
+    hang = {"configureFailPoint": "hangIndexBuildDuringCollectionScanPhaseBeforeInsertion"}
+    await admin.command({**hang, "mode": "alwaysOn", "data": {"fieldsToMatch": {"seq": 700}}})
+    said: list[str] = []
+    try:
+        work = asyncio.create_task(upgrade_schema(empty, on_progress=said.append))
+        await asyncio.sleep(3)
+        assert not work.done()
+    finally:
+        await admin.command({**hang, "mode": "off"})
+    await work
+    assert said[0] == f"{SCRIPTS[0].stem}: forward"
+    doing = "building index transcript_order on claude_transcript_entries"
+    assert doing in said
+    assert any(message.startswith(f"{doing}: ") and "of 1,000 (" in message for message in said)
+
+
+# What it refuses
+
+
+async def test_migrations_that_do_not_exist_are_refused(empty: AsyncDatabase) -> None:
+    for wrong in ("nonsense", "", "2"):
+        with pytest.raises(InvalidMigrationError, match="Known are"):
+            await upgrade_schema(empty, to=wrong)
+    steps: Any
+    for steps in (0, -1, 1.5, True, "1"):
+        with pytest.raises(InvalidMigrationError, match="steps must be"):
+            await downgrade_schema(empty, steps=steps)
+    with pytest.raises(InvalidMigrationError, match="not both"):
+        await downgrade_schema(empty, steps=1, to=SCRIPTS[0].stem)
+    assert await empty.list_collection_names() == []
+
+
+async def test_a_refused_step_says_why_and_that_the_rest_is_kept(empty: AsyncDatabase) -> None:
+    twice = {"tenant": "t", "project_key": "p", "session_id": "s"}
+    await empty["claude_transcript_summaries"].insert_many([dict(twice), dict(twice)])
+    with pytest.raises(ServerError, match=r"code 11000.*what was done so far is kept"):
+        await upgrade_schema(empty)
+    assert "transcript_order" in await empty["claude_transcript_entries"].index_information()
+    assert not (await schema_status(empty)).is_current
+    await empty["claude_transcript_summaries"].delete_many({})
+    assert len(await upgrade_schema(empty)) == len(SCRIPTS)
+
+
+async def test_a_lost_index_is_noticed_and_brought_back(empty: AsyncDatabase) -> None:
+    await upgrade_schema(empty)
+    before = await indexes(empty)
+    await empty["claude_transcript_entries"].drop_index("transcript_uuid")
+    status = await schema_status(empty)
+    assert status.lost_indexes == ("claude_transcript_entries.transcript_uuid",)
+    assert not status.is_current
+    await upgrade_schema(empty)
+    assert await indexes(empty) == before
+    assert (await schema_status(empty)).is_current

@@ -14,7 +14,7 @@ from ..driver import Database, bind_models
 from ..retention import Redating, retention_policies, set_retention
 from ..retention_script import parsed, spelled, write_retention_script
 from ..store import BeanieSessionStore
-from .root import MISUSED, app, fail, options_of, run, show
+from .root import MISUSED, app, fail, models_of, options_of, run, show
 
 retention = typer.Typer(no_args_is_help=True, help="How long idle sessions are kept.")
 app.add_typer(retention, name="retention")
@@ -55,7 +55,7 @@ def set_policy(
     It can be cut off and run again at any time. Example: session-store retention set 30d
     """
     period = _checked(keep)
-    classes = options_of(context).classes.load()
+    classes = models_of(context)
 
     async def command(database: Database) -> Redating:
         return await set_retention(
@@ -122,7 +122,7 @@ def write_migration(
 
 def _with_store(context: typer.Context, change: str, session_id: str, project: str) -> None:
     options = options_of(context)
-    classes = options.classes.load()
+    classes = models_of(context)
 
     async def command(database: Database) -> None:
         models = [classes.entries, classes.summaries, EntryChunk, RetentionPolicy]

@@ -1,0 +1,482 @@
+"""Adopting sessions that another MongoDB adapter stored; the source is only read."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from bson import json_util
+
+from ..models import DOCUMENT_MODELS, SessionSummary, TranscriptEntry
+from .adoption_reader import SessionList, SourceEntry, SourceSession, batches, session_mtime
+from .adoption_sources import AdoptionSource, find_source, preset
+from .adoption_writer import RECORDS, AdoptingWriter, OvertakenError, Record, Records
+from .codec import EncodedValue, encode_metadata
+from .connection import Binding, Connection, StoreModels
+from .driver import Database, bind_models, collection_of, with_store_rules
+from .errors import (
+    AccessDeniedError,
+    AdoptionError,
+    ClientClosedError,
+    ContentionError,
+    InvalidKeyError,
+    SessionStoreError,
+    UnreachableError,
+)
+from .failures import reported, require_asyncio
+from .key import TranscriptKey, checked_name
+from .reader import state as read_state
+from .schema import upgrade_schema
+
+_KEPT_PROBLEMS = 100
+_TRIES = 3
+
+Outcome = Literal["adopted", "unchanged", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptionProblem:
+    """Something that was not adopted, and why."""
+
+    project_key: Any
+    session_id: Any
+    document: Any
+    """``_id`` of the source's document, ``None`` where it concerns the whole session."""
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"session {self.session_id!r:.80} of project {self.project_key!r:.80}"
+        what = "" if self.document is None else f", document {json_util.dumps(self.document)}"
+        return f"{where}{what}: {self.reason}"
+
+
+@dataclass(slots=True)
+class AdoptionReport:
+    """What a run did, or has done so far."""
+
+    source: AdoptionSource
+    listed: int = 0
+    """Sessions that the source holds."""
+    documents: int = 0
+    """Documents that they have together."""
+    adopted: int = 0
+    """Sessions of which this run stored something."""
+    unchanged: int = 0
+    """Sessions of which everything was stored before."""
+    skipped: int = 0
+    """Sessions left out, by the caller's choice or for a problem that is reported."""
+    entries: int = 0
+    """Entries that this run stored."""
+    problem_count: int = 0
+    problems: list[AdoptionProblem] = field(default_factory=list[AdoptionProblem])
+    """The first 100 of them; ``on_problem`` gets all."""
+
+    @property
+    def done(self) -> int:
+        """Sessions dealt with."""
+        return self.adopted + self.unchanged + self.skipped
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        counts = ("listed", "documents", "adopted", "unchanged", "skipped", "entries")
+        return {
+            "source": str(self.source),
+            **{name: getattr(self, name) for name in counts},
+            "problem_count": self.problem_count,
+            "problems": [str(problem) for problem in self.problems],
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{self.done} of {self.listed} sessions: {self.adopted} adopted "
+            f"({self.entries} entries), {self.unchanged} unchanged, {self.skipped} skipped, "
+            f"{self.problem_count} problems"
+        )
+
+
+async def adopt(
+    source_database: Database,
+    target_database: Database | None = None,
+    *,
+    tenant: str | Callable[[str], str | None],
+    source: AdoptionSource | str | None = None,
+    projects: Sequence[str] | None = None,
+    metadata: dict[str, Any] | None = None,
+    entries: type[TranscriptEntry] = TranscriptEntry,
+    summaries: type[SessionSummary] = SessionSummary,
+    workers: int = 4,
+    out_of_order: bool = False,
+    dry_run: bool = False,
+    on_progress: Callable[[AdoptionReport], None] | None = None,
+    on_problem: Callable[[AdoptionProblem], None] | None = None,
+) -> AdoptionReport:
+    """Copy the sessions of another adapter into the store, with their order and times.
+
+    It may be run again, also after it was killed, and then goes on where it stopped: entries
+    are never stored twice. A later run adds what was appended to the source since. A session
+    that was adopted and deleted in the store since stays deleted.
+
+    A session that the store has already, though not by adoption, gets the entries it lacks if
+    they all come behind those it has; else it is left alone and reported.
+
+    Args:
+        source_database: where the other adapter wrote; it is only read.
+        target_database: where to store, brought up to date first; ``None`` is the database that
+            ``init_beanie`` gave to the Document classes.
+        tenant: owner of the sessions, or a function from a project key to it, whose ``None``
+            leaves the project out.
+        source: what to adopt, by description or the name of a preset; ``None`` finds out.
+        projects: only these project keys.
+        metadata: JSON object for each session that is made.
+        entries: ``TranscriptEntry`` or a subclass of it.
+        summaries: ``SessionSummary`` or a subclass of it.
+        workers: sessions to adopt at once.
+        out_of_order: also add entries that belong before those which the store has, behind them.
+        dry_run: only find the source and count; nothing is written.
+        on_progress: called whenever a session is done.
+        on_problem: called with each thing that could not be adopted.
+
+    Raises:
+        AdoptionError: the source is not there, or not to be told from another.
+        InvalidKeyError: the tenant is no usable name.
+        SessionStoreError: a server is away or refuses; run it again.
+    """
+    require_asyncio()
+    if workers < 1:
+        raise AdoptionError(f"workers must be at least 1, not {workers}.")
+    if isinstance(tenant, str):
+        checked_name("tenant", tenant)
+    encoded_metadata = encode_metadata(metadata)
+    with tempfile.TemporaryFile() as file:
+        with reported(source_database.client, "read the source"):
+            wanted = preset(source) if isinstance(source, str) else source
+            found = await find_source(source_database, wanted)
+            report = AdoptionReport(found)
+            sessions = await SessionList.read(source_database, found, projects, file)
+        report.listed, report.documents = sessions.sessions, sessions.documents
+        if dry_run:
+            return report
+        connection = await _connect(target_database, StoreModels(entries, summaries))
+        records = Records(
+            with_store_rules(connection.entries.database)[RECORDS],
+            f"{source_database.name}.{found.collection}",
+        )
+        with reported(connection.client, "prepare the adoption"):
+            await records.prepare()
+        run = _Run(
+            database=source_database,
+            connection=connection,
+            records=records,
+            metadata=encoded_metadata,
+            tenant=tenant,
+            out_of_order=out_of_order,
+            report=report,
+            on_progress=on_progress,
+            on_problem=on_problem,
+        )
+        await _in_parallel(run, iter(sessions), workers)
+    return report
+
+
+async def _connect(target: Database | None, models: StoreModels) -> Connection:
+    if target is not None:
+        await upgrade_schema(target, entries=models.entries, summaries=models.summaries)
+        if not _is_bound(models, target):
+            others = [model for model in DOCUMENT_MODELS if model not in _REPLACED]
+            await bind_models(target, [models.entries, models.summaries, *others])
+    connection, _ = await Binding(models).connection()
+    return connection
+
+
+_REPLACED = (TranscriptEntry, SessionSummary)
+
+
+def _is_bound(models: StoreModels, target: Database) -> bool:
+    # An application that runs on them goes on with the client it has.
+    try:
+        bound = collection_of(models.entries).database
+    except SessionStoreError:
+        return False
+    return bound.name == target.name and bound.client is target.client
+
+
+async def _in_parallel(run: _Run, sessions: Iterator[SourceSession], workers: int) -> None:
+    async def work() -> None:
+        for session in sessions:
+            await run.adopt(session)
+
+    tasks = [asyncio.create_task(work()) for _ in range(workers)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        # A write under way ends before the caller may close the client.
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run: what all of its sessions share."""
+
+    database: Database
+    connection: Connection
+    records: Records
+    metadata: EncodedValue | None
+    tenant: str | Callable[[str], str | None]
+    out_of_order: bool
+    report: AdoptionReport
+    on_progress: Callable[[AdoptionReport], None] | None
+    on_problem: Callable[[AdoptionProblem], None] | None
+
+    async def adopt(self, session: SourceSession) -> None:
+        """Adopt one session and put the outcome into the report."""
+        outcome: Outcome = "skipped"
+        try:
+            key = self._key(session)
+            if key is not None:
+                outcome = await self._adopt(session, key)
+        except InvalidKeyError as error:
+            self.problem(session, f"{str(error).split(';')[0]}; skipped", session.example)
+        except (UnreachableError, AccessDeniedError, ClientClosedError):
+            raise
+        except SessionStoreError as error:
+            self.problem(session, f"{error} Run the adoption again to go on with it.")
+        report = self.report
+        setattr(report, outcome, getattr(report, outcome) + 1)
+        if self.on_progress is not None:
+            self.on_progress(report)
+
+    def problem(self, session: SourceSession, reason: str, document: Any = None) -> None:
+        """Report what could not be adopted."""
+        problem = AdoptionProblem(session.project_key, session.session_id, document, reason)
+        self.report.problem_count += 1
+        if len(self.report.problems) < _KEPT_PROBLEMS:
+            self.report.problems.append(problem)
+        if self.on_problem is not None:
+            self.on_problem(problem)
+
+    def _key(self, session: SourceSession) -> TranscriptKey | None:
+        project_key = checked_name("project_key", session.project_key)
+        session_id = checked_name("session_id", session.session_id)
+        tenant = self.tenant if isinstance(self.tenant, str) else self.tenant(project_key)
+        if tenant is None:
+            return None
+        return TranscriptKey(checked_name("tenant", tenant), project_key, session_id)
+
+    async def _adopt(self, session: SourceSession, key: TranscriptKey) -> Outcome:
+        left = _TRIES
+        while True:
+            left -= 1
+            try:
+                with reported(self.connection.client, f"adopt {key}"):
+                    adoption = _Adoption(self, session, key, await self.records.find(key))
+                    try:
+                        return await adoption.run()
+                    finally:
+                        self.report.entries += adoption.stored
+            except OvertakenError:
+                if not left:
+                    self.problem(
+                        session,
+                        "others write to it at the same time; skipped. Run the adoption again "
+                        "when no other run of it is under way.",
+                    )
+                    return "skipped"
+            except (UnreachableError, ContentionError):
+                # An election may just be over. And what a killed run left open blocks its
+                # sessions for a minute, longer than one append is tried.
+                if not left:
+                    raise
+
+
+class _Adoption:
+    """The adoption of one session."""
+
+    def __init__(
+        self, run: _Run, session: SourceSession, key: TranscriptKey, record: Record | None
+    ) -> None:
+        self._run = run
+        self._connection = run.connection
+        self._session = session
+        self._key = key
+        self._record = record
+        self._writer: AdoptingWriter | None = None
+
+    @property
+    def stored(self) -> int:
+        """Entries stored."""
+        return self._writer.stored if self._writer else 0
+
+    async def run(self) -> Outcome:
+        """Store what is not stored yet."""
+        record, session = self._record, self._session
+        if record is not None and _is_complete(record, session):
+            return "unchanged"
+        state = await read_state(self._connection, self._key)
+        target = None if state is None or state.is_expired else state.id
+        if record is not None and record.session is not None and target != record.session:
+            # Not for the application to find what its user deleted.
+            return "skipped"
+        database, source = self._run.database, self._run.report.source
+        with reported(database.client, f"read the source of {self._key}"):
+            mtime = await session_mtime(database, source, session)
+        self._writer = AdoptingWriter(
+            self._run.metadata, self._run.records, record or Record(), mtime
+        )
+        if target is not None and (record is None or record.session is None):
+            if not await self._complete(self._writer):
+                return "skipped"
+        else:
+            await self._go_on(self._writer)
+        return "adopted" if self.stored else "unchanged"
+
+    async def _go_on(self, writer: AdoptingWriter) -> None:
+        """Store what stands behind the record; a session that is new is all behind it."""
+        positions = writer.record.positions
+        before = writer.record
+        async for batch in self._batches(positions):
+            self._report_broken([entry for entry in batch if entry.id not in before.broken])
+            await self._store(writer, batch, writer.record.after(batch))
+        if before.broken or writer.record.read < self._session.documents:
+            await self._look_again(writer, before)
+
+    async def _look_again(self, writer: AdoptingWriter, before: Record) -> None:
+        """Store what an earlier run could not, or did not see.
+
+        A document may have been repaired since, and one that was inserted with an order value
+        lower than that of others may have come after they were read.
+        """
+        known = writer.record
+        late, read = -known.read, 0
+        suspects = [each for each in before.broken if each in known.broken]
+        async for batch in self._batches({}):
+            seen = [entry for entry in batch if _is_behind_us(entry, known)]
+            late += len(seen)
+            read += len(seen)
+            again = [entry for entry in seen if entry.id in suspects]
+            self._report_broken(again)
+            stored = await self._stored(seen)
+            missing: list[SourceEntry] = []
+            for entry in seen:
+                was_broken = entry.id in suspects
+                if entry.encoded is None or entry.uuid in stored:
+                    continue
+                if was_broken or entry.uuid is not None:
+                    missing.append(entry)
+                    late -= not was_broken
+            if missing:
+                repaired = [entry.id for entry in again if entry.encoded is not None]
+                broken = tuple(each for each in writer.record.broken if each not in repaired)
+                await self._store(writer, missing, replace(writer.record, broken=broken))
+        if late > 0:
+            self._run.problem(
+                self._session,
+                f"{late} documents without uuid were inserted before others that an earlier run "
+                "had read; they cannot be told from those and were not adopted.",
+            )
+        if read > writer.record.read:
+            await writer.put(self._connection, self._key, replace(writer.record, read=read))
+
+    async def _complete(self, writer: AdoptingWriter) -> bool:
+        """Add what a session lacks that the store has already, though not by adoption."""
+        obstacle = None if self._run.out_of_order else await self._obstacle()
+        if obstacle is not None:
+            self._run.problem(self._session, obstacle)
+            return False
+        record = writer.record
+        async for batch in self._batches({}):
+            self._report_broken(batch)
+            record = record.after(batch)
+            await self._store(writer, batch, None)
+        state = await read_state(self._connection, self._key)
+        session = None if state is None else state.id
+        await writer.put(self._connection, self._key, replace(record, session=session))
+        return True
+
+    async def _obstacle(self) -> str | None:
+        """Why the entries that the session lacks cannot all go behind those it has."""
+        found: dict[str, int] = {}
+        lacking: set[str] = set()
+        async for batch in self._batches({}):
+            subpath = _subpath(batch)
+            stored = await self._stored(batch)
+            for entry in batch:
+                if entry.uuid is None:
+                    continue
+                if entry.uuid not in stored:
+                    lacking.add(subpath)
+                elif subpath in lacking:
+                    return _CONFLICT
+                else:
+                    found[subpath] = found.get(subpath, 0) + 1
+        for transcript in self._session.transcripts:
+            subpath = transcript.subpath
+            if not isinstance(subpath, str) or (subpath in found and subpath not in lacking):
+                continue
+            owner = replace(self._key, subpath=subpath).transcript_filter()
+            count = self._connection.entries.count_documents
+            own = await count({**owner, "uuid": {"$exists": True}})
+            if own > found.get(subpath, 0) or (not own and await count(owner, limit=1)):
+                return _CONFLICT
+        return None
+
+    async def _stored(self, batch: Sequence[SourceEntry]) -> set[str]:
+        """The uuids of a batch that are stored."""
+        uuids = [entry.uuid for entry in batch if entry.uuid is not None]
+        if not uuids:
+            return set()
+        owner = replace(self._key, subpath=_subpath(batch)).transcript_filter()
+        rows = self._connection.entries.find(
+            {**owner, "uuid": {"$in": uuids}}, {"_id": 0, "uuid": 1}
+        )
+        return {row["uuid"] async for row in rows}
+
+    async def _store(
+        self, writer: AdoptingWriter, batch: Sequence[SourceEntry], record: Record | None
+    ) -> None:
+        key = replace(self._key, subpath=_subpath(batch))
+        await writer.adopt(self._connection, key, batch, record)
+
+    async def _batches(self, positions: Mapping[str, Any]) -> AsyncIterator[list[SourceEntry]]:
+        database, source = self._run.database, self._run.report.source
+        with reported(database.client, f"read the source of {self._key}"):
+            async for batch in batches(database, source, self._session, positions):
+                yield batch
+
+    def _report_broken(self, batch: Sequence[SourceEntry]) -> None:
+        for entry in batch:
+            if entry.problem is not None:
+                self._run.problem(self._session, f"{entry.problem}; skipped", entry.id)
+
+
+_CONFLICT = (
+    "the store has later entries of it already, so the earlier ones could only go behind them; "
+    "skipped, nothing was lost. Delete it in the store to adopt it whole, or use out_of_order "
+    "(--out-of-order) to add them all the same."
+)
+
+
+def _subpath(batch: Sequence[SourceEntry]) -> str:
+    return next((entry.subpath for entry in batch if entry.subpath is not None), "")
+
+
+def _is_behind_us(entry: SourceEntry, record: Record) -> bool:
+    """Whether a run that goes on from ``record`` no longer comes across a document."""
+    if entry.subpath is None:
+        return True
+    try:
+        return entry.order <= record.positions[entry.subpath]
+    except (KeyError, TypeError):
+        return False
+
+
+def _is_complete(record: Record, session: SourceSession) -> bool:
+    return (
+        record.read >= session.documents
+        and not record.broken
+        and session.is_read_to(record.positions)
+    )

@@ -1,0 +1,1 @@
+"""The command line, ``session-store``; nothing else in the package imports it."""

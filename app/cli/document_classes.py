@@ -1,0 +1,41 @@
+"""Document classes of a team's own, named on the command line."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from ...models import SessionSummary, TranscriptEntry
+from ..connection import StoreModels
+from ..errors import InvalidModelError
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentClasses:
+    """The names of the classes for entries and summaries, as ``module:Class``; ``None`` is ours."""
+
+    entries: str | None
+    summaries: str | None
+
+    def load(self) -> StoreModels:
+        """Import the classes.
+
+        Raises:
+            InvalidModelError: there is no such class, or it cannot hold what the store writes.
+        """
+        return StoreModels(
+            _imported(self.entries, TranscriptEntry), _imported(self.summaries, SessionSummary)
+        )
+
+
+def _imported(name: str | None, default: type) -> type:
+    if name is None:
+        return default
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidModelError(
+            f"There is no Document class {name!r} to import ({error}). Name it module:Class, such "
+            "as acme.models:AcmeEntry, and run the command where Python finds the module."
+        ) from None
