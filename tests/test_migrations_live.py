@@ -29,8 +29,9 @@ from beanie_session_store import (
 PACKAGED = Path(beanie_session_store.__file__).parent / "migrations"
 NAMES = [path.stem for path in sorted(PACKAGED.glob("2*.py"))]
 
-ENTRIES = 20_000
 SESSIONS = 20
+MANY_SESSIONS = 200
+ENTRIES_PER_SESSION = 1_000
 
 # Appends to one session after another until its input is closed, and tells what was acknowledged.
 WRITER = """
@@ -65,13 +66,18 @@ WRITER = """
 """
 
 
-@pytest.fixture
-async def filled(database: AsyncDatabase) -> AsyncDatabase:
-    """A migrated database of 20 sessions of 1,000 entries."""
+@pytest.fixture(
+    params=[
+        SESSIONS,
+        pytest.param(MANY_SESSIONS, marks=[pytest.mark.soak, pytest.mark.timeout(900)]),
+    ]
+)
+async def filled(database: AsyncDatabase, request: pytest.FixtureRequest) -> AsyncDatabase:
+    """A migrated database of 20 sessions of 1,000 entries; of 200 in the soak."""
     store = BeanieSessionStore()
-    for session in range(SESSIONS):
+    for session in range(request.param):
         key: Any = {"project_key": "filled", "session_id": f"s{session}"}
-        await store.append(key, [message(str(n)) for n in range(ENTRIES // SESSIONS)])
+        await store.append(key, [message(str(n)) for n in range(ENTRIES_PER_SESSION)])
     return database
 
 
@@ -99,10 +105,12 @@ async def writing(
 
 async def assert_nothing_is_lost(told: dict[str, Any]) -> None:
     store = BeanieSessionStore()
-    for session in range(SESSIONS):
-        key: Any = {"project_key": "filled", "session_id": f"s{session}"}
+    filled = await store.list_sessions("filled")
+    assert len(filled) in (SESSIONS, MANY_SESSIONS)
+    for session in filled:
+        key: Any = {"project_key": "filled", "session_id": session["session_id"]}
         texts = [entry["message"]["content"] for entry in await store.load(key) or []]  # type: ignore[typeddict-item]
-        assert texts == [str(n) for n in range(ENTRIES // SESSIONS)]
+        assert texts == [str(n) for n in range(ENTRIES_PER_SESSION)]
     assert sum(map(len, told["acknowledged"].values())) > 10
     for session_id, numbers in told["acknowledged"].items():
         live: Any = {"project_key": "live", "session_id": session_id}
