@@ -13,7 +13,7 @@ from ..models.retention import EVERY
 from .attempts import Attempts
 from .connection import Connection, StoreModels, connect_models
 from .driver import ClientSession, Database, TransientFailureError, transact, with_store_rules
-from .errors import ContentionError, InvalidRetentionError, UnknownSessionError
+from .errors import ContentionError, InvalidRetentionError, SchemaOutdatedError, UnknownSessionError
 from .expiry import (
     CACHE_SECONDS,
     NOT_EXPIRED,
@@ -314,7 +314,17 @@ async def _connection(
         database[collection_name(summaries)],
         database[collection_name(EntryChunk)],
     )
-    return await connect_models(StoreModels(entries, summaries), raw)
+    connection = await connect_models(StoreModels(entries, summaries), raw)
+    with reported(database.client, "look at the expiry indexes"):
+        for collection in (connection.entries, connection.summaries, connection.chunks):
+            indexes = (await collection.index_information()).values()
+            if not any("expireAfterSeconds" in index for index in indexes):
+                raise SchemaOutdatedError(
+                    f"The collection {collection.name} has no TTL index, so nothing in it would "
+                    "ever expire; nothing was changed. Run 'session-store schema upgrade' or "
+                    "'await upgrade_schema(database)' first."
+                )
+    return connection
 
 
 def _checked_owner(tenant: str, project_key: str) -> dict[str, str]:

@@ -20,11 +20,14 @@ from beanie_session_store import (
     InvalidKeyError,
     InvalidRetentionError,
     RetentionPolicy,
+    SchemaOutdatedError,
     SessionSummary,
     TranscriptEntry,
     UnknownSessionError,
+    downgrade_schema,
     retention_policies,
     set_retention,
+    upgrade_schema,
 )
 
 CACHE_SECONDS = 0.2
@@ -404,6 +407,20 @@ async def test_sessions_are_kept_their_period_and_at_most_a_tenth_longer(
 
     await asyncio.gather(*(live(number) for number in range(8)))
     assert await until(is_swept, TTL_PASS)
+
+
+async def test_retention_is_refused_where_nothing_would_ever_expire(
+    store: BeanieSessionStore, database: AsyncDatabase
+) -> None:
+    await store.append(KEY, turn(1))
+    await downgrade_schema(database, steps=1)
+    with pytest.raises(SchemaOutdatedError, match="schema upgrade"):
+        await set_retention(database, timedelta(days=1))
+    await store.append(KEY, turn(2))
+    assert await dates() == {None}
+    await upgrade_schema(database)
+    await set_retention(database, timedelta(days=1))
+    assert None not in await dates()
 
 
 @pytest.mark.parametrize("keep", [30, "30d", timedelta(0), timedelta(seconds=-1), 2.5])
