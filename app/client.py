@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from pymongo.errors import PyMongoError
 
@@ -22,16 +22,15 @@ async def open_database(uri: str, name: str | None) -> AsyncGenerator[Database]:
     """
     if not isinstance(uri, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidURLError(f"The connection string must be a string, not {type(uri).__name__}.")
-    try:
-        client: Client = Client(uri)
-        database = client[name] if name is not None else client.get_default_database()
-    # The driver's own words and the chain of causes may quote parts of a password.
-    except (PyMongoError, ValueError, TypeError) as error:
-        kind = type(error).__name__
-        raise InvalidURLError(
-            f"The connection string cannot be used ({kind}). {URL_ADVICE}"
-        ) from None
-    try:
+    async with AsyncExitStack() as stack:
+        try:
+            client: Client = Client(uri)
+            stack.push_async_callback(client.close)
+            database = client[name] if name is not None else client.get_default_database()
+        # The driver's own words and the chain of causes may quote parts of a password.
+        except (PyMongoError, ValueError, TypeError) as error:
+            kind = type(error).__name__
+            raise InvalidURLError(
+                f"The connection string cannot be used ({kind}). {URL_ADVICE}"
+            ) from None
         yield database
-    finally:
-        await client.close()

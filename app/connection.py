@@ -163,9 +163,8 @@ def added_defaults(
     )
     if required:
         raise InvalidModelError(
-            f"{model.__name__} adds fields without a default, or with one that needs the other "
-            f"fields ({', '.join(required)}), which the store cannot fill. Give them plain "
-            "defaults."
+            f"{model.__name__} adds fields without a default ({', '.join(required)}) that needs "
+            "nothing else, so the store cannot fill them. Give them plain defaults."
         )
 
     def defaults() -> dict[str, Any]:
