@@ -62,14 +62,6 @@ class Binding:
         self._connection: Connection | None = None
         self._raw: tuple[Collection, Collection, Collection] | None = None
 
-    def client(self) -> Client:
-        """The client that the models are bound to now.
-
-        Raises:
-            NotInitializedError: ``init_beanie`` was not called with the models.
-        """
-        return collection_of(self._models.entries).database.client
-
     async def connection(self) -> tuple[Connection, bool]:
         """The connection, and whether it is another one than at the last call.
 

@@ -24,7 +24,7 @@ this lets through was complete when the read began.
 EXPIRED: dict[str, Any] = {"$expr": {"$not": [NOT_EXPIRED["$expr"]]}}
 """A query for documents whose date has passed, by the server's clock."""
 
-CACHE_SECONDS = 10.0
+CACHE_SECONDS = 5.0
 """How long a store may go on with a policy that was changed meanwhile."""
 
 _MAX_CACHED = 4096

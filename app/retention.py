@@ -63,7 +63,7 @@ async def set_retention(
 
     A session is kept at least ``keep`` after its last append, and at most a tenth longer; then
     it is gone for readers at once, and MongoDB deletes it. ``"*"`` stands for every tenant, or
-    project, without a policy of its own. Stores that run follow within ten seconds; this waits
+    project, without a policy of its own. Stores that run follow within five seconds; this waits
     for them before it dates what they wrote meanwhile. Sessions that are held stay.
 
     It may be cut off at any time and run again: sessions dated already are passed over.
