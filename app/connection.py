@@ -48,11 +48,6 @@ class Connection:
     entry_defaults: Callable[[], dict[str, Any]]
     summary_defaults: Callable[[], dict[str, Any]]
 
-    @property
-    def has_transactions(self) -> bool:
-        """Whether batches are stored in multi-document transactions."""
-        return self.server.has_transactions
-
 
 class Binding:
     """Follows the database that ``init_beanie`` gives to the Document classes."""

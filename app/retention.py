@@ -80,7 +80,7 @@ async def set_retention(
     Raises:
         InvalidRetentionError: ``keep`` is no time of a second or more.
         InvalidKeyError: the tenant or project key is no usable name.
-        SchemaOutdatedError: the database has no policies yet.
+        SchemaOutdatedError: the database has no TTL indexes yet, so nothing would expire.
     """
     require_asyncio()
     seconds = _checked_seconds(keep)
