@@ -6,6 +6,7 @@ async for message in query(prompt=..., options=ClaudeAgentOptions(session_store=
 
 from .app.adopt import AdoptionProblem, AdoptionReport, adopt
 from .app.adoption_sources import AdoptionSource
+from .app.driver import database_of
 from .app.embedded import EmbeddedMongo
 from .app.errors import (
     AccessDeniedError,
@@ -13,6 +14,7 @@ from .app.errors import (
     ClientClosedError,
     ContentionError,
     CorruptEntryError,
+    DriverMismatchError,
     EventLoopError,
     InvalidEntryError,
     InvalidKeyError,
@@ -56,6 +58,7 @@ __all__ = [
     "ClientClosedError",
     "ContentionError",
     "CorruptEntryError",
+    "DriverMismatchError",
     "EmbeddedMongo",
     "EntryChunk",
     "EventLoopError",
@@ -85,6 +88,7 @@ __all__ = [
     "UnreachableError",
     "adopt",
     "clear_retention",
+    "database_of",
     "downgrade_schema",
     "retention_policies",
     "schema_status",

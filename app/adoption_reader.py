@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from bson.raw_bson import RawBSONDocument
 from ..models.plain import JSON_CODEC
 from .adoption_sources import AdoptionSource, raw_collection, value_at
 from .codec import EncodedEntry, NotJsonError, encode_native, encode_packed, idempotency_key
-from .driver import Database
+from .driver import Database, aggregate
 from .errors import InvalidKeyError
 from .key import checked_name
 
@@ -119,9 +118,8 @@ class SessionList:
         assert source.collection is not None
         listed = cls(file)
         collection = raw_collection(database, source.collection)
-        found: Any = collection.aggregate(_listing(source, projects), allowDiskUse=True)
-        # A coroutine in PyMongo, the cursor itself in Motor.
-        cursor = await found if inspect.isawaitable(found) else found
+        pipeline = _listing(source, projects)
+        cursor: Any = await aggregate(collection, pipeline, allowDiskUse=True)
         async for raw in cursor:
             listed._file.write(raw.raw)
             listed.sessions += 1
@@ -179,7 +177,7 @@ async def batches(
             batch, subpath, size = [], None, 0
         batch.append(entry)
         subpath = entry.subpath if subpath is None else subpath
-        size += entry.encoded.value.size if entry.encoded else 0
+        size += entry.encoded.size if entry.encoded else 0
     if batch:
         yield batch
 
@@ -324,7 +322,7 @@ async def _encoded(entry: dict[str, Any]) -> EncodedEntry:
     if value is None:
         # Compression of a large entry takes long and needs no interpreter lock.
         value = await asyncio.to_thread(encode_packed, entry)
-    return EncodedEntry(idempotency_key(entry.get("uuid")), value, entry)
+    return EncodedEntry.of(idempotency_key(entry.get("uuid")), value, entry)
 
 
 def _without_dbrefs(value: Any) -> Any:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from pymongo.errors import PyMongoError
 
-from .driver import Client, Database
+from .driver import Database, close_client, open_client
 from .errors import InvalidURLError
 from .failures import URL_ADVICE
 
@@ -24,8 +24,8 @@ async def open_database(uri: str, name: str | None) -> AsyncGenerator[Database]:
         raise InvalidURLError(f"The connection string must be a string, not {type(uri).__name__}.")
     async with AsyncExitStack() as stack:
         try:
-            client: Client = Client(uri)
-            stack.push_async_callback(client.close)
+            client = open_client(uri)
+            stack.push_async_callback(close_client, client)
             database = client[name] if name is not None else client.get_default_database()
         # The driver's own words and the chain of causes may quote parts of a password.
         except (PyMongoError, ValueError, TypeError) as error:

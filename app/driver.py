@@ -1,33 +1,46 @@
 """What the store needs of the MongoDB driver, in one place.
 
 Collections of the Document classes with the store's own read and write rules, client sessions,
-transactions and what the server can do.
+transactions and what the server can do. Beanie 2 runs on PyMongo's async API and Beanie 1 on
+Motor; only this module knows which. Types are PyMongo's, whose methods Motor's classes share.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import pymongo
 from beanie import Document, init_beanie  # pyright: ignore[reportUnknownVariableType]
+from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference, WriteConcern
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.asynchronous.mongo_client import AsyncMongoClient
-from pymongo.errors import InvalidOperation, PyMongoError, ServerSelectionTimeoutError
+from pymongo.driver_info import DriverInfo
+from pymongo.errors import (
+    BulkWriteError,
+    InvalidOperation,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
 from pymongo.read_concern import ReadConcern
 
 from ..models.plain import JSON_CODEC
 from .attempts import Attempts
-from .errors import NotInitializedError
+from .errors import DriverMismatchError, NotInitializedError
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +51,11 @@ Collection = AsyncCollection[Record]
 ClientSession = AsyncClientSession
 
 T = TypeVar("T")
+
+IS_MOTOR = not hasattr(Document, "get_pymongo_collection")
+"""Whether the installed Beanie runs on Motor."""
+
+_OURSELVES = DriverInfo("beanie-session-store", version("beanie-session-store"))
 
 # Whatever the connection string says: a batch that a lost primary takes with it is lost data.
 _MAJORITY = WriteConcern("majority")
@@ -51,6 +69,60 @@ class TransientFailureError(Exception):
 
 class OutcomeUnknownError(Exception):
     """A commit was sent but no server said in time whether it holds; the cause says why."""
+
+
+def open_client(uri: str, **options: Any) -> Client:
+    """A client of the driver that the installed Beanie runs on, for the running event loop.
+
+    Raises:
+        PyMongoError, ValueError, TypeError: what the driver raises for a malformed URI.
+    """
+    if IS_MOTOR:
+        client: Client = import_module("motor.motor_asyncio").AsyncIOMotorClient(uri, **options)
+    else:
+        client = AsyncMongoClient(uri, **options)
+    _announce(client)
+    return client
+
+
+async def close_client(client: Client) -> None:
+    """Close the connections of a client."""
+    await _settled(client.close())
+
+
+def _announce(client: Any) -> None:
+    """Name this package in the handshake of the client's connections, for the server's logs."""
+    (client.delegate if IS_MOTOR else client).append_metadata(_OURSELVES)
+
+
+def require_installed_driver(client: object) -> None:
+    """Refuse a client of the driver that the installed Beanie does not run on.
+
+    Raises:
+        DriverMismatchError: it is one.
+    """
+    is_motor = type(client).__module__.partition(".")[0] == "motor"
+    if is_motor == IS_MOTOR and isinstance(client, AsyncMongoClient) != IS_MOTOR:
+        return
+    wanted = "motor.motor_asyncio.AsyncIOMotorClient" if IS_MOTOR else "pymongo.AsyncMongoClient"
+    raise DriverMismatchError(
+        f"The database is of a {type(client).__name__}, but the installed Beanie "
+        f"{version('beanie')} needs one of {wanted}; nothing was read or written. Make the "
+        "database from such a client, and give the same one to init_beanie."
+    )
+
+
+def is_of_running_loop(client: Any) -> bool:
+    """Whether a client may be used here; PyMongo says itself where it may not.
+
+    Motor sends a command from any event loop, and fails only when the answer comes.
+    """
+    return not IS_MOTOR or client.get_io_loop() is asyncio.get_running_loop()
+
+
+async def _settled(answer: Any) -> Any:
+    """What one driver returns at once and the other as a coroutine."""
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 def collection_of(model: type[Document]) -> Collection:
@@ -68,7 +140,16 @@ def collection_of(model: type[Document]) -> Collection:
             "or open the store with BeanieSessionStore.connect(url)."
         )
     settings: Any = model.get_settings()
-    return settings.pymongo_collection
+    return settings.motor_collection if IS_MOTOR else settings.pymongo_collection
+
+
+def database_of(model: type[Document]) -> Database:
+    """The database that ``init_beanie`` gave to a Document class, whichever driver it is of.
+
+    Raises:
+        NotInitializedError: it was not given to ``init_beanie``.
+    """
+    return collection_of(model).database
 
 
 async def bind_models(
@@ -76,6 +157,18 @@ async def bind_models(
 ) -> None:
     """Give Document classes their collections, and create the indexes that they declare."""
     await init_beanie(database=database, document_models=models, skip_indexes=not create_indexes)
+
+
+async def aggregate(
+    collection: Collection, pipeline: Sequence[Mapping[str, Any]], **options: Any
+) -> AsyncCommandCursor[Record]:
+    """Start an aggregation, and return its cursor."""
+    return await _settled(collection.aggregate(pipeline, **options))
+
+
+async def start_session(client: Client, **options: Any) -> ClientSession:
+    """Start a client session; it ends at the exit of ``async with``."""
+    return await _settled(client.start_session(**options))
 
 
 _Rulable = TypeVar("_Rulable", Database, Collection)
@@ -120,6 +213,7 @@ async def server_of(client: Client) -> Server:
     known = _servers.get(client)
     if known is not None:
         return known
+    _announce(client)
     asked = _steady_seconds()
     # Not as the team's client would ask: it may read dates in a time zone of its own.
     hello = await with_store_rules(client.admin).command("hello")
@@ -157,7 +251,7 @@ async def snapshot(client: Client, server: Server) -> AsyncGenerator[ClientSessi
     if not server.has_transactions:
         yield None
         return
-    session = client.start_session(snapshot=True)
+    session = await start_session(client, snapshot=True)
     async with session:
         yield session
 
@@ -178,9 +272,9 @@ async def transact(
     """
     if not server.has_transactions:
         return await work(None)
-    session = client.start_session()
+    session = await start_session(client)
     async with session:
-        await session.start_transaction(write_concern=_MAJORITY)
+        await _settled(session.start_transaction(write_concern=_MAJORITY))
         try:
             result = await work(session)
         except BaseException as error:
@@ -219,7 +313,28 @@ def _is_transient(error: BaseException) -> bool:
     )
 
 
+async def insert_at_once(
+    collection: Collection, documents: Sequence[RawBSONDocument], session: ClientSession
+) -> None:
+    """Insert encoded documents, of 16 MiB in all at most, inside a transaction.
+
+    ``insert_many`` looks at each of them, and cuts what one message cannot take.
+
+    Raises:
+        BulkWriteError: as ``insert_many`` raises it.
+    """
+    answer = await collection.database.command(
+        {"insert": collection.name, "documents": documents},
+        # Else it would be that of the client.
+        read_preference=ReadPreference.PRIMARY,
+        session=session,
+    )
+    if "writeErrors" in answer:
+        raise BulkWriteError(answer)
+
+
 __all__ = [
+    "IS_MOTOR",
     "Client",
     "ClientSession",
     "Collection",
@@ -227,10 +342,18 @@ __all__ = [
     "OutcomeUnknownError",
     "Server",
     "TransientFailureError",
+    "aggregate",
     "bind_models",
+    "close_client",
     "collection_of",
+    "database_of",
+    "insert_at_once",
+    "is_of_running_loop",
+    "open_client",
+    "require_installed_driver",
     "server_of",
     "snapshot",
+    "start_session",
     "transact",
     "with_store_rules",
 ]

@@ -43,6 +43,10 @@ class EventLoopError(SessionStoreError, RuntimeError):
     """The store was called outside asyncio, or from another loop than its client's."""
 
 
+class DriverMismatchError(SessionStoreError, TypeError):
+    """A database or client of another driver than the one the installed Beanie runs on."""
+
+
 class UnreachableError(SessionStoreError, ConnectionError):
     """No MongoDB server that can take the operation was reached in time."""
 

@@ -17,7 +17,13 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
-from .driver import Client, OutcomeUnknownError, TransientFailureError
+from .driver import (
+    Client,
+    OutcomeUnknownError,
+    TransientFailureError,
+    is_of_running_loop,
+    require_installed_driver,
+)
 from .errors import (
     AccessDeniedError,
     ClientClosedError,
@@ -63,6 +69,9 @@ def reported(client: Client, doing: str) -> Generator[None]:
 
     ``doing`` says what was attempted, such as ``"append to session 1"``.
     """
+    require_installed_driver(client)
+    if not is_of_running_loop(client):
+        raise _wrong_loop(doing)
     try:
         yield
     except (TransientFailureError, OutcomeUnknownError) as wrapper:
@@ -79,10 +88,14 @@ def reported(client: Client, doing: str) -> Generator[None]:
     except RuntimeError as error:
         if isinstance(error, SessionStoreError) or "event loop" not in str(error):
             raise
-        raise EventLoopError(
-            f"Could not {doing}: the MongoDB client belongs to another event loop. Make the "
-            "client, call init_beanie and use the store all inside one asyncio.run()."
-        ) from error
+        raise _wrong_loop(doing) from error
+
+
+def _wrong_loop(doing: str) -> EventLoopError:
+    return EventLoopError(
+        f"Could not {doing}: the MongoDB client belongs to another event loop. Make the "
+        "client, call init_beanie and use the store all inside one asyncio.run()."
+    )
 
 
 def translated(error: PyMongoError, client: Client, doing: str, outcome: str) -> SessionStoreError:

@@ -11,7 +11,7 @@ _TEMPLATE = '''"""{title}"""
 from datetime import timedelta
 
 from beanie import Document, free_fall_migration
-from beanie_session_store import clear_retention, set_retention
+from beanie_session_store import clear_retention, database_of, set_retention
 
 TENANT = {tenant!r}
 PROJECT_KEY = {project_key!r}
@@ -27,14 +27,14 @@ class Anchor(Document):
 class Forward:
     @free_fall_migration(document_models=[Anchor])
     async def change_retention(self, session):
-        database = Anchor.get_pymongo_collection().database
+        database = database_of(Anchor)
         {forward}
 
 
 class Backward:
     @free_fall_migration(document_models=[Anchor])
     async def restore_retention(self, session):
-        database = Anchor.get_pymongo_collection().database
+        database = database_of(Anchor)
         {backward}
 '''
 
@@ -76,7 +76,7 @@ def write_retention_script(
     if "timedelta(seconds" not in source:
         source = source.replace("from datetime import timedelta\n\n", "")
     if "clear_retention(" not in source:
-        source = source.replace("import clear_retention, set_retention", "import set_retention")
+        source = source.replace("import clear_retention, ", "import ")
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
     path = folder / f"{stamp}_keep_sessions_{re.sub('[^a-z0-9]+', '_', until)}.py"
     with path.open("x") as script:

@@ -17,6 +17,8 @@ from typing import Any
 from beanie import Document
 from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 
+from ..app.driver import database_of
+
 logger = logging.getLogger(__name__)
 
 _NAMESPACE_NOT_FOUND = 26
@@ -125,8 +127,7 @@ def _database(anchor: type[Document]) -> Any:
     lent = surroundings.get()
     if lent is not None:
         return lent.database
-    settings: Any = anchor.get_settings()
-    return settings.pymongo_collection.database
+    return database_of(anchor)
 
 
 def _actual(name: str) -> str:

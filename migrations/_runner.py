@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
-from beanie import (
-    Document,
-    free_fall_migration,
-    init_beanie,  # pyright: ignore[reportUnknownVariableType]
-)
+from beanie import Document, free_fall_migration
 from beanie.migrations.controllers.base import BaseMigrationController
 
+from ..app.driver import bind_models, database_of, start_session
 from ._log import BACKWARD, FORWARD, LOG_COLLECTION, is_applied, write_run
 from ._operations import Surroundings, surroundings
 
@@ -32,15 +29,14 @@ async def run_steps(direction: type, lent: Surroundings) -> None:
     """
     token = surroundings.set(lent)
     try:
-        async with lent.database.client.start_session() as session:
+        session = await start_session(lent.database.client)
+        async with session:
             for step in steps_of(direction):
                 await lent.checkpoint()
                 for model in step.models:
                     # Indexes are the script's business: under --allow-index-dropping Beanie would
                     # drop those of a Document class that only stands for its collection.
-                    await init_beanie(
-                        database=lent.database, document_models=[model], skip_indexes=True
-                    )
+                    await bind_models(lent.database, [model], create_indexes=False)
                 await step.run(session)  # pyright: ignore[reportUnknownMemberType]
     finally:
         surroundings.reset(token)
@@ -74,8 +70,7 @@ def recorded(
                 name = LOG_COLLECTION
 
         async def run_and_record(session: Any) -> None:
-            settings: Any = Log.get_settings()
-            database = settings.pymongo_collection.database
+            database = database_of(Log)
             names = renamed or {}
             entries = names.get(ENTRIES, ENTRIES)
             applied = await is_applied(database, entries=entries, script=script)

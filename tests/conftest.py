@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from beanie import init_beanie
-from pymongo import AsyncMongoClient, MongoClient
-from pymongo.asynchronous.database import AsyncDatabase
+from pymongo import MongoClient
+from support.server import connected
 
 from beanie_session_store import (
     DOCUMENT_MODELS,
@@ -17,6 +17,7 @@ from beanie_session_store import (
     EmbeddedMongo,
     upgrade_schema,
 )
+from beanie_session_store.app.driver import Database
 
 # Fail points let a test break a chosen command.
 SERVER_PARAMETERS = {"enableTestCommands": 1, "ttlMonitorSleepSecs": 1}
@@ -60,29 +61,29 @@ def _own_database(url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-async def database(mongo_url: str, database_name: str) -> AsyncIterator[AsyncDatabase]:
+async def database(mongo_url: str, database_name: str) -> AsyncIterator[Database]:
     """A migrated database on the replica set, with Beanie initialised on it."""
     # A failure that the server only pretends is over at once, so look again soon.
-    async with AsyncMongoClient(mongo_url, heartbeatFrequencyMS=500) as client:
+    async with connected(mongo_url, heartbeatFrequencyMS=500) as client:
         yield await prepared(client[database_name])
 
 
 @pytest.fixture
 async def standalone_database(
     standalone_url: str, standalone_database_name: str
-) -> AsyncIterator[AsyncDatabase]:
+) -> AsyncIterator[Database]:
     """A migrated database on the standalone server, with Beanie initialised on it."""
-    async with AsyncMongoClient(standalone_url) as client:
+    async with connected(standalone_url) as client:
         yield await prepared(client[standalone_database_name])
 
 
-async def prepared(database: AsyncDatabase) -> AsyncDatabase:
+async def prepared(database: Database) -> Database:
     await upgrade_schema(database)
     await init_beanie(database=database, document_models=DOCUMENT_MODELS)
     return database
 
 
 @pytest.fixture
-def store(database: AsyncDatabase) -> BeanieSessionStore:
+def store(database: Database) -> BeanieSessionStore:
     """A store of the default tenant on the replica set."""
     return BeanieSessionStore()

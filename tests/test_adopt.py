@@ -26,10 +26,9 @@ from claude_agent_sdk import (
     list_sessions_from_store,
     project_key_for_directory,
 )
-from pymongo import AsyncMongoClient, MongoClient
-from pymongo.asynchronous.database import AsyncDatabase
+from pymongo import MongoClient
 from support.entries import assert_summary_is_the_fold, marker, message
-from support.server import profiled
+from support.server import connected, profiled
 from typer.testing import CliRunner
 
 from beanie_session_store import BeanieSessionStore, InvalidKeyError
@@ -42,6 +41,7 @@ from beanie_session_store.app.adoption_sources import (
     preset,
 )
 from beanie_session_store.app.cli import root
+from beanie_session_store.app.driver import Database
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 MAIN, SUB, OTHER_SUB = "", "subagents/agent-a1", "subagents/agent-b2"
@@ -55,9 +55,7 @@ Steps = Sequence[tuple[str, dict[str, Any]]]
 class Adapter:
     """Stands for another adapter: writes documents of its shape, a second apart."""
 
-    def __init__(
-        self, database: AsyncDatabase, shape: str, *, per_transcript: bool = False
-    ) -> None:
+    def __init__(self, database: Database, shape: str, *, per_transcript: bool = False) -> None:
         self.database = database
         self.shape = shape
         self.per_transcript = per_transcript
@@ -143,7 +141,7 @@ async def package(mongo_url: str) -> AsyncIterator[Adapter]:
 @asynccontextmanager
 async def source_adapter(mongo_url: str, shape: str, **options: Any) -> AsyncIterator[Adapter]:
     name = f"test_source_{uuid.uuid4().hex[:12]}"
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         yield Adapter(client[name], shape, **options)
         await client.drop_database(name)
 
@@ -185,13 +183,13 @@ def key(session: str, subpath: str = MAIN) -> Any:
     return {**found, "subpath": subpath} if subpath else found
 
 
-async def in_order(database: AsyncDatabase, session: str) -> list[tuple[str, Any]]:
+async def in_order(database: Database, session: str) -> list[tuple[str, Any]]:
     rows = database["claude_transcript_entries"].find({"session_id": session}).sort("seq")
     return [(row["subpath"], row["entry"]) async for row in rows]
 
 
 async def test_order_uuids_summaries_and_times_are_kept(
-    adapter: Adapter, database: AsyncDatabase, mongo_url: str
+    adapter: Adapter, database: Database, mongo_url: str
 ) -> None:
     steps = [step for number in range(3) for step in turn(number)]
     await adapter.write("long", steps)
@@ -216,7 +214,7 @@ async def test_order_uuids_summaries_and_times_are_kept(
     assert [row["created_at"].replace(tzinfo=timezone.utc) for row in rows] == times
 
 
-async def test_the_sdk_works_on_adopted_sessions(adapter: Adapter, database: AsyncDatabase) -> None:
+async def test_the_sdk_works_on_adopted_sessions(adapter: Adapter, database: Database) -> None:
     ids = ["11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"]
     for session in ids:
         asked = message(f"question of {session}", sessionId=session, parentUuid=None)
@@ -240,7 +238,7 @@ async def test_the_sdk_works_on_adopted_sessions(adapter: Adapter, database: Asy
 
 
 async def test_positions_that_count_per_transcript_put_the_main_one_first(
-    mongo_url: str, database: AsyncDatabase
+    mongo_url: str, database: Database
 ) -> None:
     async with source_adapter(mongo_url, "mongodb-package", per_transcript=True) as adapter:
         await adapter.write("s", turn(1))
@@ -254,7 +252,7 @@ async def test_positions_that_count_per_transcript_put_the_main_one_first(
 
 
 async def test_two_runs_equal_one(
-    adapter: Adapter, database: AsyncDatabase, mongo_url: str, clean_name: str
+    adapter: Adapter, database: Database, mongo_url: str, clean_name: str
 ) -> None:
     for session in range(4):
         await adapter.write(f"s{session}", turn(session))
@@ -273,14 +271,14 @@ async def test_two_runs_equal_one(
 
 async def clean_run(adapter: Adapter, url: str, name: str) -> int:
     """Adopt all at once into another target, and say how many entries it took."""
-    async with AsyncMongoClient(url) as client:
+    async with connected(url) as client:
         return (await adopt(adapter.database, client[name], tenant="acme")).entries
 
 
 @asynccontextmanager
 async def quick_to_forget(url: str) -> AsyncIterator[None]:
     """Let the server abort what a killed process left open within seconds, not a minute."""
-    async with AsyncMongoClient(url) as client:
+    async with connected(url) as client:
         name = "transactionLifetimeLimitSeconds"
         await client.admin.command({"setParameter": 1, name: 1})
         yield
@@ -289,12 +287,12 @@ async def quick_to_forget(url: str) -> AsyncIterator[None]:
 
 CHILD = """
 import asyncio
-from pymongo import AsyncMongoClient
 from beanie_session_store.app.adopt import adopt
+from beanie_session_store.app.client import open_database
 
 async def main():
-    async with AsyncMongoClient({url!r}) as client:
-        await adopt(client[{source!r}], client[{target!r}], tenant="acme")
+    async with open_database({url!r}, {target!r}) as database:
+        await adopt(database.client[{source!r}], database, tenant="acme")
 
 asyncio.run(main())
 """
@@ -302,7 +300,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_a_run_after_a_kill_equals_a_clean_run(
-    shape: str, database: AsyncDatabase, mongo_url: str, clean_name: str
+    shape: str, database: Database, mongo_url: str, clean_name: str
 ) -> None:
     async with source_adapter(mongo_url, shape) as adapter, quick_to_forget(mongo_url):
         for session in range(4):
@@ -331,7 +329,7 @@ async def test_a_run_after_a_kill_equals_a_clean_run(
 
 
 async def test_two_runs_at_once_equal_one(
-    package: Adapter, database: AsyncDatabase, mongo_url: str, clean_name: str
+    package: Adapter, database: Database, mongo_url: str, clean_name: str
 ) -> None:
     for session in range(6):
         await package.write(f"s{session}", [step for n in range(4) for step in turn(n)])
@@ -345,7 +343,7 @@ async def test_two_runs_at_once_equal_one(
 
 
 async def test_a_session_deleted_in_the_store_stays_deleted(
-    package: Adapter, database: AsyncDatabase
+    package: Adapter, database: Database
 ) -> None:
     await package.write("s", turn(1))
     await adopt(package.database, tenant="acme")
@@ -358,7 +356,7 @@ async def test_a_session_deleted_in_the_store_stays_deleted(
 
 
 async def test_a_session_that_the_application_went_on_with_loses_nothing(
-    package: Adapter, database: AsyncDatabase
+    package: Adapter, database: Database
 ) -> None:
     await package.write("s", turn(1))
     await adopt(package.database, tenant="acme")
@@ -384,7 +382,7 @@ async def existing(adapter: Adapter, stored: Steps) -> BeanieSessionStore:
 
 
 async def test_a_session_that_the_store_has_in_part_gets_the_rest(
-    adapter: Adapter, database: AsyncDatabase
+    adapter: Adapter, database: Database
 ) -> None:
     steps = [*turn(1), *turn(2)]
     await adapter.write("s", steps)
@@ -397,7 +395,7 @@ async def test_a_session_that_the_store_has_in_part_gets_the_rest(
 
 
 async def test_a_session_that_the_store_has_later_entries_of_is_reported_and_left_alone(
-    package: Adapter, database: AsyncDatabase
+    package: Adapter, database: Database
 ) -> None:
     steps = [*turn(1), *turn(2)]
     await package.write("s", steps)
@@ -413,7 +411,7 @@ async def test_a_session_that_the_store_has_later_entries_of_is_reported_and_lef
 
 
 async def test_an_unrelated_session_of_the_same_name_is_left_alone(
-    package: Adapter, database: AsyncDatabase
+    package: Adapter, database: Database
 ) -> None:
     await package.write("s", turn(1))
     await existing(package, [(MAIN, marker("own"))])
@@ -422,7 +420,7 @@ async def test_an_unrelated_session_of_the_same_name_is_left_alone(
     assert len(await in_order(database, "s")) == 1
 
 
-async def test_tenants_are_kept_apart(package: Adapter, database: AsyncDatabase) -> None:
+async def test_tenants_are_kept_apart(package: Adapter, database: Database) -> None:
     for project in ("-srv-a", "-srv-b", "-srv-c"):
         await package.write(f"of{project}", turn(1), project)
     tenants = {"-srv-a": "a", "-srv-b": "b"}
@@ -436,9 +434,7 @@ async def test_tenants_are_kept_apart(package: Adapter, database: AsyncDatabase)
         await adopt(package.database, tenant="")
 
 
-async def test_metadata_and_projects_can_be_chosen(
-    package: Adapter, database: AsyncDatabase
-) -> None:
+async def test_metadata_and_projects_can_be_chosen(package: Adapter, database: Database) -> None:
     for project in ("-srv-a", "-srv-b"):
         await package.write(f"of{project}", turn(1), project)
     await adopt(package.database, tenant="t", projects=["-srv-b"], metadata={"from": "old"})
@@ -447,7 +443,7 @@ async def test_metadata_and_projects_can_be_chosen(
 
 
 async def test_broken_documents_are_reported_and_adopted_once_repaired(
-    adapter: Adapter, database: AsyncDatabase
+    adapter: Adapter, database: Database
 ) -> None:
     good = turn(1)
     bad: list[Any] = [None, "no JSON", [1], message(when=START), message(raw=b"x")]
@@ -480,9 +476,7 @@ async def test_broken_documents_are_reported_and_adopted_once_repaired(
     await assert_summary_is_the_fold(BeanieSessionStore(tenant="acme"), key("s"))
 
 
-async def test_late_documents_are_adopted_or_reported(
-    mongo_url: str, database: AsyncDatabase
-) -> None:
+async def test_late_documents_are_adopted_or_reported(mongo_url: str, database: Database) -> None:
     async with source_adapter(mongo_url, "pull-request-1014") as adapter:
         early = [adapter.document(PROJECT, "s", MAIN, entry) for entry in (message(), marker())]
         await adapter.write("s", turn(1))
@@ -494,7 +488,7 @@ async def test_late_documents_are_adopted_or_reported(
         assert (await adopt(adapter.database, tenant="acme")).unchanged == 1
 
 
-async def test_any_entry_comes_out_as_it_went_in(package: Adapter, database: AsyncDatabase) -> None:
+async def test_any_entry_comes_out_as_it_went_in(package: Adapter, database: Database) -> None:
     deep: Any = {}
     for _ in range(120):
         deep = {"deeper": deep}
@@ -520,7 +514,7 @@ async def test_any_entry_comes_out_as_it_went_in(package: Adapter, database: Asy
     assert stored[4:] == [odd[4], {"type": "text", "cut": "\ud83d"}]
 
 
-async def test_a_source_is_told_by_its_shape(adapter: Adapter, database: AsyncDatabase) -> None:
+async def test_a_source_is_told_by_its_shape(adapter: Adapter, database: Database) -> None:
     await adapter.write("s", turn(1))
     found = await find_source(adapter.database)
     assert found.name == adapter.shape
@@ -544,7 +538,7 @@ async def test_a_source_is_told_by_its_shape(adapter: Adapter, database: AsyncDa
 
 
 async def test_a_source_with_other_names_can_be_described(
-    mongo_url: str, database: AsyncDatabase
+    mongo_url: str, database: Database
 ) -> None:
     async with source_adapter(mongo_url, "mongodb-package") as adapter:
         rows = [
@@ -574,7 +568,7 @@ async def test_a_source_with_other_names_can_be_described(
 
 
 async def test_every_query_on_the_target_starts_with_the_session(
-    package: Adapter, database: AsyncDatabase
+    package: Adapter, database: Database
 ) -> None:
     await package.write("s", turn(1))
     operations: list[dict[str, Any]] = []
@@ -594,7 +588,7 @@ async def test_every_query_on_the_target_starts_with_the_session(
 
 
 async def test_the_command_adopts_and_says_what_it_found(
-    adapter: Adapter, database: AsyncDatabase, mongo_url: str
+    adapter: Adapter, database: Database, mongo_url: str
 ) -> None:
     await adapter.write("s", turn(1))
     await adapter.write("other", [(MAIN, None), *turn(2)], "-srv-other")
@@ -630,7 +624,7 @@ async def test_the_command_adopts_and_says_what_it_found(
     assert "mongodb-package" in out
 
 
-async def test_source_and_target_may_share_a_database(database: AsyncDatabase) -> None:
+async def test_source_and_target_may_share_a_database(database: Database) -> None:
     for shape in SHAPES:
         adapter = Adapter(database, shape)
         await adapter.write(shape, turn(1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, seqs, turn
 from support.server import failing
 
@@ -16,6 +15,7 @@ from beanie_session_store import (
     SessionSummary,
     TranscriptEntry,
 )
+from beanie_session_store.app.driver import Database
 
 # Neither is transient, so the store itself does not try again.
 COMMAND_FAILURES = [
@@ -27,7 +27,7 @@ COMMAND_FAILURES = [
 
 @pytest.mark.parametrize("command", COMMAND_FAILURES)
 async def test_failed_append_leaves_nothing_behind(
-    store: BeanieSessionStore, database: AsyncDatabase, command: str
+    store: BeanieSessionStore, database: Database, command: str
 ) -> None:
     first, second = turn(1), turn(2)
     await store.append(KEY, first)
@@ -45,7 +45,7 @@ async def test_failed_append_leaves_nothing_behind(
 
 
 async def test_failed_first_append_leaves_no_session(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     # The summary is the first insert, the entries are the second.
     async with failing(database, "insert", mode={"skip": 1}, errorCode=20):
@@ -58,7 +58,7 @@ async def test_failed_first_append_leaves_no_session(
 
 @pytest.mark.parametrize("command", COMMAND_FAILURES)
 async def test_a_killed_connection_costs_no_entry(
-    store: BeanieSessionStore, database: AsyncDatabase, command: str
+    store: BeanieSessionStore, database: Database, command: str
 ) -> None:
     await store.append(KEY, turn(1))
     second = turn(2)
@@ -71,7 +71,7 @@ async def test_a_killed_connection_costs_no_entry(
 
 @pytest.mark.parametrize("code", [91, 189, 11600])
 async def test_an_election_in_mid_append_costs_no_entry(
-    store: BeanieSessionStore, database: AsyncDatabase, code: int
+    store: BeanieSessionStore, database: Database, code: int
 ) -> None:
     await store.append(KEY, turn(1))
     for command in ("update", "insert", "commitTransaction"):
@@ -84,7 +84,7 @@ async def test_an_election_in_mid_append_costs_no_entry(
 
 
 async def test_a_batch_sent_in_several_commands_is_still_one(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     # More than the 48 MB that one command takes, so the driver splits it.
     noise = random.Random(5)
@@ -99,7 +99,7 @@ async def test_a_batch_sent_in_several_commands_is_still_one(
 
 
 async def test_chunks_of_a_failed_append_are_not_kept(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     huge = message(random.Random(6).randbytes(18_000_000).hex())
     await store.append(KEY, turn(1))

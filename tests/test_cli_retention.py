@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 from beanie.executors.migrate import MigrationSettings, run_migrate
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import KEY, turn
 
 from beanie_session_store import BeanieSessionStore, SessionSummary, retention_policies
+from beanie_session_store.app.driver import Database
 
 MAIN = "from beanie_session_store.app.cli.root import main; main()"
 
 
 @pytest.fixture
-def command(mongo_url: str, database: AsyncDatabase):
+def command(mongo_url: str, database: Database):
     async def run(*arguments: str, fails: bool = False) -> str:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", MAIN, *arguments),
@@ -75,7 +75,7 @@ async def test_a_mistake_gives_one_clear_line(
 
 async def test_the_written_migration_runs_forward_and_backward_in_beanies_own_runner(
     command,
-    database: AsyncDatabase,
+    database: Database,
     mongo_url: str,
     tmp_path: Path,
     store: BeanieSessionStore,
@@ -108,7 +108,7 @@ async def test_the_written_migration_runs_forward_and_backward_in_beanies_own_ru
 
 
 async def test_a_migration_of_a_first_policy_is_reversed_by_removing_it(
-    command, database: AsyncDatabase, tmp_path: Path
+    command, database: Database, tmp_path: Path
 ) -> None:
     await command("retention", "migration", "--keep", "1w", str(tmp_path), "--tenant", "acme")
     (script,) = tmp_path.glob("*.py")

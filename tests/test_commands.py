@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 from beanie import init_beanie
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import KEY, SUBAGENT, message, turn
-from support.server import Commands, profiled
+from support.server import Commands, connected, profiled
 
 from beanie_session_store import DOCUMENT_MODELS, BeanieSessionStore, upgrade_schema
+from beanie_session_store.app.driver import Database
 
 ABOUT_THE_SCHEMA = {"hello", "listIndexes", "find"}
 
@@ -20,7 +19,7 @@ ABOUT_THE_SCHEMA = {"hello", "listIndexes", "find"}
 @pytest.fixture
 async def commands(mongo_url: str, database_name: str) -> AsyncIterator[Commands]:
     commands = Commands()
-    async with AsyncMongoClient(mongo_url, event_listeners=[commands]) as client:
+    async with connected(mongo_url, event_listeners=[commands]) as client:
         await upgrade_schema(client[database_name])
         await init_beanie(database=client[database_name], document_models=DOCUMENT_MODELS)
         commands.sent.clear()
@@ -104,7 +103,7 @@ async def test_writes_wait_for_a_majority_whatever_the_url_says(
 ) -> None:
     commands = Commands()
     options = {"w": 0, "readPreference": "secondaryPreferred", "event_listeners": [commands]}
-    async with AsyncMongoClient(mongo_url, **options) as client:
+    async with connected(mongo_url, **options) as client:
         await upgrade_schema(client[database_name])
         await init_beanie(database=client[database_name], document_models=DOCUMENT_MODELS)
         store = BeanieSessionStore()
@@ -119,7 +118,7 @@ async def test_writes_wait_for_a_majority_whatever_the_url_says(
 
 
 @pytest.fixture
-async def filled(database: AsyncDatabase) -> AsyncDatabase:
+async def filled(database: Database) -> Database:
     """Sessions before, between and behind those that a read is after."""
     for tenant in ("a", "acme", "z"):
         store = BeanieSessionStore(tenant=tenant)
@@ -143,7 +142,7 @@ async def filled(database: AsyncDatabase) -> AsyncDatabase:
     ],
 )
 async def test_a_read_examines_only_what_it_returns(
-    filled: AsyncDatabase, read: str, documents: int, keys: int
+    filled: Database, read: str, documents: int, keys: int
 ) -> None:
     store = BeanieSessionStore(tenant="acme")
     key = {"project_key": "project", "session_id": "session-2"}
@@ -166,7 +165,7 @@ async def test_a_read_examines_only_what_it_returns(
 
 
 async def test_a_stream_goes_on_where_it_stopped_without_reading_what_came_before(
-    filled: AsyncDatabase,
+    filled: Database,
 ) -> None:
     store = BeanieSessionStore(tenant="acme")
     key = {"project_key": "project", "session_id": "session-2"}
@@ -180,7 +179,7 @@ async def test_a_stream_goes_on_where_it_stopped_without_reading_what_came_befor
 
 
 async def test_an_append_examines_one_document_however_long_the_session(
-    filled: AsyncDatabase,
+    filled: Database,
 ) -> None:
     store = BeanieSessionStore(tenant="acme")
     await store.append(KEY, turn(1))

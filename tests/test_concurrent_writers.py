@@ -10,10 +10,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, seqs, turn
 
 from beanie_session_store import BeanieSessionStore, TranscriptEntry
+from beanie_session_store.app.driver import Database
 
 ENTRIES_PER_PROCESS = 2000
 
@@ -41,7 +41,7 @@ asyncio.run(main(*sys.argv[1:4], int(sys.argv[4])))
 
 
 async def test_two_processes_append_to_one_session_at_once(
-    mongo_url: str, database_name: str, database: AsyncDatabase, store: BeanieSessionStore
+    mongo_url: str, database_name: str, database: Database, store: BeanieSessionStore
 ) -> None:
     writers = [
         await asyncio.create_subprocess_exec(
@@ -83,7 +83,7 @@ async def test_calls_of_one_store_are_stored_in_their_order(store: BeanieSession
     await assert_summary_is_the_fold(store)
 
 
-async def test_two_creators_of_one_session_make_one(database: AsyncDatabase) -> None:
+async def test_two_creators_of_one_session_make_one(database: Database) -> None:
     for number in range(20):
         key = {"project_key": "project", "session_id": f"session-{number}"}
         stores = [BeanieSessionStore() for _ in range(4)]
@@ -95,7 +95,7 @@ async def test_two_creators_of_one_session_make_one(database: AsyncDatabase) -> 
         await assert_summary_is_the_fold(stores[0], key)
 
 
-async def test_one_batch_sent_by_many_at_once_is_stored_once(database: AsyncDatabase) -> None:
+async def test_one_batch_sent_by_many_at_once_is_stored_once(database: Database) -> None:
     stores = [BeanieSessionStore() for _ in range(8)]
     first, second = turn(1), turn(2)
     for batch in (first, second):
@@ -103,7 +103,7 @@ async def test_one_batch_sent_by_many_at_once_is_stored_once(database: AsyncData
     assert await stores[0].load(KEY) == first + second
 
 
-async def test_a_session_deleted_elsewhere_starts_afresh(database: AsyncDatabase) -> None:
+async def test_a_session_deleted_elsewhere_starts_afresh(database: Database) -> None:
     """Its counter starts again, so what the other store remembers must not match by chance."""
     one, two = BeanieSessionStore(), BeanieSessionStore()
     await one.append(KEY, turn(1))
@@ -117,7 +117,7 @@ async def test_a_session_deleted_elsewhere_starts_afresh(database: AsyncDatabase
     await assert_summary_is_the_fold(one)
 
 
-async def test_deletes_and_appends_at_once_leave_whole_batches(database: AsyncDatabase) -> None:
+async def test_deletes_and_appends_at_once_leave_whole_batches(database: Database) -> None:
     writer, deleter, reader = (BeanieSessionStore() for _ in range(3))
     batches = [turn(number) for number in range(60)]
     done = False
@@ -177,7 +177,7 @@ async def test_a_delete_is_not_overtaken_by_the_append_before_it(
 
 
 async def test_an_append_cancelled_over_and_over_still_lets_go(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     """A cancel scope does not cancel once: it cancels whatever the task awaits next, too."""
     import anyio

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import AsyncMongoClient, MongoClient
+from pymongo import MongoClient
 from pymongo.errors import OperationFailure
+from support.server import connected
 
 from beanie_session_store.app import embedded, keeper
 from beanie_session_store.app.embedded import EmbeddedMongo, find_mongod
@@ -122,7 +123,7 @@ async def test_async_use_leaves_the_event_loop_free() -> None:
     started = time.monotonic()
     async with EmbeddedMongo(replica_set=False) as mongo:
         start_seconds = time.monotonic() - started
-        async with AsyncMongoClient[dict[str, Any]](mongo.url) as client:
+        async with connected(mongo.url) as client:
             await client.db.notes.insert_one({"_id": 1})
             assert await client.db.notes.count_documents({}) == 1
         [member] = mongo.members

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import (
     KEY,
     SUBAGENT,
@@ -18,6 +17,7 @@ from support.entries import (
 from support.server import failing
 
 from beanie_session_store import BeanieSessionStore, SessionStoreError, SessionSummary
+from beanie_session_store.app.driver import Database
 
 
 async def test_replayed_batch_changes_nothing(store: BeanieSessionStore) -> None:
@@ -134,7 +134,7 @@ async def test_one_uuid_in_two_transcripts_is_stored_in_both(store: BeanieSessio
 )
 async def test_retry_after_a_commit_with_unknown_outcome_stores_once(
     store: BeanieSessionStore,
-    database: AsyncDatabase,
+    database: Database,
     batch: list[dict],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

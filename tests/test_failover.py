@@ -7,11 +7,9 @@ import subprocess
 import sys
 
 from beanie import init_beanie
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 from support.entries import KEY, assert_summary_is_the_fold, seqs, turn
-from support.server import failing
+from support.server import connected, failing
 
 from beanie_session_store import (
     DOCUMENT_MODELS,
@@ -20,10 +18,11 @@ from beanie_session_store import (
     SessionStoreError,
     upgrade_schema,
 )
+from beanie_session_store.app.driver import Database
 
 
 async def test_appends_go_on_while_the_primary_steps_down() -> None:
-    async with EmbeddedMongo(members=3) as mongo, AsyncMongoClient(mongo.url) as client:
+    async with EmbeddedMongo(members=3) as mongo, connected(mongo.url) as client:
         database = client["failover"]
         await upgrade_schema(database)
         await init_beanie(database=database, document_models=DOCUMENT_MODELS)
@@ -57,14 +56,14 @@ async def test_appends_go_on_while_the_primary_steps_down() -> None:
         await assert_summary_is_the_fold(store)
 
 
-async def has_open_transaction(database: AsyncDatabase) -> bool:
+async def has_open_transaction(database: Database) -> bool:
     """Whether a client has a transaction under way on the database's server."""
     operations = [
         {"$currentOp": {"idleSessions": True}},
         {"$match": {"transaction": {"$exists": 1}}},
     ]
-    async with await database.client.admin.aggregate(operations) as found:
-        return bool(await found.to_list())
+    found = await database.client.admin.command("aggregate", 1, pipeline=operations, cursor={})
+    return bool(found["cursor"]["firstBatch"])
 
 
 WRITER = """
@@ -82,7 +81,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def test_a_writer_killed_inside_its_transaction_leaves_nothing_and_blocks_nobody_for_long(
-    store: BeanieSessionStore, database: AsyncDatabase, mongo_url: str
+    store: BeanieSessionStore, database: Database, mongo_url: str
 ) -> None:
     first, second = turn(1), turn(2)
     await store.append(KEY, first)

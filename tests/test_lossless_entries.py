@@ -25,8 +25,6 @@ from beanie import init_beanie
 from claude_agent_sdk import fold_session_summary
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
 
 from beanie_session_store import (
     DOCUMENT_MODELS,
@@ -38,6 +36,7 @@ from beanie_session_store import (
     upgrade_schema,
 )
 from beanie_session_store.app.codec import MAX_VALUE_BYTES
+from beanie_session_store.app.driver import Database, close_client, open_client
 from beanie_session_store.models.packing import unpack
 
 KEY = {"project_key": "-app", "session_id": "11111111-1111-4111-8111-111111111111"}
@@ -47,17 +46,17 @@ LONE = "cut inside an emoji: \ud83d"
 
 
 @pytest.fixture
-def entries(database: AsyncDatabase) -> Any:
+def entries(database: Database) -> Any:
     return database["claude_transcript_entries"]
 
 
 @pytest.fixture
-def summaries(database: AsyncDatabase) -> Any:
+def summaries(database: Database) -> Any:
     return database["claude_transcript_summaries"]
 
 
 @pytest.fixture
-def chunks(database: AsyncDatabase) -> Any:
+def chunks(database: Database) -> Any:
     return database["claude_transcript_chunks"]
 
 
@@ -172,7 +171,7 @@ def own_loop(
 ) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, None]]], None]]:
     """One event loop and one client for all examples of a property."""
     loop = asyncio.new_event_loop()
-    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url)
+    client = open_client(url)
 
     async def prepare() -> None:
         await upgrade_schema(client[name])
@@ -182,7 +181,7 @@ def own_loop(
         loop.run_until_complete(prepare())
         yield lambda work: loop.run_until_complete(work())
     finally:
-        loop.run_until_complete(client.close())
+        loop.run_until_complete(close_client(client))
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
@@ -538,9 +537,7 @@ async def test_a_prompt_that_only_packs_takes_one_summary_document(
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["on creation", "on a later append"])
-async def test_a_large_prompt_fits_beside_large_metadata(
-    database: AsyncDatabase, first: bool
-) -> None:
+async def test_a_large_prompt_fits_beside_large_metadata(database: Database, first: bool) -> None:
     # As much of everything as is allowed.
     note = "m" * 65_500
     key = {"project_key": "p" * 1024, "session_id": "s" * 1024}
@@ -674,12 +671,12 @@ async def test_a_damaged_chunk_is_reported(store: BeanieSessionStore, chunks: An
     await store.append(KEY, expected)
     whole = await chunks.find_one({"part": 1})
     damages = [
-        chunks.delete_one({"part": 1}),
-        chunks.replace_one({"part": 1}, {**whole, "data": b"short"}),
-        chunks.replace_one({"part": 1}, {**whole, "part": 7}),
+        lambda: chunks.delete_one({"part": 1}),
+        lambda: chunks.replace_one({"part": 1}, {**whole, "data": b"short"}),
+        lambda: chunks.replace_one({"part": 1}, {**whole, "part": 7}),
     ]
     for damage in damages:
-        await damage
+        await damage()
         with pytest.raises(CorruptEntryError, match="entry 1 of session 1111"):
             await store.load(KEY)
         with pytest.raises(CorruptEntryError, match="entry 1 of session 1111"):
@@ -712,7 +709,7 @@ async def test_a_damaged_summary_is_reported(store: BeanieSessionStore, summarie
 
 
 async def test_deleting_a_session_leaves_no_chunks(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     big = incompressible(CHUNKED)
     await store.append(KEY, [{"lastPrompt": big}])

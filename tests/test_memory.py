@@ -6,10 +6,10 @@ import gc
 import tracemalloc
 
 from bson import ObjectId
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import message
 
 from beanie_session_store import BeanieSessionStore
+from beanie_session_store.app.driver import Database
 from beanie_session_store.app.key import TranscriptKey
 from beanie_session_store.app.summaries import SessionState, StateCache
 
@@ -43,7 +43,7 @@ def test_large_states_push_others_out() -> None:
 
 
 async def test_memory_stays_flat_over_many_sessions(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     async def some(start: int, count: int) -> int:
         for number in range(start, start + count):

@@ -13,9 +13,8 @@ import pytest
 from beanie import init_beanie
 from beanie.executors.migrate import MigrationSettings, run_migrate
 from beanie.migrations.models import RunningDirections
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import KEY, turn
+from support.server import connected
 
 import beanie_session_store
 from beanie_session_store import (
@@ -28,6 +27,7 @@ from beanie_session_store import (
     schema_status,
     upgrade_schema,
 )
+from beanie_session_store.app.driver import Client, Database
 from beanie_session_store.app.migration_copy import copy_scripts
 from beanie_session_store.app.migrator import renamed_collections
 from beanie_session_store.app.schema import schema_history
@@ -38,6 +38,7 @@ NAMES = [path.stem for path in sorted(PACKAGED.glob("2*.py"))]
 # A team's migration, which tells how often it ran.
 THEIRS = """
 from beanie import Document, free_fall_migration
+from beanie_session_store import database_of
 
 class Customer(Document):
     class Settings:
@@ -46,12 +47,12 @@ class Customer(Document):
 class Forward:
     @free_fall_migration(document_models=[Customer])
     async def add(self, session):
-        await Customer.get_settings().pymongo_collection.insert_one({"script": "%s"})
+        await database_of(Customer)["customers"].insert_one({"script": "%s"})
 
 class Backward:
     @free_fall_migration(document_models=[Customer])
     async def remove(self, session):
-        await Customer.get_settings().pymongo_collection.delete_one({"script": "%s"})
+        await database_of(Customer)["customers"].delete_one({"script": "%s"})
 """
 
 
@@ -66,8 +67,8 @@ class AcmeSummary(SessionSummary):
 
 
 @pytest.fixture
-async def empty(mongo_url: str, database_name: str) -> AsyncIterator[AsyncDatabase]:
-    async with AsyncMongoClient(mongo_url) as client:
+async def empty(mongo_url: str, database_name: str) -> AsyncIterator[Database]:
+    async with connected(mongo_url) as client:
         yield client[database_name]
 
 
@@ -87,7 +88,7 @@ def add_theirs(folder: Path, name: str) -> None:
 class Beanie:
     """``beanie migrate`` on a team's folder."""
 
-    def __init__(self, url: str, database: AsyncDatabase, folder: Path) -> None:
+    def __init__(self, url: str, database: Database, folder: Path) -> None:
         self._url = url
         self._database = database
         self._folder = folder
@@ -108,11 +109,11 @@ class Beanie:
 
 
 @pytest.fixture
-def beanie(mongo_url: str, empty: AsyncDatabase, folder: Path) -> Beanie:
+def beanie(mongo_url: str, empty: Database, folder: Path) -> Beanie:
     return Beanie(mongo_url, empty, folder)
 
 
-async def indexes(database: AsyncDatabase) -> dict[str, Any]:
+async def indexes(database: Database) -> dict[str, Any]:
     """Those of the store's collections."""
     return {
         name: await database[name].index_information()
@@ -121,7 +122,7 @@ async def indexes(database: AsyncDatabase) -> dict[str, Any]:
     }
 
 
-async def declared_indexes(client: AsyncMongoClient[Any], name: str) -> dict[str, Any]:
+async def declared_indexes(client: Client, name: str) -> dict[str, Any]:
     """What the models declare, as a database of its own shows it."""
     database = client[f"{name}_declared"]
     await init_beanie(database=database, document_models=DOCUMENT_MODELS)
@@ -131,7 +132,7 @@ async def declared_indexes(client: AsyncMongoClient[Any], name: str) -> dict[str
         await client.drop_database(database.name)
 
 
-async def forward_runs(database: AsyncDatabase) -> list[str]:
+async def forward_runs(database: Database) -> list[str]:
     return [run.script for run in await schema_history(database) if run.direction == "forward"]
 
 
@@ -140,7 +141,7 @@ async def forward_runs(database: AsyncDatabase) -> list[str]:
 
 @pytest.mark.parametrize("theirs_first", [True, False])
 async def test_theirs_and_ours_in_turn_run_each_script_once(
-    empty: AsyncDatabase, beanie: Beanie, folder: Path, theirs_first: bool
+    empty: Database, beanie: Beanie, folder: Path, theirs_first: bool
 ) -> None:
     if not theirs_first:
         assert await upgrade_schema(empty, to=NAMES[0]) == [NAMES[0]]
@@ -156,7 +157,7 @@ async def test_theirs_and_ours_in_turn_run_each_script_once(
 
 
 async def test_their_command_line_and_ours_in_turn_run_each_script_once(
-    mongo_url: str, empty: AsyncDatabase, beanie: Beanie, folder: Path
+    mongo_url: str, empty: Database, beanie: Beanie, folder: Path
 ) -> None:
     async def call(*command: str) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -181,7 +182,7 @@ async def test_their_command_line_and_ours_in_turn_run_each_script_once(
     assert await forward_runs(empty) == NAMES
 
 
-async def test_undoing_ours_leaves_their_place_alone(empty: AsyncDatabase, beanie: Beanie) -> None:
+async def test_undoing_ours_leaves_their_place_alone(empty: Database, beanie: Beanie) -> None:
     await beanie.migrate()
     await upgrade_schema(empty)
     await downgrade_schema(empty, steps=len(NAMES))
@@ -200,7 +201,7 @@ OURS = renamed_collections(TranscriptEntry, SessionSummary)
 
 @pytest.mark.parametrize("use_transaction", [False, True])
 async def test_copies_that_their_runner_ran_are_not_run_again_by_ours(
-    mongo_url: str, empty: AsyncDatabase, beanie: Beanie, folder: Path, use_transaction: bool
+    mongo_url: str, empty: Database, beanie: Beanie, folder: Path, use_transaction: bool
 ) -> None:
     # Newer than our scripts were when they were written.
     add_theirs(folder, "20261124000000_second")
@@ -221,7 +222,7 @@ async def test_copies_that_their_runner_ran_are_not_run_again_by_ours(
 
 
 async def test_copies_do_nothing_where_ours_ran_before(
-    empty: AsyncDatabase, beanie: Beanie, folder: Path
+    empty: Database, beanie: Beanie, folder: Path
 ) -> None:
     await upgrade_schema(empty)
     copy_scripts(folder, OURS)
@@ -231,7 +232,7 @@ async def test_copies_do_nothing_where_ours_ran_before(
 
 
 async def test_copies_are_undone_by_either_runner(
-    empty: AsyncDatabase, beanie: Beanie, folder: Path
+    empty: Database, beanie: Beanie, folder: Path
 ) -> None:
     copy_scripts(folder, OURS)
     await beanie.migrate()
@@ -246,7 +247,7 @@ async def test_copies_are_undone_by_either_runner(
 
 
 async def test_their_runner_drops_no_index_of_ours(
-    empty: AsyncDatabase, beanie: Beanie, folder: Path
+    empty: Database, beanie: Beanie, folder: Path
 ) -> None:
     copy_scripts(folder, OURS)
     await beanie.migrate(allow_index_dropping=True)
@@ -258,7 +259,7 @@ async def test_their_runner_drops_no_index_of_ours(
 
 
 async def test_copies_for_document_classes_of_their_own_work_on_those(
-    empty: AsyncDatabase, beanie: Beanie, folder: Path
+    empty: Database, beanie: Beanie, folder: Path
 ) -> None:
     copy_scripts(folder, renamed_collections(AcmeEntry, AcmeSummary))
     await beanie.migrate()
@@ -292,7 +293,7 @@ def test_copies_come_after_what_is_there_and_only_once(folder: Path) -> None:
     ids=["plain", "skip_indexes", "allow_index_dropping"],
 )
 async def test_init_beanie_before_and_after_every_migration_loses_no_index(
-    empty: AsyncDatabase, options: dict[str, bool]
+    empty: Database, options: dict[str, bool]
 ) -> None:
     declared = await declared_indexes(empty.client, empty.name)
     await init_beanie(database=empty, document_models=DOCUMENT_MODELS, **options)
@@ -320,7 +321,7 @@ async def test_init_beanie_before_and_after_every_migration_loses_no_index(
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_the_store_works_on_this_schema_and_the_one_before(
-    empty: AsyncDatabase, name: str
+    empty: Database, name: str
 ) -> None:
     await upgrade_schema(empty, to=name)
     await init_beanie(database=empty, document_models=DOCUMENT_MODELS, skip_indexes=True)
@@ -330,7 +331,7 @@ async def test_the_store_works_on_this_schema_and_the_one_before(
 
 
 async def test_the_store_works_on_a_database_that_only_init_beanie_made(
-    empty: AsyncDatabase,
+    empty: Database,
 ) -> None:
     await init_beanie(database=empty, document_models=DOCUMENT_MODELS)
     await BeanieSessionStore().append(KEY, turn(1))
@@ -340,7 +341,7 @@ async def test_the_store_works_on_a_database_that_only_init_beanie_made(
 
 
 async def test_a_schema_too_old_is_refused_with_the_command_to_run(
-    empty: AsyncDatabase, monkeypatch: pytest.MonkeyPatch
+    empty: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A later release, whose store cannot do without the last migration.
     schema = "beanie_session_store.app.schema"

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 from beanie import init_beanie
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import message
 
 import beanie_session_store
@@ -25,6 +23,7 @@ from beanie_session_store import (
     schema_status,
     upgrade_schema,
 )
+from beanie_session_store.app.driver import Database
 
 PACKAGED = Path(beanie_session_store.__file__).parent / "migrations"
 NAMES = [path.stem for path in sorted(PACKAGED.glob("2*.py"))]
@@ -37,15 +36,15 @@ ENTRIES_PER_SESSION = 1_000
 WRITER = """
     import asyncio, json, sys
     from beanie import init_beanie
-    from pymongo import AsyncMongoClient
     from beanie_session_store import DOCUMENT_MODELS, BeanieSessionStore
+    from beanie_session_store.app.client import open_database
 
     async def main():
         url, name = sys.argv[1:]
         stopped = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-        async with AsyncMongoClient(url) as client:
+        async with open_database(url, name) as database:
             models = {"document_models": DOCUMENT_MODELS, "skip_indexes": True}
-            await init_beanie(database=client[name], **models)
+            await init_beanie(database=database, **models)
             store, acknowledged, failures = BeanieSessionStore(), {}, []
             number = 0
             while not stopped.done():
@@ -72,7 +71,7 @@ WRITER = """
         pytest.param(MANY_SESSIONS, marks=[pytest.mark.soak, pytest.mark.timeout(900)]),
     ]
 )
-async def filled(database: AsyncDatabase, request: pytest.FixtureRequest) -> AsyncDatabase:
+async def filled(database: Database, request: pytest.FixtureRequest) -> Database:
     """A migrated database of 20 sessions of 1,000 entries; of 200 in the soak."""
     store = BeanieSessionStore()
     for session in range(request.param):
@@ -82,9 +81,7 @@ async def filled(database: AsyncDatabase, request: pytest.FixtureRequest) -> Asy
 
 
 @asynccontextmanager
-async def writing(
-    mongo_url: str, database: AsyncDatabase, told: dict[str, Any]
-) -> AsyncIterator[None]:
+async def writing(mongo_url: str, database: Database, told: dict[str, Any]) -> AsyncIterator[None]:
     writer = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -120,12 +117,12 @@ async def assert_nothing_is_lost(told: dict[str, Any]) -> None:
         assert len(found) == len(set(found))
 
 
-async def indexes(database: AsyncDatabase) -> dict[str, Any]:
+async def indexes(database: Database) -> dict[str, Any]:
     names = [model.get_settings().name for model in DOCUMENT_MODELS]
     return {name: await database[name].index_information() for name in names}
 
 
-async def test_down_and_up_while_a_writer_goes_on(mongo_url: str, filled: AsyncDatabase) -> None:
+async def test_down_and_up_while_a_writer_goes_on(mongo_url: str, filled: Database) -> None:
     declared = await indexes(filled)
     told: dict[str, Any] = {}
     async with writing(mongo_url, filled, told):
@@ -141,7 +138,7 @@ async def test_down_and_up_while_a_writer_goes_on(mongo_url: str, filled: AsyncD
 
 
 async def test_down_to_nothing_and_up_while_a_writer_goes_on_loses_nothing(
-    mongo_url: str, filled: AsyncDatabase
+    mongo_url: str, filled: Database
 ) -> None:
     declared = await indexes(filled)
     told: dict[str, Any] = {}
@@ -157,13 +154,14 @@ async def test_down_to_nothing_and_up_while_a_writer_goes_on_loses_nothing(
 
 
 async def test_what_is_written_while_a_collection_is_dropped_for_being_empty_is_kept(
-    database: AsyncDatabase, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = BeanieSessionStore()
     key: Any = {"project_key": "live", "session_id": "late"}
     # From here on it is a store that was there before.
     assert await store.load(key) is None
-    look = AsyncCollection.find_one
+    collection_class = type(database["any"])
+    look = collection_class.find_one
 
     async def look_and_be_overtaken(self: Any, *arguments: Any, **options: Any) -> Any:
         found = await look(self, *arguments, **options)
@@ -172,15 +170,15 @@ async def test_what_is_written_while_a_collection_is_dropped_for_being_empty_is_
             await store.append(key, [message("just in time")])
         return found
 
-    monkeypatch.setattr(AsyncCollection, "find_one", look_and_be_overtaken)
+    monkeypatch.setattr(collection_class, "find_one", look_and_be_overtaken)
     await downgrade_schema(database, steps=len(NAMES))
-    assert AsyncCollection.find_one is look
+    assert collection_class.find_one is look
     await upgrade_schema(database)
     assert len(await store.load(key) or []) == 1
     assert len(await store.list_sessions("live")) == 1
     assert not [name for name in await database.list_collection_names() if "dropping" in name]
 
 
-async def test_down_to_nothing_leaves_no_empty_collection(database: AsyncDatabase) -> None:
+async def test_down_to_nothing_leaves_no_empty_collection(database: Database) -> None:
     await downgrade_schema(database, steps=len(NAMES))
     assert await database.list_collection_names() == ["claude_transcript_migrations"]

@@ -14,11 +14,11 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
+from support.server import connected
 
 import beanie_session_store
 from beanie_session_store import MigrationLockLostError, SessionSummary, TranscriptEntry
+from beanie_session_store.app.driver import Database
 from beanie_session_store.app.migration_log import SchemaRun
 from beanie_session_store.app.migrator import Migrator
 
@@ -31,6 +31,7 @@ SLOW_SCRIPT = '''
 """Wait at the gate."""
 import asyncio
 from beanie import Document, free_fall_migration
+from beanie_session_store import database_of
 from beanie_session_store.migrations._operations import create_index
 
 class Gate(Document):
@@ -40,14 +41,14 @@ class Gate(Document):
 class Forward:
     @free_fall_migration(document_models=[Gate])
     async def a_wait(self, session):
-        gate = Gate.get_settings().pymongo_collection
+        gate = database_of(Gate)["gate"]
         await gate.insert_one({"arrived": True})
         while await gate.find_one({"_id": "open"}) is None:
             await asyncio.sleep(0.05)
 
     @free_fall_migration(document_models=[Gate])
     async def b_leave_a_trace(self, session):
-        await Gate.get_settings().pymongo_collection.insert_one({"left": True})
+        await database_of(Gate)["gate"].insert_one({"left": True})
         await create_index(Gate, "gate", [("left", 1)], "left")
 
 class Backward:
@@ -59,15 +60,15 @@ class Backward:
 UPGRADE = """
     import asyncio, sys
     from pathlib import Path
-    from pymongo import AsyncMongoClient
     from beanie_session_store import SessionSummary, SessionStoreError, TranscriptEntry
+    from beanie_session_store.app.client import open_database
     from beanie_session_store.app.migrator import Migrator
 
     async def main():
         url, name, scripts, lease = sys.argv[1:]
-        async with AsyncMongoClient(url) as client:
+        async with open_database(url, name) as database:
             migrator = Migrator(
-                client[name], TranscriptEntry, SessionSummary,
+                database, TranscriptEntry, SessionSummary,
                 scripts=Path(scripts), lease=float(lease),
             )
             try:
@@ -80,8 +81,8 @@ UPGRADE = """
 
 
 @pytest.fixture
-async def empty(mongo_url: str, database_name: str) -> AsyncIterator[AsyncDatabase]:
-    async with AsyncMongoClient(mongo_url) as client:
+async def empty(mongo_url: str, database_name: str) -> AsyncIterator[Database]:
+    async with connected(mongo_url) as client:
         yield client[database_name]
 
 
@@ -96,12 +97,12 @@ def scripts(tmp_path: Path) -> Path:
     return folder
 
 
-def migrator(database: AsyncDatabase, folder: Path | None = None, **options: Any) -> Migrator:
+def migrator(database: Database, folder: Path | None = None, **options: Any) -> Migrator:
     return Migrator(database, TranscriptEntry, SessionSummary, scripts=folder, **options)
 
 
 async def start(
-    mongo_url: str, database: AsyncDatabase, folder: Path, lease: float
+    mongo_url: str, database: Database, folder: Path, lease: float
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -122,26 +123,24 @@ async def output_of(process: asyncio.subprocess.Process) -> str:
     return output.decode()
 
 
-async def history(database: AsyncDatabase, folder: Path | None = None) -> list[SchemaRun]:
+async def history(database: Database, folder: Path | None = None) -> list[SchemaRun]:
     return await migrator(database, folder).runs()
 
 
-async def arrived(database: AsyncDatabase, count: int = 1) -> None:
+async def arrived(database: Database, count: int = 1) -> None:
     while await database["gate"].count_documents({"arrived": True}) < count:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
 
 
-async def open_gate(database: AsyncDatabase) -> None:
+async def open_gate(database: Database) -> None:
     await database["gate"].insert_one({"_id": "open"})
 
 
-async def lock_of(database: AsyncDatabase) -> dict[str, Any] | None:
+async def lock_of(database: Database) -> dict[str, Any] | None:
     return await database["claude_transcript_migrations"].find_one({"_id": "lock"})
 
 
-async def test_five_processes_at_once_run_each_script_once(
-    mongo_url: str, empty: AsyncDatabase
-) -> None:
+async def test_five_processes_at_once_run_each_script_once(mongo_url: str, empty: Database) -> None:
     processes = [await start(mongo_url, empty, PACKAGED, 15) for _ in range(5)]
     outputs = await asyncio.gather(*map(output_of, processes))
     assert sorted(outputs) == sorted(["[]\n"] * 4 + [f"{NAMES}\n"])
@@ -153,7 +152,7 @@ async def test_five_processes_at_once_run_each_script_once(
 
 
 async def test_a_long_script_keeps_its_lock_while_another_waits(
-    empty: AsyncDatabase, scripts: Path
+    empty: Database, scripts: Path
 ) -> None:
     said: list[str] = []
     first = asyncio.create_task(migrator(empty, scripts, lease=0.6).upgrade(None, False))
@@ -171,7 +170,7 @@ async def test_a_long_script_keeps_its_lock_while_another_waits(
 
 
 async def test_a_migrator_that_was_killed_is_replaced_when_its_lease_has_run_out(
-    mongo_url: str, empty: AsyncDatabase, scripts: Path
+    mongo_url: str, empty: Database, scripts: Path
 ) -> None:
     killed = await start(mongo_url, empty, scripts, 3)
     await arrived(empty)
@@ -192,7 +191,7 @@ async def test_a_migrator_that_was_killed_is_replaced_when_its_lease_has_run_out
 
 
 async def test_a_migrator_that_was_asleep_stops_before_its_next_step(
-    mongo_url: str, empty: AsyncDatabase, scripts: Path
+    mongo_url: str, empty: Database, scripts: Path
 ) -> None:
     sleeper = await start(mongo_url, empty, scripts, 1)
     await arrived(empty)
@@ -207,7 +206,7 @@ async def test_a_migrator_that_was_asleep_stops_before_its_next_step(
 
 
 async def test_who_lost_the_lock_says_to_whom_and_leaves_it_to_them(
-    empty: AsyncDatabase, scripts: Path
+    empty: Database, scripts: Path
 ) -> None:
     work = asyncio.create_task(migrator(empty, scripts).upgrade(None, False))
     await arrived(empty)
@@ -223,9 +222,7 @@ async def test_who_lost_the_lock_says_to_whom_and_leaves_it_to_them(
     assert lock["owner"] == "other"
 
 
-async def test_a_cancelled_migrator_gives_the_lock_back(
-    empty: AsyncDatabase, scripts: Path
-) -> None:
+async def test_a_cancelled_migrator_gives_the_lock_back(empty: Database, scripts: Path) -> None:
     work = asyncio.create_task(migrator(empty, scripts).upgrade(None, False))
     await arrived(empty)
     work.cancel()
@@ -237,7 +234,7 @@ async def test_a_cancelled_migrator_gives_the_lock_back(
 
 
 async def test_a_script_that_fails_is_not_recorded_and_runs_again(
-    empty: AsyncDatabase, scripts: Path
+    empty: Database, scripts: Path
 ) -> None:
     await open_gate(empty)
     slow = scripts / f"{SLOW}.py"
@@ -249,9 +246,7 @@ async def test_a_script_that_fails_is_not_recorded_and_runs_again(
     assert await migrator(empty, scripts).upgrade(None, False) == [SLOW]
 
 
-async def test_two_who_undo_one_step_at_once_undo_one_step(
-    empty: AsyncDatabase, scripts: Path
-) -> None:
+async def test_two_who_undo_one_step_at_once_undo_one_step(empty: Database, scripts: Path) -> None:
     await open_gate(empty)
     await migrator(empty, scripts).upgrade(None, False)
     undone = await asyncio.gather(
@@ -260,7 +255,7 @@ async def test_two_who_undo_one_step_at_once_undo_one_step(
     assert sorted(undone) == [[], [], [SLOW]]
 
 
-async def test_an_upgrade_with_nothing_to_do_waits_for_nobody(empty: AsyncDatabase) -> None:
+async def test_an_upgrade_with_nothing_to_do_waits_for_nobody(empty: Database) -> None:
     await migrator(empty).upgrade(None, False)
     held = {"_id": "lock", "owner": "other", "host": "h", "pid": 1, "expires_at": _in(3600)}
     await empty["claude_transcript_migrations"].insert_one(held)

@@ -16,8 +16,8 @@ import pytest
 from beanie import DecimalAnnotation, Document, Indexed, init_beanie
 from claude_agent_sdk.testing import run_session_store_conformance
 from pydantic import BaseModel, Field
-from pymongo import AsyncMongoClient, IndexModel
-from pymongo.asynchronous.database import AsyncDatabase
+from pymongo import IndexModel
+from support.server import connected
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -29,6 +29,7 @@ from beanie_session_store import (
     TranscriptEntry,
     upgrade_schema,
 )
+from beanie_session_store.app.driver import Database
 
 KEY = {"project_key": "-app", "session_id": "11111111-1111-4111-8111-111111111111"}
 SUBAGENT = {**KEY, "subpath": "subagents/agent-a1"}
@@ -103,7 +104,7 @@ ACME: dict[str, Any] = {"entries": AcmeEntry, "summaries": AcmeSummary}
 OTHER: dict[str, Any] = {"entries": OtherEntry, "summaries": OtherSummary}
 
 
-async def initialised(database: AsyncDatabase, *models: type[Document], **options: Any) -> None:
+async def initialised(database: Database, *models: type[Document], **options: Any) -> None:
     await init_beanie(
         database=database,
         document_models=[TranscriptEntry, SessionSummary, EntryChunk, *models],
@@ -111,7 +112,7 @@ async def initialised(database: AsyncDatabase, *models: type[Document], **option
     )
 
 
-async def index_names(database: AsyncDatabase, collection: str) -> dict[str, bool]:
+async def index_names(database: Database, collection: str) -> dict[str, bool]:
     """The indexes of a collection, and whether each is unique."""
     found = await database[collection].index_information()
     return {name: bool(index.get("unique")) for name, index in found.items() if name != "_id_"}
@@ -120,7 +121,7 @@ async def index_names(database: AsyncDatabase, collection: str) -> dict[str, boo
 @pytest.fixture
 async def acme_database(mongo_url: str, database_name: str) -> Any:
     """A database with Acme's collections, and Beanie initialised with Acme's classes on it."""
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         database = client[database_name]
         await upgrade_schema(database, **ACME)
         await initialised(database, *ALL)
@@ -128,7 +129,7 @@ async def acme_database(mongo_url: str, database_name: str) -> Any:
 
 
 @pytest.fixture
-def acme(acme_database: AsyncDatabase) -> BeanieSessionStore:
+def acme(acme_database: Database) -> BeanieSessionStore:
     return BeanieSessionStore(**ACME)
 
 
@@ -139,20 +140,20 @@ def of_fresh_tenants(**models: Any) -> Callable[[], BeanieSessionStore]:
     return lambda: BeanieSessionStore(tenant=uuid4().hex, **models)
 
 
-async def test_the_sdks_conformance_suite_passes(database: AsyncDatabase) -> None:
+async def test_the_sdks_conformance_suite_passes(database: Database) -> None:
     await run_session_store_conformance(of_fresh_tenants())
     assert await TranscriptEntry.count() > 0
 
 
 async def test_the_sdks_conformance_suite_passes_on_a_standalone_server(
-    standalone_database: AsyncDatabase,
+    standalone_database: Database,
 ) -> None:
     await run_session_store_conformance(of_fresh_tenants())
     assert await TranscriptEntry.count() > 0
 
 
 async def test_the_sdks_conformance_suite_passes_with_own_models(
-    acme_database: AsyncDatabase,
+    acme_database: Database,
 ) -> None:
     await run_session_store_conformance(of_fresh_tenants(**ACME))
     assert await AcmeEntry.count() > 0
@@ -161,7 +162,7 @@ async def test_the_sdks_conformance_suite_passes_with_own_models(
 
 
 async def test_the_sdks_conformance_suite_passes_with_own_models_on_a_standalone_server(
-    standalone_database: AsyncDatabase,
+    standalone_database: Database,
 ) -> None:
     await upgrade_schema(standalone_database, **ACME)
     await initialised(standalone_database, *ALL)
@@ -183,7 +184,7 @@ async def test_the_sdks_conformance_suite_passes_with_own_models_on_a_standalone
 async def test_one_class_of_ones_own_is_enough(
     mongo_url: str, database_name: str, models: Any, entries: Any, summaries: Any
 ) -> None:
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         database = client[database_name]
         await upgrade_schema(database, **models)
         await initialised(database, entries, summaries)
@@ -196,7 +197,7 @@ async def test_one_class_of_ones_own_is_enough(
 
 
 async def test_added_fields_are_stored_at_their_defaults(
-    acme: BeanieSessionStore, acme_database: AsyncDatabase
+    acme: BeanieSessionStore, acme_database: Database
 ) -> None:
     await acme.append(KEY, [{"n": 1}, {"n": 2, "text": "cut \ud83d"}])
     found = await AcmeEntry.find(AcmeEntry.region == "eu").sort("seq").to_list()
@@ -228,7 +229,7 @@ async def test_a_default_factory_runs_for_every_entry(mongo_url: str, database_n
         class Settings(TranscriptEntry.Settings):
             name = "counted_entries"
 
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         await upgrade_schema(client[database_name], entries=CountedEntry)
         await initialised(client[database_name], CountedEntry)
         store = BeanieSessionStore(entries=CountedEntry)
@@ -247,7 +248,7 @@ async def test_a_default_factory_that_needs_other_fields_is_refused_or_works(
         class Settings(TranscriptEntry.Settings):
             name = "derived_entries"
 
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         await upgrade_schema(client[database_name], entries=DerivedEntry)
         await initialised(client[database_name], DerivedEntry)
         try:
@@ -288,7 +289,7 @@ def test_a_field_without_a_default_is_refused_at_construction() -> None:
 
 
 async def test_the_default_collections_stay_empty(
-    acme: BeanieSessionStore, acme_database: AsyncDatabase
+    acme: BeanieSessionStore, acme_database: Database
 ) -> None:
     await acme.append(KEY, [{"n": 1, "customTitle": "t"}])
     await acme.append(SUBAGENT, [{"n": 2}])
@@ -303,7 +304,7 @@ async def test_the_default_collections_stay_empty(
 async def test_upgrade_makes_the_collections_under_their_own_names(
     mongo_url: str, database_name: str
 ) -> None:
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         database = client[database_name]
         ran = await upgrade_schema(database, **ACME)
         assert ran
@@ -325,7 +326,7 @@ async def test_upgrade_makes_the_collections_under_their_own_names(
 
 
 async def test_init_beanie_adds_a_teams_own_indexes(
-    acme: BeanieSessionStore, acme_database: AsyncDatabase
+    acme: BeanieSessionStore, acme_database: Database
 ) -> None:
     entries = await index_names(acme_database, "acme_transcript_entries")
     expected = {
@@ -353,7 +354,7 @@ async def test_init_beanie_adds_a_teams_own_indexes(
 async def test_upgrade_serves_a_team_that_adds_a_class_later(
     mongo_url: str, database_name: str, first: Any, then: Any
 ) -> None:
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         database = client[database_name]
         await upgrade_schema(database, **first)
         await upgrade_schema(database, **then)
@@ -373,7 +374,7 @@ async def test_upgrade_serves_a_team_that_adds_a_class_later(
     ids=["entries", "summaries"],
 )
 async def test_settings_that_do_not_inherit_the_indexes_are_refused(
-    database: AsyncDatabase, models: Any, missing: str
+    database: Database, models: Any, missing: str
 ) -> None:
     await initialised(database, ForgetfulEntry, ForgetfulSummary)
     store = BeanieSessionStore(**models)
@@ -392,7 +393,7 @@ async def test_connect_takes_own_models(mongo_url: str, database_name: str) -> N
         await store.append(KEY, [{"n": 1}])
         assert await store.load(KEY) == [{"n": 1}]
         assert await AcmeEntry.count() == 1
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         for name in DEFAULT_COLLECTIONS:
             assert await client[database_name][name].count_documents({}) == 0
 
@@ -414,7 +415,7 @@ async def test_a_unique_index_of_the_teams_own_is_an_error_and_no_endless_wait(
                 ),
             ]
 
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         await upgrade_schema(client[database_name], entries=UniqueEntry)
         await initialised(client[database_name], UniqueEntry)
         store = BeanieSessionStore(entries=UniqueEntry)
@@ -434,7 +435,7 @@ def incompressible(seed: int) -> str:
 
 
 async def test_stores_with_other_collections_do_not_share_chunks(
-    acme_database: AsyncDatabase,
+    acme_database: Database,
 ) -> None:
     one, other = BeanieSessionStore(**ACME), BeanieSessionStore(**OTHER)
     first, second = [{"text": incompressible(1)}], [{"text": incompressible(2)}]
@@ -452,7 +453,7 @@ async def test_stores_with_other_collections_do_not_share_chunks(
 
 
 async def test_stores_with_other_collections_number_and_list_apart(
-    acme_database: AsyncDatabase,
+    acme_database: Database,
 ) -> None:
     one, other = BeanieSessionStore(**ACME), BeanieSessionStore(**OTHER)
     for n in range(3):
@@ -469,7 +470,7 @@ async def test_stores_with_other_collections_number_and_list_apart(
 
 
 async def test_stores_that_share_summaries_but_not_entries_do_not_lose_a_session(
-    acme_database: AsyncDatabase,
+    acme_database: Database,
 ) -> None:
     # One summary then stands for two transcripts. To refuse the pair would be as good.
     one = BeanieSessionStore(entries=AcmeEntry, summaries=AcmeSummary)
@@ -487,10 +488,10 @@ async def test_stores_that_share_summaries_but_not_entries_do_not_lose_a_session
 
 
 async def test_classes_of_two_clients_are_refused(
-    mongo_url: str, database_name: str, acme_database: AsyncDatabase
+    mongo_url: str, database_name: str, acme_database: Database
 ) -> None:
     # One transaction cannot span two clients.
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         await init_beanie(database=client[database_name], document_models=[OtherSummary])
         store = BeanieSessionStore(entries=AcmeEntry, summaries=OtherSummary)
         await upgrade_schema(acme_database, entries=AcmeEntry, summaries=OtherSummary)

@@ -18,10 +18,9 @@ import pytest
 from beanie import init_beanie
 from bson import Binary, Decimal128, ObjectId
 from bson.code import Code
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent
 from pymongo.monitoring import CommandSucceededEvent as Succeeded
+from support.server import connected
 
 from beanie_session_store import (
     DOCUMENT_MODELS,
@@ -44,6 +43,7 @@ from beanie_session_store import (
     UnreachableError,
     upgrade_schema,
 )
+from beanie_session_store.app.driver import Client, Database, open_client
 
 KEY = {"project_key": "-app", "session_id": "11111111-1111-4111-8111-111111111111"}
 PASSWORD = "hunter2-Tr0ub4dor"
@@ -69,7 +69,7 @@ class Commands(CommandListener):
 async def commands(mongo_url: str, database_name: str) -> AsyncIterator[Commands]:
     """Records what is sent by the client that the Document classes are bound to."""
     commands = Commands()
-    async with AsyncMongoClient(mongo_url, event_listeners=[commands]) as client:
+    async with connected(mongo_url, event_listeners=[commands]) as client:
         await upgrade_schema(client[database_name])
         await init_beanie(database=client[database_name], document_models=DOCUMENT_MODELS)
         commands.sent.clear()
@@ -529,12 +529,11 @@ async def test_init_beanie_without_the_chunks_is_noticed(
     script = """
         import asyncio, sys
         from beanie import init_beanie
-        from pymongo import AsyncMongoClient
         from beanie_session_store import *
+        from beanie_session_store.app.client import open_database
 
         async def main():
-            async with AsyncMongoClient(sys.argv[1]) as client:
-                database = client[sys.argv[2]]
+            async with open_database(*sys.argv[1:]) as database:
                 await upgrade_schema(database)
                 models = [TranscriptEntry, SessionSummary]
                 await init_beanie(database=database, document_models=models)
@@ -565,7 +564,7 @@ async def test_init_beanie_without_the_chunks_is_noticed(
 async def test_a_closed_client_is_named_as_the_reason(
     mongo_url: str, database_name: str, call: Call
 ) -> None:
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         await upgrade_schema(client[database_name])
         await init_beanie(database=client[database_name], document_models=DOCUMENT_MODELS)
         used, unused = BeanieSessionStore(), BeanieSessionStore()
@@ -599,7 +598,7 @@ def test_without_a_running_asyncio_loop_connect_and_upgrade_say_so(mongo_url: st
     connecting = BeanieSessionStore.connect(mongo_url, database="never").__aenter__()
     with pytest.raises(EventLoopError, match="needs asyncio"):
         connecting.send(None)  # type: ignore[attr-defined]
-    client: AsyncMongoClient[Any] = AsyncMongoClient(mongo_url)
+    client: Client = open_client(mongo_url)
     upgrading = upgrade_schema(client["never"])
     with pytest.raises(EventLoopError, match="needs asyncio"):
         upgrading.send(None)
@@ -607,7 +606,7 @@ def test_without_a_running_asyncio_loop_connect_and_upgrade_say_so(mongo_url: st
 
 @EVERY_METHOD
 async def test_a_client_of_another_event_loop_is_named_as_the_reason(
-    database: AsyncDatabase, call: Call
+    database: Database, call: Call
 ) -> None:
     used, unused = BeanieSessionStore(), BeanieSessionStore()
     await call(used, KEY)
@@ -669,7 +668,7 @@ async def test_an_unreachable_server_is_named_without_its_password(
 
 async def test_upgrade_names_the_server_that_is_away(closed_port: int) -> None:
     url = f"mongodb://user:{PASSWORD}@127.0.0.1:{closed_port}/?serverSelectionTimeoutMS=100"
-    async with AsyncMongoClient(url) as client:
+    async with connected(url) as client:
         with pytest.raises(UnreachableError, match=f"127.0.0.1:{closed_port}") as raised:
             await upgrade_schema(client["db"])
     assert_silent(raised.value)
@@ -761,18 +760,16 @@ async def test_bad_arguments_of_connect_are_refused_before_a_connection(closed_p
 
 
 @pytest.fixture
-async def bare_database(mongo_url: str, database_name: str) -> AsyncIterator[AsyncDatabase]:
+async def bare_database(mongo_url: str, database_name: str) -> AsyncIterator[Database]:
     """A database on which no migration ran, with Beanie initialised on it all the same."""
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         database = client[database_name]
         await init_beanie(database=database, document_models=DOCUMENT_MODELS, skip_indexes=True)
         yield database
 
 
 @EVERY_METHOD
-async def test_a_database_without_indexes_is_refused(
-    bare_database: AsyncDatabase, call: Call
-) -> None:
+async def test_a_database_without_indexes_is_refused(bare_database: Database, call: Call) -> None:
     with pytest.raises(SchemaOutdatedError, match="upgrade_schema") as raised:
         await call(BeanieSessionStore(), KEY)
     assert "nothing was read or written" in str(raised.value)
@@ -793,10 +790,10 @@ async def test_a_database_without_indexes_is_refused(
     ],
 )
 async def test_what_the_refusal_of_a_lost_index_names_brings_it_back(
-    mongo_url: str, database: AsyncDatabase, collection: str, index: str
+    mongo_url: str, database: Database, collection: str, index: str
 ) -> None:
     await database[collection].drop_index(index)
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         models = {"document_models": DOCUMENT_MODELS, "skip_indexes": True}
         again = client[database.name]
         await init_beanie(database=again, **models)
@@ -808,13 +805,13 @@ async def test_what_the_refusal_of_a_lost_index_names_brings_it_back(
 
 
 async def test_an_index_that_is_not_unique_does_not_count(
-    mongo_url: str, database: AsyncDatabase
+    mongo_url: str, database: Database
 ) -> None:
     entries = database["claude_transcript_entries"]
     await entries.drop_index("transcript_order")
     keys = ["tenant", "project_key", "session_id", "subpath", "seq"]
     await entries.create_index(keys, name="transcript_order")
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         await init_beanie(
             database=client[database.name], document_models=DOCUMENT_MODELS, skip_indexes=True
         )
@@ -823,14 +820,14 @@ async def test_an_index_that_is_not_unique_does_not_count(
 
 
 async def test_a_unique_index_on_every_entry_does_not_stand_for_the_partial_one(
-    mongo_url: str, database: AsyncDatabase
+    mongo_url: str, database: Database
 ) -> None:
     # It would refuse the second entry without a uuid.
     entries = database["claude_transcript_entries"]
     await entries.drop_index("transcript_uuid")
     keys = ["tenant", "project_key", "session_id", "subpath", "uuid"]
     await entries.create_index(keys, name="transcript_uuid", unique=True)
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         await init_beanie(
             database=client[database.name], document_models=DOCUMENT_MODELS, skip_indexes=True
         )
@@ -841,7 +838,7 @@ async def test_a_unique_index_on_every_entry_does_not_stand_for_the_partial_one(
 
 
 @pytest.fixture
-async def newer_database(mongo_url: str, database: AsyncDatabase) -> AsyncIterator[AsyncDatabase]:
+async def newer_database(mongo_url: str, database: Database) -> AsyncIterator[Database]:
     """A database that a newer release migrated, seen by a process that comes to it now."""
     await database["claude_transcript_migrations"].insert_one(
         {
@@ -851,15 +848,13 @@ async def newer_database(mongo_url: str, database: AsyncDatabase) -> AsyncIterat
             "applied_at": datetime(2999, 1, 1, tzinfo=timezone.utc),
         }
     )
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         await init_beanie(database=client[database.name], document_models=DOCUMENT_MODELS)
         yield client[database.name]
 
 
 @EVERY_METHOD
-async def test_a_schema_of_a_newer_release_is_refused(
-    newer_database: AsyncDatabase, call: Call
-) -> None:
+async def test_a_schema_of_a_newer_release_is_refused(newer_database: Database, call: Call) -> None:
     with pytest.raises(SchemaTooNewError, match="29990101000000_future") as raised:
         await call(BeanieSessionStore(), KEY)
     assert "pip install -U beanie-session-store" in str(raised.value)
@@ -868,7 +863,7 @@ async def test_a_schema_of_a_newer_release_is_refused(
 
 @pytest.mark.parametrize("upgrade", [True, False])
 async def test_connect_refuses_a_schema_of_a_newer_release(
-    newer_database: AsyncDatabase, mongo_url: str, upgrade: bool
+    newer_database: Database, mongo_url: str, upgrade: bool
 ) -> None:
     with pytest.raises(SchemaTooNewError):
         async with BeanieSessionStore.connect(
@@ -877,7 +872,7 @@ async def test_connect_refuses_a_schema_of_a_newer_release(
             pass
 
 
-async def test_upgrade_refuses_a_schema_of_a_newer_release(newer_database: AsyncDatabase) -> None:
+async def test_upgrade_refuses_a_schema_of_a_newer_release(newer_database: Database) -> None:
     with pytest.raises(SchemaTooNewError):
         await upgrade_schema(newer_database)
 
@@ -888,7 +883,7 @@ async def test_connect_without_upgrade_leaves_an_empty_database_empty(
     with pytest.raises(SchemaOutdatedError, match="upgrade_schema"):
         async with BeanieSessionStore.connect(mongo_url, database=database_name, upgrade=False):
             pass
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         assert await client[database_name].list_collection_names() == []
     # With an upgrade in between it is taken.
     async with BeanieSessionStore.connect(mongo_url, database=database_name) as store:
@@ -903,7 +898,7 @@ async def test_connect_without_upgrade_leaves_an_empty_database_empty(
 
 
 async def test_a_refusal_of_the_server_says_why_and_repeats_no_entry(
-    database: AsyncDatabase, store: BeanieSessionStore
+    database: Database, store: BeanieSessionStore
 ) -> None:
     await store.append(KEY, [{"n": 1}])
     # A rule of the operator's own that the entry breaks.

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, turn
 
 from beanie_session_store import (
@@ -29,6 +28,7 @@ from beanie_session_store import (
     set_retention,
     upgrade_schema,
 )
+from beanie_session_store.app.driver import Database
 
 CACHE_SECONDS = 0.2
 # One pass of MongoDB's own TTL monitor, which the test servers run every second, and its work.
@@ -72,7 +72,7 @@ async def test_without_a_policy_nothing_has_a_date(store: BeanieSessionStore) ->
 
 
 async def test_an_idle_session_disappears_whole(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     await set_retention(database, timedelta(seconds=2))
     await store.append(KEY, turn(1))
@@ -86,7 +86,7 @@ async def test_an_idle_session_disappears_whole(
 
 
 async def test_an_active_session_never_loses_its_first_entry(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     await set_retention(database, timedelta(seconds=2))
     written: list[dict] = []
@@ -100,7 +100,7 @@ async def test_an_active_session_never_loses_its_first_entry(
 
 
 async def test_subagents_keep_the_session_alive_too(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     await set_retention(database, timedelta(seconds=2))
     first = turn(0)
@@ -112,7 +112,7 @@ async def test_subagents_keep_the_session_alive_too(
 
 
 async def test_a_session_is_dated_anew_at_most_once_per_tenth_of_its_period(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     await set_retention(database, timedelta(days=30))
     await store.append(KEY, turn(0))
@@ -127,7 +127,7 @@ async def test_a_session_is_dated_anew_at_most_once_per_tenth_of_its_period(
 
 
 async def test_an_append_moves_the_date_of_the_whole_session(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     await set_retention(database, timedelta(seconds=10))
     await store.append(KEY, turn(1))
@@ -142,7 +142,7 @@ async def test_an_append_moves_the_date_of_the_whole_session(
 
 
 async def test_readers_and_writers_take_an_expired_session_for_gone_before_it_is_swept(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     """The TTL monitor is held up, as it is on a busy server."""
     await set_retention(database, timedelta(hours=1))
@@ -174,7 +174,7 @@ async def test_readers_and_writers_take_an_expired_session_for_gone_before_it_is
 
 
 async def test_a_session_whose_summary_is_swept_first_starts_afresh(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     await set_retention(database, timedelta(hours=1))
     old = turn(1)
@@ -192,7 +192,7 @@ async def test_a_session_whose_summary_is_swept_first_starts_afresh(
 
 
 async def test_a_held_session_stays_and_goes_after_its_release(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     await set_retention(database, timedelta(seconds=1))
     await store.append(KEY, turn(1))
@@ -215,7 +215,7 @@ async def test_hold_and_release_name_a_session_that_is_not_there(
             await change({"project_key": "project", "session_id": "session-of-nobody"})
 
 
-async def test_the_most_specific_policy_holds(database: AsyncDatabase) -> None:
+async def test_the_most_specific_policy_holds(database: Database) -> None:
     day = timedelta(days=1)
     await set_retention(database, 40 * day)
     await set_retention(database, 30 * day, project_key="project")
@@ -252,7 +252,7 @@ async def test_the_most_specific_policy_holds(database: AsyncDatabase) -> None:
 
 
 async def test_a_changed_policy_dates_what_is_stored(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     for number in range(20):
         key = {"project_key": "project", "session_id": f"session-{number}"}
@@ -279,7 +279,7 @@ async def test_a_changed_policy_dates_what_is_stored(
 
 
 async def test_running_stores_follow_a_changed_policy(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     """A store elsewhere goes on with the old policy for a while; what it writes is dated too."""
     await set_retention(database, timedelta(days=90))
@@ -297,7 +297,7 @@ async def test_running_stores_follow_a_changed_policy(
 
 
 async def test_appends_and_redating_at_once_keep_one_date_per_session(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     written: list[dict] = []
 
@@ -320,14 +320,14 @@ async def test_appends_and_redating_at_once_keep_one_date_per_session(
 REDATING = """
 import asyncio, sys
 from datetime import timedelta
-from pymongo import AsyncMongoClient
 import beanie_session_store.app.expiry as expiry, beanie_session_store.app.retention as retention
+from beanie_session_store.app.client import open_database
 expiry.CACHE_SECONDS = retention.CACHE_SECONDS = 0.2
 
-async def main(url, database, days):
-    async with AsyncMongoClient(url) as client:
+async def main(url, name, days):
+    async with open_database(url, name) as database:
         await retention.set_retention(
-            client[database],
+            database,
             timedelta(days=int(days)),
             on_progress=lambda done: print(done.sessions, flush=True),
         )
@@ -341,7 +341,7 @@ asyncio.run(main(*sys.argv[1:]))
     [(250, 20), pytest.param(1000, 200, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
 )
 async def test_redating_that_is_killed_goes_on_where_it_was(
-    store: BeanieSessionStore, database: AsyncDatabase, mongo_url: str, sessions: int, entries: int
+    store: BeanieSessionStore, database: Database, mongo_url: str, sessions: int, entries: int
 ) -> None:
     await set_retention(database, timedelta(days=30))
     for number in range(sessions):
@@ -366,7 +366,7 @@ async def test_redating_that_is_killed_goes_on_where_it_was(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_sessions_are_kept_their_period_and_at_most_a_tenth_longer(
-    store: BeanieSessionStore, database: AsyncDatabase, seed: int
+    store: BeanieSessionStore, database: Database, seed: int
 ) -> None:
     """Sessions with appends at random times; each is looked at all the time until it is gone."""
     period = 1.5
@@ -410,7 +410,7 @@ async def test_sessions_are_kept_their_period_and_at_most_a_tenth_longer(
 
 
 async def test_retention_is_refused_where_nothing_would_ever_expire(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     await store.append(KEY, turn(1))
     await downgrade_schema(database, steps=1)
@@ -424,7 +424,7 @@ async def test_retention_is_refused_where_nothing_would_ever_expire(
 
 
 @pytest.mark.parametrize("keep", [30, "30d", timedelta(0), timedelta(seconds=-1), 2.5])
-async def test_a_time_that_is_none_is_refused(database: AsyncDatabase, keep: Any) -> None:
+async def test_a_time_that_is_none_is_refused(database: Database, keep: Any) -> None:
     with pytest.raises(InvalidRetentionError, match="nothing was changed"):
         await set_retention(database, keep)
     with pytest.raises(InvalidKeyError):
@@ -433,7 +433,7 @@ async def test_a_time_that_is_none_is_refused(database: AsyncDatabase, keep: Any
 
 
 async def test_retention_works_without_transactions(
-    standalone_database: AsyncDatabase,
+    standalone_database: Database,
 ) -> None:
     store = BeanieSessionStore()
     await set_retention(standalone_database, timedelta(seconds=1))
@@ -445,7 +445,7 @@ async def test_retention_works_without_transactions(
 
 
 async def test_two_creators_of_one_session_do_not_clear_each_other_away(
-    database: AsyncDatabase,
+    database: Database,
 ) -> None:
     await set_retention(database, timedelta(days=1))
     for number in range(15):

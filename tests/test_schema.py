@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 from beanie import init_beanie
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import KEY, turn
+from support.server import connected
 
 import beanie_session_store
 from beanie_session_store import (
@@ -29,6 +28,7 @@ from beanie_session_store import (
     schema_status,
     upgrade_schema,
 )
+from beanie_session_store.app.driver import Database, start_session
 from beanie_session_store.app.migrator import Migrator
 
 SCRIPTS = sorted((Path(beanie_session_store.__file__).parent / "migrations").glob("2*.py"))
@@ -36,11 +36,11 @@ SCRIPTS = sorted((Path(beanie_session_store.__file__).parent / "migrations").glo
 
 @pytest.fixture
 async def empty(mongo_url: str, database_name: str) -> Any:
-    async with AsyncMongoClient(mongo_url) as client:
+    async with connected(mongo_url) as client:
         yield client[database_name]
 
 
-async def indexes(database: AsyncDatabase) -> dict[str, Any]:
+async def indexes(database: Database) -> dict[str, Any]:
     return {
         name: await database[name].index_information()
         for name in sorted(await database.list_collection_names())
@@ -48,7 +48,7 @@ async def indexes(database: AsyncDatabase) -> dict[str, Any]:
     }
 
 
-async def test_upgrade_makes_what_the_models_declare(empty: AsyncDatabase) -> None:
+async def test_upgrade_makes_what_the_models_declare(empty: Database) -> None:
     assert await upgrade_schema(empty) == [script.stem for script in SCRIPTS]
     migrated = await indexes(empty)
     await empty.client.drop_database(empty.name)
@@ -56,20 +56,20 @@ async def test_upgrade_makes_what_the_models_declare(empty: AsyncDatabase) -> No
     assert migrated == await indexes(empty)
 
 
-async def test_upgrade_again_does_nothing(empty: AsyncDatabase) -> None:
+async def test_upgrade_again_does_nothing(empty: Database) -> None:
     await upgrade_schema(empty)
     before = await indexes(empty)
     assert await upgrade_schema(empty) == []
     assert await indexes(empty) == before
 
 
-async def test_many_upgrades_at_once_are_one(empty: AsyncDatabase) -> None:
+async def test_many_upgrades_at_once_are_one(empty: Database) -> None:
     await asyncio.gather(*(upgrade_schema(empty) for _ in range(5)))
     log = await empty["claude_transcript_migrations"].find().to_list()
     assert [record["script"] for record in log] == [script.stem for script in SCRIPTS]
 
 
-async def test_collections_are_compressed_with_zstd(empty: AsyncDatabase) -> None:
+async def test_collections_are_compressed_with_zstd(empty: Database) -> None:
     await upgrade_schema(empty)
     stats = await empty.command("collStats", "claude_transcript_entries")
     assert "block_compressor=zstd" in stats["wiredTiger"]["creationString"]
@@ -77,7 +77,7 @@ async def test_collections_are_compressed_with_zstd(empty: AsyncDatabase) -> Non
 
 @pytest.mark.parametrize("beanie_first", [True, False])
 async def test_init_beanie_and_upgrade_work_in_either_order(
-    empty: AsyncDatabase, beanie_first: bool
+    empty: Database, beanie_first: bool
 ) -> None:
     steps = [
         lambda: init_beanie(database=empty, document_models=DOCUMENT_MODELS),
@@ -89,13 +89,13 @@ async def test_init_beanie_and_upgrade_work_in_either_order(
     assert len(await BeanieSessionStore().load(KEY) or []) == 6
 
 
-async def test_the_log_is_not_the_one_of_beanies_own_runner(empty: AsyncDatabase) -> None:
+async def test_the_log_is_not_the_one_of_beanies_own_runner(empty: Database) -> None:
     await upgrade_schema(empty)
     assert "migrations_log" not in await empty.list_collection_names()
 
 
 async def test_scripts_run_backward_and_forward_and_keep_what_is_stored(
-    empty: AsyncDatabase,
+    empty: Database,
 ) -> None:
     await upgrade_schema(empty)
     migrated = await indexes(empty)
@@ -110,21 +110,22 @@ async def test_scripts_run_backward_and_forward_and_keep_what_is_stored(
     assert await indexes(empty) == migrated
 
 
-async def run(script: Path, direction: str, database: AsyncDatabase) -> None:
+async def run(script: Path, direction: str, database: Database) -> None:
     """As Beanie's runner does it, for a team that copied the script."""
     spec = importlib.util.spec_from_file_location(script.stem, script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    async with database.client.start_session() as session:
+    session = await start_session(database.client)
+    async with session:
         for step in vars(getattr(module, direction)).values():
             if hasattr(step, "models"):
                 await init_beanie(database=database, document_models=step.models)
                 await step.run(session=session)
 
 
-async def test_store_refuses_a_database_without_its_indexes(empty: AsyncDatabase) -> None:
+async def test_store_refuses_a_database_without_its_indexes(empty: Database) -> None:
     await init_beanie(database=empty, document_models=DOCUMENT_MODELS, skip_indexes=True)
     store = BeanieSessionStore()
     with pytest.raises(SchemaOutdatedError, match="upgrade_schema"):
@@ -135,7 +136,7 @@ async def test_store_refuses_a_database_without_its_indexes(empty: AsyncDatabase
     assert len(await store.load(KEY) or []) == 6
 
 
-async def test_store_refuses_a_database_of_a_newer_release(empty: AsyncDatabase) -> None:
+async def test_store_refuses_a_database_of_a_newer_release(empty: Database) -> None:
     await upgrade_schema(empty)
     await init_beanie(database=empty, document_models=DOCUMENT_MODELS)
     await empty["claude_transcript_migrations"].insert_one(
@@ -165,7 +166,7 @@ async def test_connect_upgrades_or_refuses(mongo_url: str, database_name: str) -
 # What it tells
 
 
-async def test_status_says_what_was_applied_and_when(empty: AsyncDatabase) -> None:
+async def test_status_says_what_was_applied_and_when(empty: Database) -> None:
     names = [script.stem for script in SCRIPTS]
     before = await schema_status(empty)
     assert list(before.pending) == names
@@ -182,7 +183,7 @@ async def test_status_says_what_was_applied_and_when(empty: AsyncDatabase) -> No
     assert all(script.applied_at and script.is_unchanged for script in after.scripts)
 
 
-async def test_a_dry_run_lists_what_would_run_and_changes_nothing(empty: AsyncDatabase) -> None:
+async def test_a_dry_run_lists_what_would_run_and_changes_nothing(empty: Database) -> None:
     names = [script.stem for script in SCRIPTS]
     assert await upgrade_schema(empty, dry_run=True) == names
     assert await upgrade_schema(empty, to=names[0], dry_run=True) == names[:1]
@@ -195,7 +196,7 @@ async def test_a_dry_run_lists_what_would_run_and_changes_nothing(empty: AsyncDa
 
 
 async def test_a_script_that_was_edited_since_is_noticed(
-    empty: AsyncDatabase, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    empty: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await upgrade_schema(empty)
     for script in SCRIPTS:
@@ -216,7 +217,7 @@ async def test_a_script_that_was_edited_since_is_noticed(
 
 
 async def test_progress_tells_of_every_step_and_of_long_index_builds(
-    empty: AsyncDatabase,
+    empty: Database,
 ) -> None:
     key = {"tenant": "t", "project_key": "p", "session_id": "s", "subpath": ""}
     await empty["claude_transcript_entries"].insert_many(
@@ -242,7 +243,7 @@ async def test_progress_tells_of_every_step_and_of_long_index_builds(
 # What it refuses
 
 
-async def test_migrations_that_do_not_exist_are_refused(empty: AsyncDatabase) -> None:
+async def test_migrations_that_do_not_exist_are_refused(empty: Database) -> None:
     for wrong in ("nonsense", "", "2"):
         with pytest.raises(InvalidMigrationError, match="Known are"):
             await upgrade_schema(empty, to=wrong)
@@ -255,7 +256,7 @@ async def test_migrations_that_do_not_exist_are_refused(empty: AsyncDatabase) ->
     assert await empty.list_collection_names() == []
 
 
-async def test_a_refused_step_says_why_and_that_the_rest_is_kept(empty: AsyncDatabase) -> None:
+async def test_a_refused_step_says_why_and_that_the_rest_is_kept(empty: Database) -> None:
     twice = {"tenant": "t", "project_key": "p", "session_id": "s"}
     await empty["claude_transcript_summaries"].insert_many([dict(twice), dict(twice)])
     with pytest.raises(ServerError, match=r"code 11000.*what was done so far is kept"):
@@ -266,7 +267,7 @@ async def test_a_refused_step_says_why_and_that_the_rest_is_kept(empty: AsyncDat
     assert len(await upgrade_schema(empty)) == len(SCRIPTS)
 
 
-async def test_a_lost_index_is_noticed_and_brought_back(empty: AsyncDatabase) -> None:
+async def test_a_lost_index_is_noticed_and_brought_back(empty: Database) -> None:
     await upgrade_schema(empty)
     before = await indexes(empty)
     await empty["claude_transcript_entries"].drop_index("transcript_uuid")

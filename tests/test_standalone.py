@@ -6,20 +6,20 @@ import logging
 import random
 
 import pytest
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, turn
 from support.server import failing
 
 from beanie_session_store import BeanieSessionStore, EntryChunk, ServerError, TranscriptEntry
+from beanie_session_store.app.driver import Database
 
 
 @pytest.fixture
-def store(standalone_database: AsyncDatabase) -> BeanieSessionStore:
+def store(standalone_database: Database) -> BeanieSessionStore:
     return BeanieSessionStore()
 
 
 async def test_store_warns_once_that_there_are_no_transactions(
-    standalone_database: AsyncDatabase, caplog: pytest.LogCaptureFixture
+    standalone_database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="beanie_session_store"):
         for number in range(3):
@@ -31,7 +31,7 @@ async def test_store_warns_once_that_there_are_no_transactions(
 
 
 async def test_failed_insert_is_taken_back_and_its_retry_stored_once(
-    store: BeanieSessionStore, standalone_database: AsyncDatabase
+    store: BeanieSessionStore, standalone_database: Database
 ) -> None:
     first, second = turn(1), turn(2)
     await store.append(KEY, first)
@@ -46,7 +46,7 @@ async def test_failed_insert_is_taken_back_and_its_retry_stored_once(
 
 
 async def test_failed_first_append_lists_no_session(
-    store: BeanieSessionStore, standalone_database: AsyncDatabase
+    store: BeanieSessionStore, standalone_database: Database
 ) -> None:
     async with failing(standalone_database, "insert", mode={"skip": 1}, errorCode=20):
         with pytest.raises(ServerError):
@@ -59,7 +59,7 @@ async def test_failed_first_append_lists_no_session(
 
 
 async def test_failed_insert_leaves_no_chunks(
-    store: BeanieSessionStore, standalone_database: AsyncDatabase
+    store: BeanieSessionStore, standalone_database: Database
 ) -> None:
     huge = message("\ud83d", data=random.Random(7).randbytes(18_000_000).hex())
     await store.append(KEY, turn(1))
@@ -79,7 +79,7 @@ async def test_replays_store_nothing_twice(store: BeanieSessionStore) -> None:
 
 
 async def test_what_another_store_remembers_misses_after_a_refold(
-    store: BeanieSessionStore, standalone_database: AsyncDatabase
+    store: BeanieSessionStore, standalone_database: Database
 ) -> None:
     other = BeanieSessionStore()
     await store.append(KEY, [message("a", customTitle="first")])

@@ -6,7 +6,6 @@ import asyncio
 import tracemalloc
 
 import pytest
-from pymongo.asynchronous.database import AsyncDatabase
 from support.entries import KEY, SUBAGENT, message, turn
 from support.server import failing
 
@@ -16,6 +15,7 @@ from beanie_session_store import (
     SessionChangedError,
     StreamedEntry,
 )
+from beanie_session_store.app.driver import Database
 
 
 async def test_stream_equals_load(store: BeanieSessionStore) -> None:
@@ -62,7 +62,7 @@ async def test_a_position_that_is_none_is_refused(store: BeanieSessionStore, aft
 )
 @pytest.mark.parametrize("read", ["stream", "load"])
 async def test_a_lost_cursor_is_not_noticed(
-    store: BeanieSessionStore, database: AsyncDatabase, failure: dict, read: str
+    store: BeanieSessionStore, database: Database, failure: dict, read: str
 ) -> None:
     batch = [message(str(number)) for number in range(450)]
     await store.append(KEY, batch)
@@ -74,7 +74,7 @@ async def test_a_lost_cursor_is_not_noticed(
 
 
 async def test_entries_appended_meanwhile_come_whole_or_not(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     batch = [message(str(number)) for number in range(300)]
     await store.append(KEY, batch)
@@ -88,7 +88,7 @@ async def test_entries_appended_meanwhile_come_whole_or_not(
 
 
 async def test_stream_of_a_session_deleted_meanwhile_says_so(
-    store: BeanieSessionStore, database: AsyncDatabase
+    store: BeanieSessionStore, database: Database
 ) -> None:
     """A cursor lost after the delete must not end as if the transcript ended there."""
     batch = [message(str(number)) for number in range(450)]

@@ -16,8 +16,6 @@ from beanie import init_beanie
 from claude_agent_sdk import fold_session_summary
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
 
 from beanie_session_store import (
     DOCUMENT_MODELS,
@@ -27,6 +25,7 @@ from beanie_session_store import (
     TranscriptEntry,
     upgrade_schema,
 )
+from beanie_session_store.app.driver import Database, close_client, open_client
 from beanie_session_store.models.packing import unpack
 
 PROJECT = "-app"
@@ -57,7 +56,7 @@ async def view(store: BeanieSessionStore, project: str, keys: list[dict[str, str
 
 
 @pytest.fixture
-async def ours(database: AsyncDatabase) -> BeanieSessionStore:
+async def ours(database: Database) -> BeanieSessionStore:
     """A store of tenant A with a session and a subagent in it."""
     store = BeanieSessionStore(tenant="A", metadata={"user_id": "a"})
     await store.append(KEY, [entry("main"), entry("no uuid", None)])
@@ -133,7 +132,7 @@ async def test_a_uuid_is_stored_in_every_transcript_that_has_it(
         assert await store.load(key) == [entry(str(n))]
 
 
-async def test_a_tenants_chunks_are_its_own(database: AsyncDatabase) -> None:
+async def test_a_tenants_chunks_are_its_own(database: Database) -> None:
     stores = [BeanieSessionStore(tenant=tenant) for tenant in ("A", "B")]
     # Beyond what one document holds, packed as well.
     texts = [incompressible(seed) for seed in (1, 2)]
@@ -180,7 +179,7 @@ SIMILAR = [
 ]
 
 
-async def test_similar_tenants_do_not_mix(database: AsyncDatabase) -> None:
+async def test_similar_tenants_do_not_mix(database: Database) -> None:
     for number, names in enumerate(SIMILAR):
         key = {**KEY, "project_key": f"pair {number}"}
         subagent = {**SUBAGENT, "project_key": f"pair {number}"}
@@ -199,7 +198,7 @@ async def test_similar_tenants_do_not_mix(database: AsyncDatabase) -> None:
         assert await stores[1].load(subagent) == [entry("sub 1")], names
 
 
-async def test_names_that_join_to_the_same_text_do_not_mix(database: AsyncDatabase) -> None:
+async def test_names_that_join_to_the_same_text_do_not_mix(database: Database) -> None:
     parts = [("a/b", "c", "d"), ("a", "b/c", "d"), ("a", "b", "c/d"), ("a/b/c", "d", "e")]
     keys = [
         (tenant, {"project_key": project, "session_id": session})
@@ -240,7 +239,7 @@ def own_loop(
 ) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, None]]], None]]:
     """One event loop and one client for all examples of a property."""
     loop = asyncio.new_event_loop()
-    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url)
+    client = open_client(url)
 
     async def prepare() -> None:
         await upgrade_schema(client[name])
@@ -250,7 +249,7 @@ def own_loop(
         loop.run_until_complete(prepare())
         yield lambda work: loop.run_until_complete(work())
     finally:
-        loop.run_until_complete(client.close())
+        loop.run_until_complete(close_client(client))
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
@@ -377,7 +376,7 @@ def test_nothing_that_one_tenant_does_changes_what_another_finds(
 # Metadata
 
 
-async def test_metadata_is_on_every_session_and_queryable(database: AsyncDatabase) -> None:
+async def test_metadata_is_on_every_session_and_queryable(database: Database) -> None:
     metadata = {"user_id": "u1", "team": {"name": "blue", "n": 2**40}, "tags": ["x", "y"]}
     store = BeanieSessionStore(tenant="A", metadata=metadata)
     for n in range(3):
@@ -398,7 +397,7 @@ async def test_metadata_is_on_every_session_and_queryable(database: AsyncDatabas
         assert [summary.metadata for summary in found] == [metadata] * 4
 
 
-async def test_a_later_store_does_not_change_a_sessions_metadata(database: AsyncDatabase) -> None:
+async def test_a_later_store_does_not_change_a_sessions_metadata(database: Database) -> None:
     await BeanieSessionStore(metadata={"user_id": "first"}).append(KEY, [entry("1")])
     for later in ({"user_id": "second", "more": 1}, {}, None):
         store = BeanieSessionStore(metadata=later)
@@ -409,7 +408,7 @@ async def test_a_later_store_does_not_change_a_sessions_metadata(database: Async
 
 
 async def test_metadata_does_not_appear_on_a_session_that_was_made_without(
-    database: AsyncDatabase,
+    database: Database,
 ) -> None:
     await BeanieSessionStore().append(KEY, [entry("1")])
     await BeanieSessionStore(metadata={"user_id": "later"}).append(KEY, [entry("2", None)])
@@ -419,7 +418,7 @@ async def test_metadata_does_not_appear_on_a_session_that_was_made_without(
 
 
 async def test_a_session_made_anew_has_the_metadata_of_its_new_maker(
-    database: AsyncDatabase,
+    database: Database,
 ) -> None:
     first = BeanieSessionStore(metadata={"user_id": "first"})
     second = BeanieSessionStore(metadata={"user_id": "second"})
@@ -431,7 +430,7 @@ async def test_a_session_made_anew_has_the_metadata_of_its_new_maker(
     assert summary.metadata == {"user_id": "second"}
 
 
-async def test_changing_the_dict_afterwards_changes_no_metadata(database: AsyncDatabase) -> None:
+async def test_changing_the_dict_afterwards_changes_no_metadata(database: Database) -> None:
     metadata: dict[str, Any] = {"user_id": "u1", "team": {"name": "blue"}, "tags": ["x"]}
     given_ = copy.deepcopy(metadata)
     store = BeanieSessionStore(metadata=metadata)
@@ -457,7 +456,7 @@ async def test_changing_the_dict_afterwards_changes_no_metadata(database: AsyncD
     ids=["surrogate", "surrogate key", "large int", "NUL key", "reference", "mixed"],
 )
 async def test_metadata_that_bson_cannot_hold_is_kept(
-    database: AsyncDatabase, metadata: dict[str, Any]
+    database: Database, metadata: dict[str, Any]
 ) -> None:
     store = BeanieSessionStore(metadata=metadata)
     await store.append(KEY, [entry("1")])
@@ -473,9 +472,7 @@ async def test_metadata_that_bson_cannot_hold_is_kept(
 @pytest.mark.parametrize(
     "metadata", [{}, {"a.b": 1, "$set": {"$inc": 1}, "": ""}, {"_id": 1}, {"t": None}]
 )
-async def test_odd_metadata_is_kept_as_it_is(
-    database: AsyncDatabase, metadata: dict[str, Any]
-) -> None:
+async def test_odd_metadata_is_kept_as_it_is(database: Database, metadata: dict[str, Any]) -> None:
     await BeanieSessionStore(metadata=metadata).append(KEY, [entry("1")])
     (summary,) = await SessionSummary.find_all().to_list()
     assert summary.metadata == metadata

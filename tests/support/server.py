@@ -7,7 +7,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pymongo import monitoring
-from pymongo.asynchronous.database import AsyncDatabase
+
+from beanie_session_store.app.driver import Client, Database, close_client, open_client
+
+
+@asynccontextmanager
+async def connected(url: str, **options: Any) -> AsyncIterator[Client]:
+    """A client of the driver that the installed Beanie runs on, closed at exit."""
+    client = open_client(url, **options)
+    try:
+        yield client
+    finally:
+        await close_client(client)
 
 
 class Commands(monitoring.CommandListener):
@@ -32,7 +43,7 @@ class Commands(monitoring.CommandListener):
 
 @asynccontextmanager
 async def failing(
-    database: AsyncDatabase, command: str, mode: Mapping[str, int] | None = None, **data: Any
+    database: Database, command: str, mode: Mapping[str, int] | None = None, **data: Any
 ) -> AsyncIterator[None]:
     """Make the server fail a command, once unless ``mode`` says otherwise."""
     admin = database.client.admin
@@ -50,7 +61,7 @@ async def failing(
 
 
 @asynccontextmanager
-async def profiled(database: AsyncDatabase, found: list[dict[str, Any]]) -> AsyncIterator[None]:
+async def profiled(database: Database, found: list[dict[str, Any]]) -> AsyncIterator[None]:
     """Collect what the server's profiler says of the operations inside."""
     await database.command("profile", 2)
     try:
