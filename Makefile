@@ -1,13 +1,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+MOTOR := .venv-motor
+INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test soak lint types check clean
+.PHONY: demo test motor matrix soak lint types check clean
 
 # Written last, so an interrupted installation is taken up again.
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints/shared.txt constraints/beanie2.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python $(INSTALL) -c constraints/beanie2.txt -e '.[dev]'
+	touch $@
+
+$(MOTOR)/.ready: pyproject.toml constraints/shared.txt constraints/motor.txt
+	$(PYTHON) -m venv $(MOTOR)
+	$(MOTOR)/bin/python $(INSTALL) -c constraints/motor.txt -e '.[dev,motor]'
 	touch $@
 
 ## Run the real agent on "host A", resume it on "host B"; LIVE=1 uses the real API.
@@ -17,6 +24,15 @@ demo: $(VENV)/.ready
 ## Run all tests against MongoDB servers they start themselves.
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest $(ARGS)
+
+## The same on Beanie 1 and Motor, the demo, and a move of sessions from each driver to the other.
+motor: $(VENV)/.ready $(MOTOR)/.ready
+	SESSION_STORE_OTHER_PYTHON=$(abspath $(BIN))/python $(MOTOR)/bin/python -m pytest $(ARGS)
+	$(MOTOR)/bin/python -m demo
+
+## All of that for every supported Python that is installed, pyenv's included; names what it skips.
+matrix: $(VENV)/.ready
+	PATH="$$PATH:$$(printf '%s:' $${PYENV_ROOT:-$$HOME/.pyenv}/versions/*/bin)" $(BIN)/tox $(ARGS)
 
 ## The promises that need more data than the default run has time for.
 soak: $(VENV)/.ready
@@ -29,7 +45,7 @@ lint: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(BIN)/pyright
 
-check: test soak lint types
+check: test motor soak lint types
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(MOTOR) .tox build dist *.egg-info

@@ -1,0 +1,123 @@
+"""A FastAPI service of many tenants with Beanie documents of its own next to the store's.
+
+Run it on a client of the driver that the installed Beanie runs on::
+
+    app = create_app(AsyncMongoClient(url))        # Beanie 2
+    app = create_app(AsyncIOMotorClient(url))      # Beanie 1.30
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from beanie import PydanticObjectId, init_beanie
+from claude_agent_sdk import (
+    ClaudeAgentOptions,
+    ResultMessage,
+    list_sessions_from_store,
+    project_key_for_directory,
+    query,
+)
+from documents import Conversation, Customer
+from fastapi import Depends, FastAPI, HTTPException
+from pydantic import BaseModel
+
+from beanie_session_store import DOCUMENT_MODELS, BeanieSessionStore, upgrade_schema
+
+
+class Question(BaseModel):
+    """A prompt, and the conversation that it goes on with."""
+
+    prompt: str
+    session_id: str | None = None
+
+
+async def customer(customer_id: PydanticObjectId) -> Customer:
+    """The customer of the path; one that is not there is a 404."""
+    found = await Customer.get(customer_id)
+    if found is None:
+        raise HTTPException(404, "There is no such customer.")
+    return found
+
+
+Owner = Annotated[Customer, Depends(customer)]
+
+
+def store_of(owner: Customer) -> BeanieSessionStore:
+    """The customer's own sessions; making a store costs nothing."""
+    return BeanieSessionStore(tenant=str(owner.id), metadata={"customer": owner.name})
+
+
+def create_app(client: Any, directory: Path, database: str = "app") -> FastAPI:
+    """The service on a MongoDB client, with agents that work in ``directory``."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await upgrade_schema(client[database])
+        await init_beanie(
+            database=client[database],
+            document_models=[Customer, Conversation, *DOCUMENT_MODELS],
+        )
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.post("/customers", status_code=201)
+    async def create_customer(owner: Customer) -> Customer:
+        return await owner.insert()
+
+    @app.post("/customers/{customer_id}/ask")
+    async def ask(owner: Owner, question: Question) -> dict[str, Any]:
+        options = ClaudeAgentOptions(
+            session_store=store_of(owner), resume=question.session_id, cwd=directory
+        )
+        async for message in query(prompt=question.prompt, options=options):
+            if isinstance(message, ResultMessage):
+                await remember(owner, message.session_id, question.prompt)
+                return {"session_id": message.session_id, "answer": message.result}
+        raise HTTPException(502, "The agent ended without a result.")
+
+    async def remember(owner: Customer, session_id: str, name: str) -> None:
+        known = Conversation.find_one(
+            Conversation.customer == owner.id, Conversation.session_id == session_id
+        )
+        if await known is None:
+            assert owner.id is not None
+            await Conversation(customer=owner.id, name=name, session_id=session_id).insert()
+
+    @app.get("/customers/{customer_id}/conversations")
+    async def conversations(owner: Owner) -> list[dict[str, Any]]:
+        listed = await list_sessions_from_store(store_of(owner), directory=str(directory))
+        sessions = {session.session_id: session for session in listed}
+        named = await Conversation.find(Conversation.customer == owner.id).to_list()
+        return [
+            {
+                "name": conversation.name,
+                "session_id": conversation.session_id,
+                "modified_ms": sessions[conversation.session_id].last_modified,
+            }
+            for conversation in named
+        ]
+
+    @app.get("/customers/{customer_id}/conversations/{session_id}")
+    async def transcript(owner: Owner, session_id: str) -> list[dict[str, Any]]:
+        entries = await store_of(owner).load(key_of(session_id))
+        if entries is None:
+            raise HTTPException(404, "There is no such conversation.")
+        return [dict(entry) for entry in entries]
+
+    @app.delete("/customers/{customer_id}/conversations/{session_id}", status_code=204)
+    async def forget(owner: Owner, session_id: str) -> None:
+        await store_of(owner).delete(key_of(session_id))
+        await Conversation.find(
+            Conversation.customer == owner.id, Conversation.session_id == session_id
+        ).delete()
+
+    def key_of(session_id: str) -> Any:
+        project_key = project_key_for_directory(str(directory))
+        return {"project_key": project_key, "session_id": session_id}
+
+    return app
