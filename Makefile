@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 MOTOR := .venv-motor
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test motor matrix soak lint types check clean
+.PHONY: demo test motor matrix bench soak lint types check clean
 
 # Written last, so an interrupted installation is taken up again.
 $(VENV)/.ready: pyproject.toml constraints/shared.txt constraints/beanie2.txt
@@ -37,6 +37,10 @@ matrix: $(VENV)/.ready
 ## The promises that need more data than the default run has time for.
 soak: $(VENV)/.ready
 	$(BIN)/python -m pytest -m soak $(ARGS)
+
+## Measure the store beside its peers; ARGS="--quick" for a smoke run.
+bench: $(VENV)/.ready
+	$(BIN)/python -m bench $(ARGS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -40,7 +40,13 @@ class Forward:
         )
         for name in EXPIRING:
             await create_index(
-                Anchor, name, [("expires_at", 1)], "transcript_expiry", expireAfterSeconds=0
+                Anchor,
+                name,
+                [("expires_at", 1)],
+                "transcript_expiry",
+                expireAfterSeconds=0,
+                # Documents without a date would be in it otherwise, all under null.
+                sparse=True,
             )
 
 

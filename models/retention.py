@@ -16,9 +16,11 @@ POLICY_INDEX = IndexModel(
 )
 
 EXPIRY_INDEX = IndexModel(
-    [("expires_at", ASCENDING)], name="transcript_expiry", expireAfterSeconds=0
+    [("expires_at", ASCENDING)], name="transcript_expiry", expireAfterSeconds=0, sparse=True
 )
-"""Never changes: ``init_beanie`` fails at start-up where a declared TTL index differs from the
+"""Sparse, so that it costs nothing where no policy gives dates.
+
+Never changes: ``init_beanie`` fails at start-up where a declared TTL index differs from the
 stored one. What changes is the date in the documents."""
 
 

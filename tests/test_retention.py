@@ -74,13 +74,13 @@ async def test_without_a_policy_nothing_has_a_date(store: BeanieSessionStore) ->
 async def test_an_idle_session_disappears_whole(
     store: BeanieSessionStore, database: Database
 ) -> None:
-    await set_retention(database, timedelta(seconds=2))
+    await set_retention(database, timedelta(seconds=5))
     await store.append(KEY, turn(1))
     await store.append(SUBAGENT, turn(2))
     await store.append(KEY, [message(random.Random(1).randbytes(18_000_000).hex())])
     assert len(await store.load(KEY) or []) == 7
     assert len(await dates()) == 1
-    assert await until(is_swept, 2.2 + TTL_PASS)
+    assert await until(is_swept, 5.2 + TTL_PASS)
     assert await store.load(KEY) is None
     assert await store.list_sessions("project") == []
 
@@ -454,3 +454,16 @@ async def test_two_creators_of_one_session_do_not_clear_each_other_away(
         await asyncio.gather(*(store.append(key, turn(n)) for n, store in enumerate(stores)))
         assert len(await stores[0].load(key) or []) == 24
         await assert_summary_is_the_fold(stores[0], key)
+
+
+async def test_without_a_policy_the_expiry_index_is_empty(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    async def indexed() -> int:
+        checked = await database.command("validate", "claude_transcript_entries")
+        return checked["keysPerIndex"]["transcript_expiry"]
+
+    await store.append(KEY, [message(str(number)) for number in range(10)])
+    assert await indexed() == 0
+    await set_retention(database, timedelta(days=1))
+    assert await indexed() == 10

@@ -1,0 +1,1 @@
+"""A benchmark of the store beside its peers, on real servers."""

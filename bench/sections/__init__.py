@@ -1,0 +1,1 @@
+"""The dimensions of the benchmark, one module each."""
