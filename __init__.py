@@ -6,6 +6,7 @@ async for message in query(prompt=..., options=ClaudeAgentOptions(session_store=
 
 from .app.adopt import AdoptionProblem, AdoptionReport, adopt
 from .app.adoption_sources import AdoptionSource
+from .app.conversation import Tokens, ToolCall, Turn
 from .app.driver import database_of
 from .app.embedded import EmbeddedMongo
 from .app.errors import (
@@ -45,7 +46,22 @@ from .app.schema import (
     upgrade_schema,
 )
 from .app.store import BeanieSessionStore
+from .app.transcript import Subagent, Transcript
 from .models import DOCUMENT_MODELS, EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
+from .models.blocks import (
+    Block,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+)
+from .models.entry_view import EntryView, UnknownEntry
+from .models.messages import AssistantEntry, AttachmentEntry, UserEntry
+from .models.records import CostStateEntry
+from .models.system import CompactBoundaryEntry, SystemEntry
+from .models.transcript import parse_entry, unmodelled
+from .models.usage import Usage
 
 __all__ = [
     "DOCUMENT_MODELS",
@@ -54,13 +70,19 @@ __all__ = [
     "AdoptionProblem",
     "AdoptionReport",
     "AdoptionSource",
+    "AssistantEntry",
+    "AttachmentEntry",
     "BeanieSessionStore",
+    "Block",
     "ClientClosedError",
+    "CompactBoundaryEntry",
     "ContentionError",
     "CorruptEntryError",
+    "CostStateEntry",
     "DriverMismatchError",
     "EmbeddedMongo",
     "EntryChunk",
+    "EntryView",
     "EventLoopError",
     "InvalidEntryError",
     "InvalidKeyError",
@@ -83,15 +105,31 @@ __all__ = [
     "SessionStoreError",
     "SessionSummary",
     "StreamedEntry",
+    "Subagent",
+    "SystemEntry",
+    "TextBlock",
+    "ThinkingBlock",
+    "Tokens",
+    "ToolCall",
+    "ToolResultBlock",
+    "ToolUseBlock",
+    "Transcript",
     "TranscriptEntry",
+    "Turn",
+    "UnknownBlock",
+    "UnknownEntry",
     "UnknownSessionError",
     "UnreachableError",
+    "Usage",
+    "UserEntry",
     "adopt",
     "clear_retention",
     "database_of",
     "downgrade_schema",
+    "parse_entry",
     "retention_policies",
     "schema_status",
     "set_retention",
+    "unmodelled",
     "upgrade_schema",
 ]

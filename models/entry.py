@@ -12,6 +12,7 @@ from pymongo import ASCENDING, IndexModel
 from .packing import unpack
 from .plain import plain
 from .retention import EXPIRY_INDEX
+from .transcript import EntryView, parse_entry
 
 ORDER_INDEX = IndexModel(
     [
@@ -118,6 +119,11 @@ class TranscriptEntry(Document):
             f"entry {self.seq} of session {self.session_id} is split over {self.chunks} chunks; "
             "read it with the store's load() or stream()"
         )
+
+    @property
+    def parsed(self) -> EntryView:
+        """The typed view of the entry; raises as :attr:`content` does."""
+        return parse_entry(self.content)
 
 
 class EntryChunk(Document):
