@@ -2,9 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MOTOR := .venv-motor
+SECANTUS := .venv-secantus
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test motor matrix bench soak lint types check clean
+.PHONY: demo test motor matrix secantus bench faults soak lint types check clean
 
 # Written last, so an interrupted installation is taken up again.
 $(VENV)/.ready: pyproject.toml constraints/shared.txt constraints/beanie2.txt
@@ -15,6 +16,11 @@ $(VENV)/.ready: pyproject.toml constraints/shared.txt constraints/beanie2.txt
 $(MOTOR)/.ready: pyproject.toml constraints/shared.txt constraints/motor.txt
 	$(PYTHON) -m venv $(MOTOR)
 	$(MOTOR)/bin/python $(INSTALL) -c constraints/motor.txt -e '.[dev,motor]'
+	touch $@
+
+$(SECANTUS)/.ready: pyproject.toml constraints/shared.txt constraints/secantus.txt
+	$(PYTHON) -m venv $(SECANTUS)
+	$(SECANTUS)/bin/python $(INSTALL) -c constraints/secantus.txt -e '.[dev]' SecantusDB
 	touch $@
 
 ## Run the real agent on "host A", resume it on "host B"; LIVE=1 uses the real API.
@@ -34,9 +40,17 @@ motor: $(VENV)/.ready $(MOTOR)/.ready
 matrix: $(VENV)/.ready
 	PATH="$$PATH:$$(printf '%s:' $${PYENV_ROOT:-$$HOME/.pyenv}/versions/*/bin)" $(BIN)/tox $(ARGS)
 
+## Eight writers on three servers while servers, networks and writers fail; three minutes.
+faults: $(VENV)/.ready
+	$(BIN)/python -m pytest -m faults $(ARGS)
+
 ## The promises that need more data than the default run has time for.
 soak: $(VENV)/.ready
 	$(BIN)/python -m pytest -m soak $(ARGS)
+
+## The suite on a second engine that speaks MongoDB's protocol; docs/second-engine.md has what differs.
+secantus: $(SECANTUS)/.ready
+	$(SECANTUS)/bin/python -m pytest -p tests.secantus.plugin --timeout 600 $(ARGS)
 
 ## Measure the store beside its peers; ARGS="--quick" for a smoke run.
 bench: $(VENV)/.ready
@@ -52,4 +66,4 @@ types: $(VENV)/.ready
 check: test motor soak lint types
 
 clean:
-	rm -rf $(VENV) $(MOTOR) .tox build dist *.egg-info
+	rm -rf $(VENV) $(MOTOR) $(SECANTUS) .tox build dist *.egg-info

@@ -33,6 +33,7 @@ from .app.errors import (
     ServerError,
     SessionChangedError,
     SessionStoreError,
+    StandaloneError,
     UnknownSessionError,
     UnreachableError,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "SessionChangedError",
     "SessionStoreError",
     "SessionSummary",
+    "StandaloneError",
     "StreamedEntry",
     "Subagent",
     "SystemEntry",

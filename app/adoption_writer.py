@@ -164,9 +164,10 @@ class AdoptingWriter(Writer):
         if entries:
             await self.append(connection, key, entries)
             self.stored += self._put_entries
-            state = self._states.get(key.session)
-            if state is not None and self._session_mtime:
-                self._states.put(key.session, replace(state, mtime=self._session_mtime))
+            state = self._states.take(key.session)
+            if state is not None:
+                mtime = self._session_mtime or state.mtime
+                self._states.put(key.session, replace(state, mtime=mtime))
         if record is not None and self._put is None:
             await self.put(connection, key, record)
         elif self._put is not None:

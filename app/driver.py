@@ -20,10 +20,14 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+import bson
 import pymongo
 from beanie import Document, init_beanie  # pyright: ignore[reportUnknownVariableType]
+from bson.codec_options import CodecOptions
+from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference, WriteConcern
+from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.command_cursor import AsyncCommandCursor
@@ -32,7 +36,9 @@ from pymongo.asynchronous.mongo_client import AsyncMongoClient
 from pymongo.driver_info import DriverInfo
 from pymongo.errors import (
     BulkWriteError,
+    ConfigurationError,
     InvalidOperation,
+    OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
 )
@@ -61,6 +67,7 @@ _OURSELVES = DriverInfo("beanie-session-store", version("beanie-session-store"))
 _MAJORITY = WriteConcern("majority")
 
 _ABORT_SECONDS = 5.0
+_NO_SUCH_TRANSACTION = 251
 
 
 class TransientFailureError(Exception):
@@ -166,6 +173,13 @@ async def aggregate(
     return await _settled(collection.aggregate(pipeline, **options))
 
 
+async def open_change_stream(
+    collection: Collection, pipeline: Sequence[Mapping[str, Any]], **options: Any
+) -> AsyncChangeStream[Record]:
+    """Start to watch a collection; on Motor, at the first look at what has come."""
+    return await _settled(collection.watch(pipeline, **options))
+
+
 async def start_session(client: Client, **options: Any) -> ClientSession:
     """Start a client session; it ends at the exit of ``async with``."""
     return await _settled(client.start_session(**options))
@@ -186,6 +200,11 @@ def with_store_rules(target: _Rulable) -> _Rulable:
         read_concern=ReadConcern(),
         write_concern=_MAJORITY,
     )
+
+
+def with_confirmed_reads(collection: Collection) -> Collection:
+    """The same collection, without what an election can still take back."""
+    return collection.with_options(read_concern=ReadConcern("majority"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +293,14 @@ async def transact(
         return await work(None)
     session = await start_session(client)
     async with session:
-        await _settled(session.start_transaction(write_concern=_MAJORITY))
+        # Else reads would follow the client's options, some of which no transaction takes.
+        await _settled(
+            session.start_transaction(
+                read_concern=ReadConcern(),
+                write_concern=_MAJORITY,
+                read_preference=ReadPreference.PRIMARY,
+            )
+        )
         try:
             result = await work(session)
         except BaseException as error:
@@ -298,13 +324,20 @@ async def _commit(session: ClientSession, attempts: Attempts) -> None:
                 # Sending the commit of one transaction again is safe: it holds once or not at all.
                 if not await attempts.pause():
                     raise OutcomeUnknownError from error
-            elif _is_transient(error):
+            elif error.has_error_label("TransientTransactionError"):
                 raise TransientFailureError from error
+            elif isinstance(error, OperationFailure) and error.code == _NO_SUCH_TRANSACTION:
+                # Without a label: an earlier commit may hold on a member that answers no more.
+                raise OutcomeUnknownError from error
             else:
                 raise
 
 
 def _is_transient(error: BaseException) -> bool:
+    if is_not_ready(error):
+        return True
+    if isinstance(error, OperationFailure) and error.code == _NO_SUCH_TRANSACTION:
+        return True
     return (
         isinstance(error, PyMongoError)
         and error.has_error_label("TransientTransactionError")
@@ -313,24 +346,107 @@ def _is_transient(error: BaseException) -> bool:
     )
 
 
-async def insert_at_once(
-    collection: Collection, documents: Sequence[RawBSONDocument], session: ClientSession
-) -> None:
-    """Insert encoded documents, of 16 MiB in all at most, inside a transaction.
+def is_not_ready(error: BaseException) -> bool:
+    """Whether a member was asked that starts up or rolls back.
 
-    ``insert_many`` looks at each of them, and cuts what one message cannot take.
+    The driver takes it for a deployment without sessions.
+    """
+    return isinstance(error, ConfigurationError) and "Sessions are not supported" in str(error)
+
+
+# The server answers with what fits 16 MiB, whatever is asked for.
+_ALL_AT_ONCE = 2**31 - 1
+_RAW = CodecOptions(document_class=RawBSONDocument)
+
+
+async def find_all(
+    collection: Collection,
+    server: Server,
+    query: Record,
+    projection: Mapping[str, int],
+    order: str,
+    condition: Mapping[str, Any] | None = None,
+) -> list[Record]:
+    """The documents that match ``query``, by the rising values of ``order``, at one moment.
+
+    ``condition`` is a part of the query that the first page answers for all. A cursor with the
+    same codec would make an object of Python's for each document first, which takes half as
+    long as decoding it.
+    """
+    found: list[Record] = []
+    command: Record = {
+        "find": collection.name,
+        "filter": {**query, **(condition or {})},
+        "projection": projection,
+        "sort": {order: 1},
+        "batchSize": _ALL_AT_ONCE,
+    }
+    if server.has_transactions:
+        command["readConcern"] = {"level": "snapshot"}
+    while True:
+        answer: Any = await collection.database.command(
+            dict(command), read_preference=ReadPreference.PRIMARY, codec_options=_RAW
+        )
+        reply: Record = bson.decode(answer.raw, JSON_CODEC)  # pyright: ignore[reportUnknownMemberType]
+        cursor: Record = reply["cursor"]
+        found += cursor["firstBatch"]
+        if not cursor["id"]:
+            return found
+        # The rest by a query of its own: through several routers, a command of ours need not
+        # come to the one that has the cursor.
+        await collection.database.command(
+            {"killCursors": collection.name, "cursors": [Int64(cursor["id"])]}
+        )
+        command["filter"] = {**query, order: {"$gt": found[-1][order]}}
+        if server.has_transactions:
+            command["readConcern"]["atClusterTime"] = cursor["atClusterTime"]
+
+
+# What one command takes for sure; the driver cuts what is larger.
+_ONE_COMMAND_BYTES = 8 * 1024 * 1024
+
+
+async def insert_encoded(
+    collection: Collection, documents: Sequence[bytes], session: ClientSession | None
+) -> None:
+    """Insert BSON documents; where that is safe, with less work than ``insert_many`` does.
 
     Raises:
         BulkWriteError: as ``insert_many`` raises it.
     """
+    raw = [RawBSONDocument(document) for document in documents]
+    if session is None or sum(map(len, documents)) > _ONE_COMMAND_BYTES:
+        await collection.insert_many(raw, session=session)
+    else:
+        await _write(collection, {"insert": collection.name, "documents": raw}, session)
+
+
+async def update_one(
+    collection: Collection, query: Record, update: Record, session: ClientSession | None
+) -> bool:
+    """Update a document, with less work than the driver's own, and return whether one matched.
+
+    Raises:
+        BulkWriteError, WriteError: the server refused it.
+    """
+    if session is None:
+        return bool((await collection.update_one(query, update)).matched_count)
+    updates = [{"q": query, "u": update}]
+    answer = await _write(collection, {"update": collection.name, "updates": updates}, session)
+    return bool(answer["n"])
+
+
+async def _write(collection: Collection, command: Record, session: ClientSession) -> Record:
+    """Run a write in a transaction, where the driver neither retries it nor adds to it."""
     answer = await collection.database.command(
-        {"insert": collection.name, "documents": documents},
+        command,
         # Else it would be that of the client.
         read_preference=ReadPreference.PRIMARY,
         session=session,
     )
     if "writeErrors" in answer:
         raise BulkWriteError(answer)
+    return answer
 
 
 __all__ = [
@@ -340,6 +456,7 @@ __all__ = [
     "Collection",
     "Database",
     "OutcomeUnknownError",
+    "Record",
     "Server",
     "TransientFailureError",
     "aggregate",
@@ -347,13 +464,18 @@ __all__ = [
     "close_client",
     "collection_of",
     "database_of",
-    "insert_at_once",
+    "find_all",
+    "insert_encoded",
+    "is_not_ready",
     "is_of_running_loop",
+    "open_change_stream",
     "open_client",
     "require_installed_driver",
     "server_of",
     "snapshot",
     "start_session",
     "transact",
+    "update_one",
+    "with_confirmed_reads",
     "with_store_rules",
 ]

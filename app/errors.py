@@ -47,6 +47,10 @@ class DriverMismatchError(SessionStoreError, TypeError):
     """A database or client of another driver than the one the installed Beanie runs on."""
 
 
+class StandaloneError(SessionStoreError):
+    """The MongoDB server is no replica set, and what was asked for needs one."""
+
+
 class UnreachableError(SessionStoreError, ConnectionError):
     """No MongoDB server that can take the operation was reached in time."""
 

@@ -14,7 +14,12 @@ from .driver import Client, Collection
 
 _FOR_EVER = datetime(9999, 1, 1, tzinfo=timezone.utc)
 
-NOT_EXPIRED: dict[str, Any] = {"$expr": {"$gt": [{"$ifNull": ["$expires_at", _FOR_EVER]}, "$$NOW"]}}
+SERVER_NOW: dict[str, Any] = {"$toDate": {"$toLong": "$$NOW"}}
+"""The server's clock as a date. It equals ``$$NOW``, which not every engine compares with dates."""
+
+NOT_EXPIRED: dict[str, Any] = {
+    "$expr": {"$gt": [{"$ifNull": ["$expires_at", _FOR_EVER]}, SERVER_NOW]}
+}
 """A query for documents whose date has not passed.
 
 It is judged by the server's clock, which is also the one by which MongoDB deletes them: what
@@ -65,7 +70,9 @@ _caches: WeakKeyDictionary[Client, _Cache] = WeakKeyDictionary()
 
 async def retention_of(policies: Collection, tenant: str, project_key: str) -> Retention:
     """The retention of a project's sessions, read at most once per ``CACHE_SECONDS``."""
-    cache = _caches.setdefault(policies.database.client, OrderedDict())
+    cache = _caches.get(policies.database.client)
+    if cache is None:
+        cache = _caches[policies.database.client] = OrderedDict()
     key = (policies.database.name, tenant, project_key)
     known = cache.get(key)
     if known is not None and known[0] > monotonic():

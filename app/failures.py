@@ -21,6 +21,7 @@ from .driver import (
     Client,
     OutcomeUnknownError,
     TransientFailureError,
+    is_not_ready,
     is_of_running_loop,
     require_installed_driver,
 )
@@ -100,6 +101,11 @@ def _wrong_loop(doing: str) -> EventLoopError:
 
 def translated(error: PyMongoError, client: Client, doing: str, outcome: str) -> SessionStoreError:
     """The error of our own tree that stands for a failure of the driver."""
+    if is_not_ready(error):
+        return UnreachableError(
+            f"Could not {doing}: a server at {hosts_of(client)} is still starting up or catching "
+            f"up after an election; {outcome}. Try again soon."
+        )
     if isinstance(error, ConfigurationError):
         return InvalidURLError(
             f"Could not {doing}: the connection string cannot be used "

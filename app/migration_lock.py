@@ -19,6 +19,7 @@ from ..migrations._log import log_of
 from .completion import completed
 from .driver import Database
 from .errors import MigrationLockLostError
+from .expiry import SERVER_NOW
 
 LOCK_ID = "lock"
 LEASE_SECONDS = 15.0
@@ -96,7 +97,7 @@ class MigrationLock:
         }
         # A missing date is before every other. (The server takes no $expr in an upsert's query,
         # so the condition is part of the update.)
-        is_free = {"$lte": ["$expires_at", "$$NOW"]}
+        is_free = {"$lte": ["$expires_at", SERVER_NOW]}
         take = [{"$replaceWith": {"$cond": [is_free, mine, "$$ROOT"]}}]
         try:
             return await self._log.find_one_and_update(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
+from bson import ObjectId
 from claude_agent_sdk.types import SessionStoreListEntry, SessionSummaryEntry
 from pymongo.errors import (
     AutoReconnect,
@@ -18,7 +20,15 @@ from pymongo.errors import (
 from ..models.packing import unpack
 from .attempts import Attempts
 from .connection import Connection
-from .driver import ClientSession, Collection, snapshot
+from .driver import (
+    ClientSession,
+    Collection,
+    aggregate,
+    find_all,
+    is_not_ready,
+    snapshot,
+    with_confirmed_reads,
+)
 from .errors import CorruptEntryError, SessionChangedError
 from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
@@ -47,22 +57,53 @@ class StreamedEntry(dict[str, Any]):
 async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any]] | None:
     """All entries of a transcript in order, or ``None`` if there are none."""
 
+    transcript = key.transcript_filter()
+
     async def attempt() -> list[dict[str, Any]]:
-        async with snapshot(connection.client, connection.server) as session:
-            documents = await connection.entries.find(
-                {**key.transcript_filter(), **NOT_EXPIRED},
-                CONTENT,
-                sort=[("seq", 1)],
-                session=session,
-            ).to_list()
+        # All entries of a session have one date, so the first page says of all what it says.
+        documents = await find_all(
+            connection.entries, connection.server, transcript, CONTENT, "seq", NOT_EXPIRED
+        )
+        if not any("chunks" in document for document in documents):
             return [
                 document["entry"]
                 if "entry" in document
-                else await content_of(connection, key, document, session)
+                else await content_of(connection, key, document)
                 for document in documents
+            ]
+        # Chunks must be of the same moment as the entry that they belong to.
+        async with snapshot(connection.client, connection.server) as session:
+            query = {**transcript, **NOT_EXPIRED}
+            cursor = connection.entries.find(query, CONTENT, sort=[("seq", 1)], session=session)
+            return [
+                await content_of(connection, key, document, session) async for document in cursor
             ]
 
     return await retried(attempt) or None
+
+
+async def load_session(
+    connection: Connection, key: TranscriptKey
+) -> dict[str, list[dict[str, Any]]]:
+    """All entries of a session at one moment, in order, by subpath."""
+    query = {**key.session_filter(), **NOT_EXPIRED}
+
+    async def attempt() -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        async with snapshot(connection.client, connection.server) as session:
+            async for document in connection.entries.find(
+                query,
+                {**CONTENT, "subpath": 1},
+                sort=[("subpath", 1), ("seq", 1)],
+                session=session,
+            ):
+                subpath: str = document["subpath"]
+                transcript = replace(key, subpath=subpath)
+                entry = await content_of(connection, transcript, document, session)
+                found.setdefault(subpath, []).append(entry)
+        return found
+
+    return await retried(attempt)
 
 
 async def stream(
@@ -70,47 +111,73 @@ async def stream(
 ) -> AsyncIterator[StreamedEntry]:
     """The entries behind position ``after``, one at a time and in order."""
     attempts = Attempts()
-    first: Any = None
-    position = after
+    place = Place(key, after)
     while True:
         try:
             async with snapshot(connection.client, connection.server) as session:
-                summary = await connection.summaries.find_one(
-                    {**key.session_filter(), **NOT_EXPIRED}, {"_id": 1}, session=session
-                )
-                now = summary and summary["_id"]
-                first = first or now
-                if now != first:
-                    raise SessionChangedError(
-                        f"Stopped streaming {key} behind position {position}: it expired, was "
-                        "deleted, or was deleted and made anew in the meantime. What came so far "
-                        "is from the old session; start again to read what is there now."
-                    )
-                query = {**key.transcript_filter(), "seq": {"$gt": position}, **NOT_EXPIRED}
-                async for document in connection.entries.find(
-                    query, CONTENT, sort=[("seq", 1)], session=session
-                ):
-                    entry = await content_of(connection, key, document, session)
-                    streamed = StreamedEntry(entry)
-                    streamed.seq = position = document["seq"]
-                    yield streamed
+                async for entry in read_on(connection, place, session):
+                    yield entry
                     attempts = Attempts()
             return
         except PyMongoError as error:
             # A slow consumer outlives cursors and snapshots; the next one goes on from here.
-            if not _is_resumable(error) or not await attempts.pause():
+            if not is_resumable(error) or not await attempts.pause():
                 raise
+
+
+@dataclass(slots=True)
+class Place:
+    """How far a reader of a transcript has come."""
+
+    key: TranscriptKey
+    position: int
+    session: ObjectId | None = None
+    """The ``_id`` of the session's summary; a session that is made anew has another."""
+
+    def changed(self) -> SessionChangedError:
+        """The error for a session that is no longer the one that was read."""
+        return SessionChangedError(
+            f"Stopped reading {self.key} behind position {self.position}: it expired, was "
+            "deleted, or was deleted and made anew in the meantime. What came so far "
+            "is from the old session; start again to read what is there now."
+        )
+
+
+async def read_on(
+    connection: Connection, place: Place, session: ClientSession | None
+) -> AsyncIterator[StreamedEntry]:
+    """The entries behind a place, which moves with them.
+
+    Raises:
+        SessionChangedError: the place is in a session that is gone.
+    """
+    key = place.key
+    summary = await connection.summaries.find_one(
+        {**key.session_filter(), **NOT_EXPIRED}, {"_id": 1}, session=session
+    )
+    found = None if summary is None else summary["_id"]
+    place.session = place.session or found
+    if found != place.session:
+        raise place.changed()
+    query = {**key.transcript_filter(), "seq": {"$gt": place.position}, **NOT_EXPIRED}
+    async for document in connection.entries.find(
+        query, CONTENT, sort=[("seq", 1)], session=session
+    ):
+        streamed = StreamedEntry(await content_of(connection, key, document, session))
+        streamed.seq = place.position = document["seq"]
+        yield streamed
 
 
 async def sessions(
     connection: Connection, tenant: str, project_key: str
 ) -> list[SessionStoreListEntry]:
     """Id and modification time of every session with a main transcript."""
+    query = _listed(tenant, project_key)
+    fields = {"_id": 0, "session_id": 1, "mtime": 1}
 
     async def attempt() -> list[SessionStoreListEntry]:
-        fields = {"session_id": 1, "mtime": 1}
-        found = await _listed(connection, tenant, project_key, fields, None)
-        return [{"session_id": row["session_id"], "mtime": row["mtime"]} for row in found]
+        found = await find_all(connection.summaries, connection.server, query, fields, "session_id")
+        return cast("list[SessionStoreListEntry]", found)
 
     return await retried(attempt)
 
@@ -119,25 +186,28 @@ async def session_summaries(
     connection: Connection, tenant: str, project_key: str
 ) -> list[SessionSummaryEntry]:
     """The folded summary of every session with a main transcript."""
-    fields = {"session_id": 1, "mtime": 1, **dict.fromkeys(DATA_FIELDS, 1)}
+    query = _listed(tenant, project_key)
+    fields = {"_id": 0, "session_id": 1, "mtime": 1, **dict.fromkeys(DATA_FIELDS, 1)}
+
+    async def unpacked(
+        rows: list[dict[str, Any]], session: ClientSession | None = None
+    ) -> list[SessionSummaryEntry]:
+        for row in rows:
+            if "data" not in row:
+                key = TranscriptKey(tenant, project_key, row["session_id"])
+                row["data"] = await _folded(connection, key, row, session)
+                row.pop("packed_data", None)
+                row.pop("data_chunks", None)
+        return cast("list[SessionSummaryEntry]", rows)
 
     async def attempt() -> list[SessionSummaryEntry]:
+        found = await find_all(connection.summaries, connection.server, query, fields, "session_id")
+        if not any("data_chunks" in row for row in found):
+            return await unpacked(found)
+        # Chunks must be of the same moment as the summary that they belong to.
         async with snapshot(connection.client, connection.server) as session:
-            return [
-                {
-                    "session_id": row["session_id"],
-                    "mtime": row["mtime"],
-                    "data": row["data"]
-                    if "data" in row
-                    else await _folded(
-                        connection,
-                        TranscriptKey(tenant, project_key, row["session_id"]),
-                        row,
-                        session,
-                    ),
-                }
-                for row in await _listed(connection, tenant, project_key, fields, session)
-            ]
+            cursor = connection.summaries.find(query, fields, session=session)
+            return await unpacked(await cursor.to_list(None), session)
 
     return await retried(attempt)
 
@@ -148,10 +218,12 @@ async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
     async def attempt() -> list[str]:
         # On the entries a filter by date would read every one of them.
         alive = {**key.session_filter(), **NOT_EXPIRED}
-        if await connection.summaries.find_one(alive, {"_id": 1}) is None:
+        # No snapshot, in which sharded collections have no distinct.
+        summaries = with_confirmed_reads(connection.summaries)
+        if await summaries.find_one(alive, {"_id": 1}) is None:
             return []
         query = {**key.session_filter(), "subpath": {"$gt": ""}}
-        return await connection.entries.distinct("subpath", query)
+        return await with_confirmed_reads(connection.entries).distinct("subpath", query)
 
     return await retried(attempt)
 
@@ -161,15 +233,25 @@ async def state(connection: Connection, key: TranscriptKey) -> SessionState | No
 
     async def attempt() -> SessionState | None:
         query = key.session_filter()
-        row = await connection.summaries.find_one(query, STATE_PROJECTION)
+        row = await _state_row(connection, query)
         if row is None or "data_chunks" not in row:
             return await _state(connection, key, row, None)
         # Chunks and the count of them must be of one moment.
         async with snapshot(connection.client, connection.server) as session:
-            row = await connection.summaries.find_one(query, STATE_PROJECTION, session=session)
+            row = await _state_row(connection, query, session)
             return await _state(connection, key, row, session)
 
     return await retried(attempt)
+
+
+async def _state_row(
+    connection: Connection, query: dict[str, Any], session: ClientSession | None = None
+) -> dict[str, Any] | None:
+    # An aggregation, for not every engine knows $$NOW in the projection of a find.
+    pipeline: list[dict[str, Any]] = [{"$match": query}, {"$project": STATE_PROJECTION}]
+    options = {} if session is None else {"session": session}
+    rows = await (await aggregate(connection.summaries, pipeline, **options)).to_list(None)
+    return rows[0] if rows else None
 
 
 async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
@@ -179,7 +261,7 @@ async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
         try:
             return await attempt()
         except PyMongoError as error:
-            if not _is_resumable(error) or not await attempts.pause():
+            if not is_resumable(error) or not await attempts.pause():
                 raise
 
 
@@ -205,16 +287,10 @@ async def content_of(
     return await _decoded(packed, what)
 
 
-async def _listed(
-    connection: Connection,
-    tenant: str,
-    project_key: str,
-    fields: dict[str, int],
-    session: ClientSession | None,
-) -> list[dict[str, Any]]:
+def _listed(tenant: str, project_key: str) -> dict[str, Any]:
+    """A query for the sessions that are listed."""
     owner = {"tenant": tenant, "project_key": project_key}
-    query = {**owner, "mtime": {"$exists": True}, **NOT_EXPIRED}
-    return await connection.summaries.find(query, {"_id": 0, **fields}, session=session).to_list()
+    return {**owner, "mtime": {"$exists": True}, **NOT_EXPIRED}
 
 
 async def _state(
@@ -296,7 +372,10 @@ async def _decoded(packed: bytes, what: str) -> dict[str, Any]:
         ) from error
 
 
-def _is_resumable(error: PyMongoError) -> bool:
+def is_resumable(error: PyMongoError) -> bool:
+    """Whether a read may be tried again after an election or a lost cursor or snapshot."""
+    if is_not_ready(error):
+        return True
     if isinstance(error, OperationFailure):
         return isinstance(error, CursorNotFound) or error.code in (
             _SNAPSHOT_TOO_OLD,

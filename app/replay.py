@@ -12,11 +12,13 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from .codec import EncodedEntry, fingerprint
 from .connection import Connection
+from .driver import ClientSession
 from .key import TranscriptKey
-from .reader import CONTENT, content_of, retried
+from .reader import CONTENT, content_of
 
 _MAX_POSITIONS = 1024
 
@@ -26,7 +28,7 @@ class Recognised:
     """What of a batch is stored: a flag per entry, and where the last entry stands if it is."""
 
     stored: tuple[bool, ...]
-    last_seq: int | None
+    position: ReplayPosition | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +39,38 @@ class _Marker:
     fingerprint: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayPosition:
+    """Where a replay under way has arrived."""
+
+    seq: int
+    """The position of the last entry that was repeated."""
+    end: int
+    """The first position that was free then: what others store from there on is no repetition."""
+
+
 async def recognise(
     connection: Connection,
     key: TranscriptKey,
     batch: Sequence[EncodedEntry],
-    after: int | None,
+    after: ReplayPosition | None,
+    session: ClientSession | None,
 ) -> Recognised:
     """Compare a batch with the transcript.
 
-    ``after`` is the position behind which the batch may go on repeating the transcript, where
-    an earlier replay of it, or a try with an unknown outcome, ended.
+    ``after`` is where an earlier replay of the transcript ended, which the batch may go on with.
     """
-    return await retried(lambda: _recognise(connection, key, batch, after))
-
-
-async def _recognise(
-    connection: Connection,
-    key: TranscriptKey,
-    batch: Sequence[EncodedEntry],
-    after: int | None,
-) -> Recognised:
-    anchors = await _positions(connection, key, [e.uuid for e in batch if e.uuid is not None])
+    stored = _Stored(connection, key, session)
+    anchors = await stored.positions([e.uuid for e in batch if e.uuid is not None])
     known = [None if entry.uuid is None else anchors.get(entry.uuid) for entry in batch]
     fixed = [(index, seq) for index, seq in enumerate(known) if seq is not None]
-    if after is not None and (not fixed or after < fixed[0][1]):
-        fixed.insert(0, (-1, after))
+    # Where a uuid proves the replay, all that is stored may be part of it.
+    end = after.end if after is not None and not fixed else None
+    if after is not None and (not fixed or after.seq < fixed[0][1]):
+        fixed.insert(0, (-1, after.seq))
     if not fixed:
         return Recognised((False,) * len(batch), None)
-    prints = [None if e.uuid is not None else fingerprint(e.entry) for e in batch]
+    prints = [None if e.uuid is not None else fingerprint(e.content()) for e in batch]
     used: set[int] = set()
 
     def match(indexes: Iterable[int], markers: Iterable[_Marker]) -> None:
@@ -81,80 +87,99 @@ async def _recognise(
 
     for (index, seq), (next_index, next_seq) in pairwise(fixed):
         if next_index - index > 1 and seq < next_seq:
-            between = await _markers(connection, key, seq, next_seq)
-            match(range(index + 1, next_index), between)
+            match(range(index + 1, next_index), await stored.markers(seq, next_seq))
     first_index, first_seq = fixed[0]
     if first_index > 0:
-        start = await _uuid_next_to(connection, key, {"$lt": first_seq}, -1)
-        run = await _markers(connection, key, start, first_seq)
+        start = await stored.uuid_next_to({"$lt": first_seq}, -1)
+        run = await stored.markers(start, first_seq)
         match(range(first_index - 1, -1, -1), reversed(run))
     last_index, last_seq = fixed[-1]
     if last_index < len(batch) - 1:
-        end = await _uuid_next_to(connection, key, {"$gt": last_seq}, 1)
-        match(range(last_index + 1, len(batch)), await _markers(connection, key, last_seq, end))
+        bounds = [await stored.uuid_next_to({"$gt": last_seq}, 1), end]
+        before = min((bound for bound in bounds if bound is not None), default=None)
+        match(range(last_index + 1, len(batch)), await stored.markers(last_seq, before))
     is_replay = any(seq is not None for seq in known)
     if is_replay and any(seq is None and prints[index] for index, seq in enumerate(known)):
         last_fixed = max(seq for _, seq in fixed)
-        match(range(len(batch)), await _markers(connection, key, last_fixed, None))
-    return Recognised(tuple(seq is not None for seq in known), known[-1] if known else None)
-
-
-async def _positions(
-    connection: Connection, key: TranscriptKey, uuids: Sequence[str]
-) -> dict[str, int]:
-    if not uuids:
-        return {}
-    query = {**key.transcript_filter(), "uuid": {"$in": uuids}}
-    cursor = connection.entries.find(query, {"_id": 0, "uuid": 1, "seq": 1})
-    return {document["uuid"]: document["seq"] async for document in cursor}
-
-
-async def _markers(
-    connection: Connection, key: TranscriptKey, behind: int | None, before: int | None
-) -> list[_Marker]:
-    """The stored entries without uuid between two positions, in order."""
-    bounds: dict[str, int] = {}
-    if behind is not None:
-        bounds["$gt"] = behind
-    if before is not None:
-        bounds["$lt"] = before
-    query = {**key.transcript_filter(), "seq": bounds, "uuid": {"$exists": False}}
-    cursor = connection.entries.find(query, CONTENT, sort=[("seq", 1)])
-    return [
-        _Marker(document["seq"], fingerprint(await content_of(connection, key, document)))
-        async for document in cursor
-    ]
-
-
-async def _uuid_next_to(
-    connection: Connection, key: TranscriptKey, seqs: dict[str, int], direction: int
-) -> int | None:
-    """Where the nearest stored entry with a uuid stands in a direction."""
-    found = await connection.entries.find_one(
-        {**key.transcript_filter(), "seq": seqs, "uuid": {"$exists": True}},
-        {"_id": 0, "seq": 1},
-        sort=[("seq", direction)],
+        match(range(len(batch)), await stored.markers(last_fixed, end))
+    last = known[-1] if known else None
+    return Recognised(
+        stored=tuple(seq is not None for seq in known),
+        position=None if last is None else ReplayPosition(last, await stored.end()),
     )
-    return None if found is None else found["seq"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What is stored of a transcript."""
+
+    connection: Connection
+    key: TranscriptKey
+    session: ClientSession | None
+
+    async def positions(self, uuids: Sequence[str]) -> dict[str, int]:
+        """Where those of the uuids stand that are stored."""
+        if not uuids:
+            return {}
+        query = {**self.key.transcript_filter(), "uuid": {"$in": uuids}}
+        fields = {"_id": 0, "uuid": 1, "seq": 1}
+        cursor = self.connection.entries.find(query, fields, session=self.session)
+        return {document["uuid"]: document["seq"] async for document in cursor}
+
+    async def markers(self, behind: int | None, before: int | None) -> list[_Marker]:
+        """The entries without uuid between two positions, in order."""
+        bounds: dict[str, int] = {}
+        if behind is not None:
+            bounds["$gt"] = behind
+        if before is not None:
+            bounds["$lt"] = before
+        query = {**self.key.transcript_filter(), "seq": bounds, "uuid": {"$exists": False}}
+        cursor = self.connection.entries.find(
+            query, CONTENT, sort=[("seq", 1)], session=self.session
+        )
+        return [
+            _Marker(document["seq"], fingerprint(await self._content_of(document)))
+            async for document in cursor
+        ]
+
+    async def uuid_next_to(self, seqs: dict[str, int], direction: int) -> int | None:
+        """Where the nearest entry with a uuid stands in a direction."""
+        found = await self.connection.entries.find_one(
+            {**self.key.transcript_filter(), "seq": seqs, "uuid": {"$exists": True}},
+            {"_id": 0, "seq": 1},
+            sort=[("seq", direction)],
+            session=self.session,
+        )
+        return None if found is None else found["seq"]
+
+    async def end(self) -> int:
+        """The position that the session's next entry gets."""
+        found = await self.connection.summaries.find_one(
+            self.key.session_filter(), {"_id": 0, "next_seq": 1}, session=self.session
+        )
+        return 0 if found is None else found["next_seq"]
+
+    async def _content_of(self, document: dict[str, Any]) -> dict[str, Any]:
+        return await content_of(self.connection, self.key, document, self.session)
 
 
 class ReplayPositions:
     """Where the replays under way have arrived, per transcript, for the most recent ones."""
 
     def __init__(self) -> None:
-        self._seqs: OrderedDict[TranscriptKey, int] = OrderedDict()
+        self._positions: OrderedDict[TranscriptKey, ReplayPosition] = OrderedDict()
 
-    def take(self, key: TranscriptKey) -> int | None:
+    def take(self, key: TranscriptKey) -> ReplayPosition | None:
         """The position behind which the next batch may repeat the transcript; forgotten."""
-        return self._seqs.pop(key, None)
+        return self._positions.pop(key, None)
 
-    def put(self, key: TranscriptKey, seq: int) -> None:
-        """Note that the next batch may repeat what is stored behind ``seq``."""
-        self._seqs[key] = seq
-        self._seqs.move_to_end(key)
-        if len(self._seqs) > _MAX_POSITIONS:
-            self._seqs.popitem(last=False)
+    def put(self, key: TranscriptKey, position: ReplayPosition) -> None:
+        """Note that the next batch may repeat what is stored behind a position."""
+        self._positions[key] = position
+        self._positions.move_to_end(key)
+        if len(self._positions) > _MAX_POSITIONS:
+            self._positions.popitem(last=False)
 
     def clear(self) -> None:
         """Forget all positions."""
-        self._seqs.clear()
+        self._positions.clear()

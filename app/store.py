@@ -25,7 +25,9 @@ from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .reader import StreamedEntry
 from .schema import upgrade_schema
+from .transcript import Transcript
 from .turns import Turns
+from .watch import watch
 from .writer import Writer
 
 _MAX_SEQ = 2**63 - 1
@@ -173,11 +175,7 @@ class BeanieSessionStore(SessionStore):
             SessionStoreError: as for the class.
         """
         transcript = TranscriptKey.parse(self._tenant, key)
-        if after is not None and type(after) is not int:
-            raise InvalidKeyError(
-                f"after must be the seq of an entry (an int) or None, not {after!r:.60}."
-            )
-        return self._stream(transcript, min(max(after or 0, 0), _MAX_SEQ))
+        return self._stream(transcript, _checked_position(after))
 
     async def _stream(self, transcript: TranscriptKey, after: int) -> AsyncIterator[StreamedEntry]:
         require_asyncio()
@@ -185,6 +183,47 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, f"stream {transcript}"):
             async for entry in reader.stream(connection, transcript, after):
                 yield entry
+
+    def watch(self, key: SessionKey, after: int | None = None) -> AsyncIterator[StreamedEntry]:
+        """The stored entries of a transcript, then every new one as soon as it is committed.
+
+        It never ends by itself: leave the loop, or cancel the task. Each entry comes once and in
+        order, over reconnections and elections too; a watcher that stopped goes on with
+        ``after=entry.seq``. The session need not exist yet. Entries come when a majority has
+        them, whatever a later election does. (On Motor each watcher keeps a thread of Motor's
+        pool busy, so raise ``MOTOR_MAX_WORKERS`` where many watch at once.)
+
+        Raises:
+            StandaloneError: the server is no replica set.
+            SessionChangedError: the session was deleted or has expired.
+            CorruptEntryError: a stored entry is damaged.
+            SessionStoreError: as for the class.
+        """
+        return self._watch(TranscriptKey.parse(self._tenant, key), _checked_position(after))
+
+    async def _watch(self, transcript: TranscriptKey, after: int) -> AsyncIterator[StreamedEntry]:
+        require_asyncio()
+        connection = await self._connection()
+        with reported(connection.client, f"watch {transcript}"):
+            async for entry in watch(connection, transcript, after):
+                yield entry
+
+    async def transcript(self, key: SessionKey) -> Transcript | None:
+        """A session as an object to work with: turns, tool calls, subagents, tokens, cost.
+
+        All of its transcripts are read at one moment; ``None`` if there is no such session.
+        Views of the entries are made when they are asked for.
+
+        Raises:
+            CorruptEntryError: a stored entry is damaged.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        session = TranscriptKey.parse(self._tenant, key).session
+        connection = await self._connection()
+        with reported(connection.client, f"read the transcripts of {session}"):
+            transcripts = await reader.load_session(connection, session)
+        return Transcript(transcripts.pop("", []), transcripts) if transcripts else None
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """``{"session_id": ..., "mtime": epoch milliseconds}`` of each session of the project.
@@ -268,3 +307,11 @@ class BeanieSessionStore(SessionStore):
         if is_new:
             self._writer.forget()
         return connection
+
+
+def _checked_position(after: object) -> int:
+    if after is not None and type(after) is not int:
+        raise InvalidKeyError(
+            f"after must be the seq of an entry (an int) or None, not {after!r:.60}."
+        )
+    return min(max(after or 0, 0), _MAX_SEQ)

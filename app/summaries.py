@@ -51,20 +51,20 @@ class SessionState:
     @property
     def size(self) -> int:
         """About how much memory it takes, in characters of the fold's texts."""
-        return sum(len(str(value)) for value in (self.data or {}).values())
+        return sum(map(len, map(str, (self.data or {}).values())))
 
 
 def fold(
     state: SessionState | None, key: TranscriptKey, entries: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The SDK's fold of ``entries`` onto ``state``.
+    """The SDK's fold of ``entries`` onto ``state``, or onto nothing if that has expired.
 
     An entry that the SDK's fold cannot take (a timestamp outside the calendar, say) is stored
     all the same and left out of the fold: losing the entry would be worse.
     """
     session_key: SessionKey = {"project_key": key.project_key, "session_id": key.session_id}
     summary: SessionSummaryEntry | None = None
-    if state is not None and state.data is not None:
+    if state is not None and state.data is not None and not state.is_expired:
         summary = {"session_id": key.session_id, "mtime": state.mtime, "data": dict(state.data)}
     batch = cast("list[SessionStoreEntry]", list(entries))
     try:
@@ -83,33 +83,27 @@ class StateCache:
     """The last-known states of the sessions written to most recently."""
 
     def __init__(self) -> None:
-        self._states: OrderedDict[TranscriptKey, SessionState] = OrderedDict()
+        self._states: OrderedDict[TranscriptKey, tuple[SessionState, int]] = OrderedDict()
         self._size = 0
 
-    def get(self, session: TranscriptKey) -> SessionState | None:
-        """The state that was put last, if it is still remembered."""
-        state = self._states.get(session)
-        if state is not None:
-            self._states.move_to_end(session)
+    def take(self, session: TranscriptKey) -> SessionState | None:
+        """The state that was put last, if it is still remembered; forgotten from now on."""
+        state, size = self._states.pop(session, (None, 0))
+        self._size -= size
         return state
 
     def put(self, session: TranscriptKey, state: SessionState) -> None:
         """Remember a state, and forget the oldest ones where there are too many."""
-        self.drop(session)
+        self.take(session)
+        size = state.size
         # One large fold is not worth forgetting many others for.
-        if state.size > _MAX_STATES_SIZE // 8:
+        if size > _MAX_STATES_SIZE // 8:
             return
-        self._states[session] = state
-        self._size += state.size
+        self._states[session] = (state, size)
+        self._size += size
         while len(self._states) > _MAX_STATES or self._size > _MAX_STATES_SIZE:
-            _, oldest = self._states.popitem(last=False)
-            self._size -= oldest.size
-
-    def drop(self, session: TranscriptKey) -> None:
-        """Forget a state that no longer holds."""
-        state = self._states.pop(session, None)
-        if state is not None:
-            self._size -= state.size
+            _, (_, oldest_size) = self._states.popitem(last=False)
+            self._size -= oldest_size
 
     def clear(self) -> None:
         """Forget every state."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from struct import Struct
+from typing import Any, TypeVar
 
 from bson import Binary, ObjectId
 from bson.int64 import Int64
@@ -20,27 +22,46 @@ from pymongo.errors import (
 
 from ..models.entry import UUID_INDEX
 from .attempts import Attempts
-from .codec import EncodedEntry, EncodedValue, encode_object
+from .codec import EncodedEntry, EncodedValue, bson_document, bson_elements, encode_object
 from .connection import Connection
-from .driver import ClientSession, OutcomeUnknownError, TransientFailureError, transact
+from .doubts import Doubts
+from .driver import (
+    ClientSession,
+    OutcomeUnknownError,
+    TransientFailureError,
+    insert_encoded,
+    transact,
+    update_one,
+)
 from .errors import ContentionError
 from .expiry import EXPIRED, NOT_EXPIRED, Retention, retention_of
 from .key import TranscriptKey
 from .reader import state as read_state
 from .reader import stream
-from .replay import ReplayPositions, recognise
+from .replay import ReplayPosition, ReplayPositions, recognise
 from .summaries import DATA_FIELDS, SessionState, StateCache, fold
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _DUPLICATE_KEY = 11000
 # A team's own unique index may refuse an entry too, but not because it is stored already.
 _UUID_KEYS: list[tuple[str, Any]] = list(UUID_INDEX.document["key"].items())
 _REFOLD_BATCH = 500
+# Where decoding is slow enough to hold up the other tasks of the event loop.
+_LARGE_BYTES = 256 * 1024
+# A BSON element without its value, which is an Int64.
+_SEQ_HEAD = b"\x12seq\0"
+_INT64 = Struct("<q").pack
 
 
 class _StaleStateError(Exception):
     """The session's summary is not what it was last known to be."""
+
+
+class _LandedError(Exception):
+    """An earlier try to store the batch, whose outcome was not known, did land."""
 
 
 class _ReplayError(Exception):
@@ -62,6 +83,8 @@ class _Claim:
     """Whether what is stored gets the session's new date of expiry."""
     clears: bool = False
     """Whether remains of an expired session of the same key may be in the way."""
+    tries: Sequence[ObjectId] = ()
+    """The ids of all tries to store the batch whose outcome is not known, this one's last."""
 
 
 class Writer:
@@ -71,31 +94,54 @@ class Writer:
         self._metadata = metadata
         self._states = StateCache()
         self._replays = ReplayPositions()
+        self._doubts = Doubts()
 
     def forget(self) -> None:
         """Drop what is remembered of a database that the store no longer uses."""
         self._states.clear()
         self._replays.clear()
+        self._doubts.clear()
 
     async def append(
         self, connection: Connection, key: TranscriptKey, batch: Sequence[EncodedEntry]
     ) -> None:
         """Store those entries of a batch that are not stored yet, all at once."""
+        tries = self._doubts.take(key, batch)
+        try:
+            await self._append(connection, key, batch, tries)
+        except (OutcomeUnknownError, AutoReconnect):
+            if tries:
+                self._doubts.put(key, batch, tries)
+            raise
+
+    async def _append(
+        self,
+        connection: Connection,
+        key: TranscriptKey,
+        batch: Sequence[EncodedEntry],
+        tries: list[ObjectId],
+    ) -> None:
         after = self._replays.take(key)
-        if after is not None and batch[0].uuid is None:
+        is_fresh = after is None or batch[0].uuid is not None
+        if not is_fresh:
             batch = await self._unstored(connection, key, batch, after)
         attempts = Attempts()
         while batch:
             try:
-                return await self._store(connection, key, batch)
+                return await self._store(connection, key, batch, is_fresh, tries)
+            except _LandedError:
+                is_fresh = False
+                if await _confirmed(connection, lambda s: _is_stored(connection, tries, s)):
+                    return
             except _ReplayError:
+                is_fresh = False
                 batch = await self._unstored(connection, key, batch, None)
-                # Each round leaves less to store, unless others delete and append all the time.
-                if not await attempts.pause():
-                    raise ContentionError(
-                        f"Could not append to {key}: it was deleted and written anew by others "
-                        "all the time; nothing of the batch was stored. Try again."
-                    ) from None
+            # Each round leaves less to store, unless others delete and append all the time.
+            if batch and not await attempts.pause():
+                raise ContentionError(
+                    f"Could not append to {key}: it was deleted and written anew by others "
+                    "all the time; nothing of the batch was stored. Try again."
+                )
 
     async def delete(self, connection: Connection, key: TranscriptKey) -> None:
         """Remove a transcript; with the main one, all of its session."""
@@ -109,7 +155,7 @@ class Writer:
                 await connection.chunks.delete_many(chunks, session=session)
                 await connection.entries.delete_many(transcript, session=session)
 
-        self._states.drop(key.session)
+        self._states.take(key.session)
         self._replays.take(key)
         attempts = Attempts()
         while True:
@@ -124,25 +170,42 @@ class Writer:
         connection: Connection,
         key: TranscriptKey,
         batch: Sequence[EncodedEntry],
-        after: int | None,
+        after: ReplayPosition | None,
     ) -> Sequence[EncodedEntry]:
-        recognised = await recognise(connection, key, batch, after)
-        if recognised.last_seq is not None:
-            self._replays.put(key, recognised.last_seq)
+        recognised = await _confirmed(
+            connection, lambda session: recognise(connection, key, batch, after, session)
+        )
+        if recognised.position is not None:
+            self._replays.put(key, recognised.position)
         return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
 
     async def _store(
-        self, connection: Connection, key: TranscriptKey, batch: Sequence[EncodedEntry]
+        self,
+        connection: Connection,
+        key: TranscriptKey,
+        batch: Sequence[EncodedEntry],
+        is_fresh: bool,
+        tries: list[ObjectId],
     ) -> None:
+        """``is_fresh`` says that nothing was awaited since the batch was encoded.
+
+        A try whose outcome is not known is added to ``tries``.
+        """
         attempts = Attempts()
         session_key = key.session
-        known = self._states.get(session_key)
+        known = self._states.take(session_key)
+        folded: Mapping[str, Any] | None = None
+        contents: Sequence[Mapping[str, Any]] | None = None
+        if key.is_main and known is not None and is_fresh:
+            folded = fold(known, key, [encoded.entry for encoded in batch])
         while True:
             if known is None:
                 known = await read_state(connection, session_key)
             retention = await retention_of(connection.policies, key.tenant, key.project_key)
-            claim = _claim(connection, key, batch, known, retention)
-            self._states.drop(session_key)
+            if key.is_main and folded is None:
+                contents = contents or await _contents(batch)
+                folded = fold(known, key, contents)
+            claim = _claim(connection, len(batch), known, folded, retention, tries)
 
             async def work(session: ClientSession | None, claim: _Claim = claim) -> None:
                 await self._claim_and_insert(connection, key, batch, claim, session)
@@ -158,11 +221,10 @@ class Writer:
                         "time; nothing of the batch was stored. Try again, or let fewer "
                         "processes write to one session at once."
                     ) from None
-                known = None
+                known = folded = None
             except (OutcomeUnknownError, AutoReconnect) as error:
                 if not isinstance(error, ServerSelectionTimeoutError):
-                    # The batch may be stored. If it comes again it is compared from there on.
-                    self._replays.put(key, claim.first_seq - 1)
+                    tries.append(claim.tries[-1])
                 raise
             else:
                 self._states.put(session_key, claim.next)
@@ -181,6 +243,9 @@ class Writer:
                 await self._create_summary(connection, key, claim, session)
             else:
                 await _advance_summary(connection, key, claim, claim.known, session)
+            # Only now: such a try can hold the summary until just before.
+            if len(claim.tries) > 1 and await _is_stored(connection, claim.tries[:-1], session):
+                raise _LandedError
             if claim.moves_date:
                 await move_date(connection, key, claim.next.expires_at, session)
             await _insert_entries(connection, key, batch, claim, session)
@@ -220,13 +285,49 @@ class Writer:
         await _replace_summary_chunks(connection, key, claim, session)
 
 
+async def _is_stored(
+    connection: Connection, tries: Sequence[ObjectId], session: ClientSession | None
+) -> bool:
+    query = {"_id": {"$in": list(tries)}}
+    return await connection.entries.find_one(query, {"_id": 1}, session=session) is not None
+
+
+async def _confirmed(
+    connection: Connection, read: Callable[[ClientSession | None], Awaitable[T]]
+) -> T:
+    """What is read of the transcript, once a majority has it.
+
+    An entry that only a primary without followers has may be lost yet, so a batch that is found
+    there must not be acknowledged. The commit of a transaction waits for what it read.
+    """
+    attempts = Attempts()
+    while True:
+        try:
+            return await transact(connection.client, connection.server, read, attempts)
+        except TransientFailureError:
+            if not await attempts.pause():
+                raise
+
+
+async def _contents(batch: Sequence[EncodedEntry]) -> list[Mapping[str, Any]]:
+    """The entries as they are stored: a caller may change its own dicts meanwhile."""
+
+    def contents() -> list[Mapping[str, Any]]:
+        return [encoded.content() for encoded in batch]
+
+    is_large = sum(encoded.size for encoded in batch) > _LARGE_BYTES
+    return await asyncio.to_thread(contents) if is_large else contents()
+
+
 def _claim(
     connection: Connection,
-    key: TranscriptKey,
-    batch: Sequence[EncodedEntry],
+    count: int,
     known: SessionState | None,
+    folded: Mapping[str, Any] | None,
     retention: Retention,
+    tries: Sequence[ObjectId],
 ) -> _Claim:
+    """A try to append ``count`` entries, with the new fold if they are of the main transcript."""
     clears = retention.is_managed if known is None else known.is_expired
     if known is not None and known.is_expired:
         known = None
@@ -241,17 +342,16 @@ def _claim(
     data = known.data if known else None
     field = known.data_field if known else None
     chunks: tuple[bytes, ...] | None = None
-    changes: dict[str, Any] = {"next_seq": Int64(first_seq + len(batch)), "active_at": now}
+    changes: dict[str, Any] = {"next_seq": Int64(first_seq + count), "active_at": now}
     removed: tuple[str, ...] = ()
     if expires_at is not None and (moves_date or known is None):
         changes["expires_at"] = expires_at
-    if key.is_main:
+    if folded is not None:
         mtime = max(connection.server.now_ms(), mtime + 1)
         changes["mtime"] = Int64(mtime)
-        folded = fold(known, key, [encoded.entry for encoded in batch])
         # Most batches change nothing in the fold; then the summary's text stays as it is.
         if folded != data:
-            value = encode_object(folded)
+            value = encode_object(dict(folded))
             fields = _value_fields(value, "data", "packed_data")
             changes |= fields
             (field,) = fields
@@ -260,10 +360,11 @@ def _claim(
                 chunks = value.chunks
             data = folded
     return _Claim(
+        tries=(*tries, ObjectId()),
         known=known,
         next=SessionState(
             id=known.id if known else ObjectId(),
-            next_seq=first_seq + len(batch),
+            next_seq=first_seq + count,
             mtime=mtime,
             data=data,
             data_field=field,
@@ -302,8 +403,7 @@ async def _advance_summary(
     }
     if known.expires_at is not None:
         query |= NOT_EXPIRED
-    result = await connection.summaries.update_one(query, update, session=session)
-    if not result.matched_count:
+    if not await update_one(connection.summaries, query, update, session):
         raise _StaleStateError
     await _replace_summary_chunks(connection, key, claim, session)
 
@@ -358,33 +458,23 @@ async def _insert_entries(
     claim: _Claim,
     session: ClientSession | None,
 ) -> None:
-    transcript = key.transcript_filter()
     dated = {} if claim.next.expires_at is None else {"expires_at": claim.next.expires_at}
-    common = {"created_at": connection.server.now(), **dated}
-    documents: list[dict[str, Any]] = []
     chunks: list[dict[str, Any]] = []
     for seq, encoded in enumerate(batch, claim.first_seq):
-        documents.append(
-            {
-                **transcript,
-                "seq": Int64(seq),
-                **encoded.fields(),
-                **common,
-                **connection.entry_defaults(),
-            }
-        )
-        if encoded.value.chunks:
+        if encoded.chunks:
             owner = {
-                **transcript,
+                **key.transcript_filter(),
                 "collection": connection.entries.name,
                 "seq": Int64(seq),
                 **dated,
             }
-            chunks.extend(_chunks(owner, encoded.value.chunks))
+            chunks.extend(_chunks(owner, encoded.chunks))
     if chunks:
         await connection.chunks.insert_many(chunks, session=session)
+    common = {"created_at": claim.changes["active_at"], **dated}
+    documents = _documents(connection, key, batch, claim, common)
     try:
-        await connection.entries.insert_many(documents, session=session)
+        await insert_encoded(connection.entries, documents, session)
     except BulkWriteError as error:
         if any(
             failure.get("code") == _DUPLICATE_KEY
@@ -393,6 +483,28 @@ async def _insert_entries(
         ):
             raise _ReplayError from None
         raise
+
+
+def _documents(
+    connection: Connection,
+    key: TranscriptKey,
+    batch: Sequence[EncodedEntry],
+    claim: _Claim,
+    common: dict[str, Any],
+) -> list[bytes]:
+    """The entries' documents, put together from what is encoded once for all of them."""
+    head = bson_elements(key.transcript_filter()) + _SEQ_HEAD
+    tail = bson_elements(common)
+    # A team's defaults may differ from entry to entry.
+    has_defaults = connection.entry_defaults is not dict
+    documents: list[bytes] = []
+    own_id = bson_elements({"_id": claim.tries[-1]})
+    for seq, encoded in enumerate(batch, claim.first_seq):
+        if has_defaults:
+            tail = bson_elements({**common, **connection.entry_defaults()})
+        documents.append(bson_document(own_id, head, _INT64(seq), encoded.elements, tail))
+        own_id = b""
+    return documents
 
 
 def _chunks(owner: dict[str, Any], parts: Sequence[bytes]) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ async def test_a_new_store_checks_a_known_database_no_second_time(commands: Comm
     commands.sent.clear()
     await BeanieSessionStore(tenant="other").append(KEY, turn(2))
     # What is known of the session, and which retention holds for its project.
-    assert commands.names == ["find", "find", "insert", "insert", "commitTransaction"]
+    assert commands.names == ["aggregate", "find", "insert", "insert", "commitTransaction"]
 
 
 async def test_every_filter_begins_with_tenant_and_project(commands: Commands) -> None:
@@ -57,7 +57,9 @@ async def test_every_filter_begins_with_tenant_and_project(commands: Commands) -
     await store.append(KEY, batch)
     await store.append(KEY, [*batch, message("huge" * 5_000_000 + "\ud83d")])
     await store.append(SUBAGENT, turn(3))
+    await BeanieSessionStore(tenant="acme").append(SUBAGENT, turn(4))
     await store.load(KEY)
+    await store.transcript(KEY)
     assert [entry async for entry in store.stream(KEY)]
     await store.list_sessions("project")
     await store.list_session_summaries("project")
@@ -71,7 +73,7 @@ async def test_every_filter_begins_with_tenant_and_project(commands: Commands) -
         if sent.get("find") != "claude_retention_policies"
         for found in _filters(sent)
     ]
-    assert {name for name, _ in filters} == {"find", "update", "delete", "distinct"}
+    assert {name for name, _ in filters} == {"find", "update", "delete", "distinct", "aggregate"}
     for name, found in filters:
         fields = list(found)
         assert fields[:2] == ["tenant", "project_key"], f"{name}: {found}"
@@ -95,6 +97,8 @@ def _filters(command: dict[str, Any]) -> list[dict[str, Any]]:
         return [command["filter"]]
     if "query" in command:
         return [command["query"]]
+    if "pipeline" in command:
+        return [command["pipeline"][0]["$match"]]
     return [part["q"] for part in (*command.get("updates", ()), *command.get("deletes", ()))]
 
 

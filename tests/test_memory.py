@@ -27,8 +27,8 @@ def test_remembered_states_are_few_and_recent() -> None:
     for number in range(5000):
         cache.put(key(number), state("short"))
     assert len(cache) <= 1024
-    assert cache.get(key(4999)) is not None
-    assert cache.get(key(0)) is None
+    assert cache.take(key(4999)) is not None
+    assert cache.take(key(0)) is None
 
 
 def test_large_states_push_others_out() -> None:
@@ -38,7 +38,7 @@ def test_large_states_push_others_out() -> None:
     assert 0 < len(cache) <= 8
     before = len(cache)
     cache.put(key(100), state("x" * 100_000_000))
-    assert cache.get(key(100)) is None
+    assert cache.take(key(100)) is None
     assert len(cache) == before
 
 

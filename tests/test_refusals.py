@@ -434,9 +434,9 @@ class NeedsTeam(SessionSummary):
         {"entries": TranscriptEntry.model_construct()},
         {"summaries": None},
         {"summaries": TranscriptEntry},
-        {"summaries": object()},
+        {"summaries": object},
     ],
-    ids=lambda models: f"{models!r:.50}",
+    ids=lambda models: f"{models!r:.40}",
 )
 def test_a_class_that_is_no_subclass_is_refused(models: Any) -> None:
     with pytest.raises(InvalidModelError, match="subclass") as raised:

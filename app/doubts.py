@@ -1,0 +1,49 @@
+"""Batches that may be stored: no server said in time whether their transaction holds.
+
+Each try gives its first document an ``_id`` of its own, so a batch that comes again can be asked
+after, even one without any uuid and with other batches in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from bson import ObjectId
+
+from .codec import EncodedEntry, fingerprint
+from .key import TranscriptKey
+
+_MAX_DOUBTS = 1024
+
+
+class Doubts:
+    """The tries with unknown outcome, by transcript and batch, for the most recent ones."""
+
+    def __init__(self) -> None:
+        self._tries: OrderedDict[tuple[TranscriptKey, bytes], list[ObjectId]] = OrderedDict()
+
+    def take(self, key: TranscriptKey, batch: Sequence[EncodedEntry]) -> list[ObjectId]:
+        """The ids of the tries to store a batch that may hold; forgotten."""
+        # Nearly always there are none at all, and a digest is not free.
+        if not self._tries:
+            return []
+        return self._tries.pop((key, _digest(batch)), [])
+
+    def put(self, key: TranscriptKey, batch: Sequence[EncodedEntry], tries: list[ObjectId]) -> None:
+        """Note that tries to store a batch may hold."""
+        self._tries[key, _digest(batch)] = tries
+        if len(self._tries) > _MAX_DOUBTS:
+            self._tries.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all tries."""
+        self._tries.clear()
+
+
+def _digest(batch: Sequence[EncodedEntry]) -> bytes:
+    digest = hashlib.sha256()
+    for encoded in batch:
+        digest.update(fingerprint(encoded.content()))
+    return digest.digest()

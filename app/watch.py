@@ -1,0 +1,95 @@
+"""Following a transcript while it is written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from pymongo.errors import OperationFailure, PyMongoError
+
+from .attempts import Attempts
+from .connection import Connection
+from .driver import Record, open_change_stream, start_session, with_confirmed_reads
+from .errors import StandaloneError
+from .key import TranscriptKey
+from .reader import Place, StreamedEntry, is_resumable, read_on
+
+_HISTORY_LOST = 286
+
+
+async def watch(
+    connection: Connection, key: TranscriptKey, after: int
+) -> AsyncIterator[StreamedEntry]:
+    """The stored entries behind position ``after``, then every new one as it is committed."""
+    if not connection.server.has_transactions:
+        raise StandaloneError(
+            f"Cannot watch {key}: the MongoDB server is no replica set, and only those tell of "
+            "changes. Make it a replica set (of one member, if need be), or poll stream()."
+        )
+    # What an election takes back must not be seen, for its position is given away again.
+    confirmed = replace(
+        connection,
+        entries=with_confirmed_reads(connection.entries),
+        summaries=with_confirmed_reads(connection.summaries),
+        chunks=with_confirmed_reads(connection.chunks),
+    )
+    place = Place(key, after)
+    attempts = Attempts()
+    while True:
+        try:
+            async for entry in _follow(confirmed, place):
+                yield entry
+                attempts = Attempts()
+        except PyMongoError as error:
+            lost = isinstance(error, OperationFailure) and error.code == _HISTORY_LOST
+            if not (lost or is_resumable(error)) or not await attempts.pause():
+                raise
+
+
+async def _follow(connection: Connection, place: Place) -> AsyncIterator[StreamedEntry]:
+    """Follow a session until it is made, or until the connection is lost."""
+    session = await start_session(connection.client)
+    async with session:
+        # Tells the time on the server; whatever comes later is seen as a change.
+        await connection.entries.database.command("ping", session=session)
+        start = session.operation_time
+        async for entry in read_on(connection, place, session):
+            yield entry
+        known = place.session
+        changes = await open_change_stream(
+            connection.summaries, _changes_of(place), start_at_operation_time=start
+        )
+        async with changes:
+            while place.session == known:
+                change = await changes.next()
+                if change["operationType"] == "delete":
+                    raise place.changed()
+                if change.get("next_seq", place.position + 2) <= place.position + 1:
+                    continue
+                # On whichever member, the next read sees at least what the change told of.
+                session.advance_operation_time(change["clusterTime"])
+                async for entry in read_on(connection, place, session):
+                    yield entry
+
+
+def _changes_of(place: Place) -> list[Record]:
+    # Every append changes the summary, in the transaction that stores the entries.
+    created: Record = {"operationType": "insert"}
+    for name, value in place.key.session_filter().items():
+        created[f"fullDocument.{name}"] = value
+    mine: list[Record] = [created]
+    if place.session is not None:
+        mine.append({"documentKey._id": place.session})
+    return [
+        {"$match": {"$or": mine}},
+        {
+            "$project": {
+                "operationType": 1,
+                "clusterTime": 1,
+                "next_seq": "$updateDescription.updatedFields.next_seq",
+            }
+        },
+    ]
+
+
+__all__ = ["watch"]

@@ -1,0 +1,62 @@
+"""A replay takes nothing of other writers for its own."""
+
+from __future__ import annotations
+
+import pytest
+from support.entries import KEY, assert_summary_is_the_fold, marker, message
+from support.server import failing
+
+from beanie_session_store import BeanieSessionStore, SessionStoreError
+from beanie_session_store.app.driver import Database
+
+
+async def test_a_new_batch_after_a_replay_keeps_what_another_writer_has_too(
+    database: Database,
+) -> None:
+    one, other = BeanieSessionStore(), BeanieSessionStore()
+    first, second, third = [message()], [marker(), message()], [marker(), message()]
+    await one.append(KEY, first)
+    await one.append(KEY, first)
+    await other.append(KEY, second)
+    await one.append(KEY, third)
+    assert await one.load(KEY) == first + second + third
+    await assert_summary_is_the_fold(one)
+
+
+async def test_a_new_batch_without_uuid_after_a_replay_is_stored_whole(
+    database: Database,
+) -> None:
+    one, other = BeanieSessionStore(), BeanieSessionStore()
+    first, second = [message()], [marker(), message()]
+    third = [marker(), marker("unlike any other")]
+    await one.append(KEY, first)
+    await one.append(KEY, first)
+    await other.append(KEY, second)
+    await one.append(KEY, third)
+    assert await one.load(KEY) == first + second + third
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_retry_is_stored_once_though_another_batch_came_between(
+    store: BeanieSessionStore,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    is_stored: bool,
+) -> None:
+    first, second, between = [message()], [marker("only")], [message()]
+    await store.append(KEY, first)
+    error = {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}}
+    if not is_stored:
+        error = {"errorCode": 50, "closeConnection": False}
+    with monkeypatch.context() as patch:
+        patch.setattr("beanie_session_store.app.attempts._SECONDS", 0.2)
+        labels = ["UnknownTransactionCommitResult"]
+        async with failing(
+            database, "commitTransaction", {"times": 1000}, errorLabels=labels, **error
+        ):
+            with pytest.raises(SessionStoreError, match="not known"):
+                await store.append(KEY, second)
+    await store.append(KEY, between)
+    await store.append(KEY, second)
+    expected = first + second + between if is_stored else first + between + second
+    assert await store.load(KEY) == expected

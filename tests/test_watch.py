@@ -1,0 +1,190 @@
+"""A watcher sees what is stored, then what is appended: all of it, once and in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from beanie import init_beanie
+from support.entries import KEY, SUBAGENT, message, turn
+from support.server import connected
+
+from beanie_session_store import (
+    DOCUMENT_MODELS,
+    BeanieSessionStore,
+    EmbeddedMongo,
+    InvalidKeyError,
+    SessionChangedError,
+    StandaloneError,
+    StreamedEntry,
+    upgrade_schema,
+)
+from beanie_session_store.app.driver import Database
+
+WAIT = 60
+
+
+class Watcher:
+    """Collects what a watch gives, in a task of its own."""
+
+    def __init__(self, watched: AsyncIterator[StreamedEntry]) -> None:
+        self.seen: list[StreamedEntry] = []
+        self._changed = asyncio.Condition()
+        self._task = asyncio.create_task(self._collect(watched))
+
+    async def _collect(self, watched: AsyncIterator[StreamedEntry]) -> None:
+        try:
+            async for entry in watched:
+                async with self._changed:
+                    self.seen.append(entry)
+                    self._changed.notify_all()
+        finally:
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def until(self, count: int, seconds: float = WAIT) -> list[StreamedEntry]:
+        """What was seen, once it is ``count`` entries."""
+
+        def is_done() -> bool:
+            return len(self.seen) >= count or self._task.done()
+
+        async with self._changed:
+            await asyncio.wait_for(self._changed.wait_for(is_done), seconds)
+        if self._task.done():
+            await self._task
+        return self.seen
+
+    async def ended(self) -> None:
+        await asyncio.wait_for(self._task, WAIT)
+
+    async def __aenter__(self) -> Watcher:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+async def test_stored_entries_come_first_and_new_ones_follow(store: BeanieSessionStore) -> None:
+    first, second = turn(1), turn(2)
+    await store.append(KEY, first)
+    async with Watcher(store.watch(KEY)) as watcher:
+        assert await watcher.until(len(first)) == first
+        await store.append(KEY, second)
+        seen = await watcher.until(len(first + second))
+        assert seen == first + second
+        assert [entry.seq for entry in seen] == list(range(1, len(seen) + 1))
+        # A replay stores nothing, so it is not seen.
+        await store.append(KEY, second)
+        await store.append(KEY, [message("last")])
+        assert len(await watcher.until(len(seen) + 1)) == len(first + second) + 1
+
+
+async def test_a_watcher_goes_on_behind_the_entry_it_stopped_at(store: BeanieSessionStore) -> None:
+    entries = turn(1)
+    await store.append(KEY, entries)
+    async with Watcher(store.watch(KEY, after=4)) as watcher:
+        assert await watcher.until(2) == entries[4:]
+
+
+async def test_a_session_may_be_watched_before_it_exists(store: BeanieSessionStore) -> None:
+    async with Watcher(store.watch(KEY)) as watcher:
+        await asyncio.sleep(0.5)
+        entries: list[Any] = []
+        for number in range(5):
+            await store.append(KEY, turn(number))
+            entries += turn_of(await store.load(KEY), number)
+        assert await watcher.until(30) == await store.load(KEY)
+
+
+def turn_of(entries: Any, number: int) -> list[Any]:
+    return entries[number * 6 : number * 6 + 6]
+
+
+async def test_one_transcript_is_watched_and_nothing_of_others(store: BeanieSessionStore) -> None:
+    elsewhere = [{**KEY, "session_id": "other"}, {**KEY, "project_key": "other"}]
+    async with Watcher(store.watch(SUBAGENT)) as watcher, Watcher(store.watch(KEY)) as main:
+        for number in range(3):
+            await store.append(KEY, [message(f"main {number}")])
+            for other in elsewhere:
+                await store.append(other, [message("other")])
+            await BeanieSessionStore(tenant="other").append(SUBAGENT, [message("other")])
+            await store.append(SUBAGENT, [message(f"sub {number}")])
+        assert await watcher.until(3) == await store.load(SUBAGENT)
+        assert await main.until(3) == await store.load(KEY)
+        assert [entry.seq for entry in watcher.seen] == [2, 4, 6]
+
+
+async def test_entries_that_bson_refuses_are_seen_like_others(store: BeanieSessionStore) -> None:
+    odd = [{"cut": "\ud83d"}, {"a\0b": 1}, {"n": 2**70}]
+    async with Watcher(store.watch(KEY)) as watcher:
+        await store.append(KEY, [message("first")])
+        await store.append(KEY, odd)
+        assert (await watcher.until(4))[1:] == odd
+
+
+async def test_a_deleted_session_ends_the_watch(store: BeanieSessionStore) -> None:
+    await store.append(KEY, turn(1))
+    async with Watcher(store.watch(KEY)) as watcher:
+        await watcher.until(6)
+        await store.delete(KEY)
+        with pytest.raises(SessionChangedError, match="was deleted"):
+            await watcher.ended()
+
+
+async def test_a_session_made_anew_is_not_taken_for_the_old_one(store: BeanieSessionStore) -> None:
+    await store.append(KEY, turn(1))
+    async with Watcher(store.watch(KEY, after=5)) as watcher:
+        await watcher.until(1)
+        await store.delete(KEY)
+        await store.append(KEY, turn(2) + turn(3))
+        with pytest.raises(SessionChangedError):
+            await watcher.ended()
+        assert len(watcher.seen) == 1
+
+
+async def test_a_standalone_server_is_named_as_the_reason(standalone_database: Database) -> None:
+    store = BeanieSessionStore()
+    await store.append(KEY, turn(1))
+    with pytest.raises(StandaloneError, match="no replica set"):
+        await anext(store.watch(KEY))
+
+
+@pytest.mark.parametrize("after", ["1", 1.0, True, {"$gt": 0}])
+async def test_a_position_that_is_none_is_refused_at_once(
+    store: BeanieSessionStore, after: Any
+) -> None:
+    with pytest.raises(InvalidKeyError):
+        store.watch(KEY, after=after)
+
+
+async def test_every_entry_comes_once_and_in_order_over_two_step_downs() -> None:
+    async with EmbeddedMongo(members=3) as mongo, connected(mongo.url) as client:
+        database = client["watched"]
+        await upgrade_schema(database)
+        await init_beanie(database=database, document_models=DOCUMENT_MODELS)
+        store = BeanieSessionStore()
+        batches = [[message(f"{batch}.{n}") for n in range(25)] for batch in range(200)]
+        written = [entry for batch in batches for entry in batch]
+        async with Watcher(store.watch(KEY)) as first, Watcher(store.watch(KEY)) as second:
+            for number, batch in enumerate(batches):
+                if number in (50, 120):
+                    await database.client.admin.command(
+                        "replSetStepDown", 5, secondaryCatchUpPeriodSecs=5, force=True
+                    )
+                await retried_append(store, batch)
+            for watcher in (first, second):
+                assert await watcher.until(len(written), 120) == written
+                assert [entry.seq for entry in watcher.seen] == list(range(1, len(written) + 1))
+
+
+async def retried_append(store: BeanieSessionStore, batch: list[Any]) -> None:
+    """As the SDK does: the same batch, up to three times."""
+    for left in (2, 1, 0):
+        try:
+            return await store.append(KEY, batch)
+        except Exception:
+            if not left:
+                raise
