@@ -3,9 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 MOTOR := .venv-motor
 SECANTUS := .venv-secantus
+# Most tests wait for servers and clocks, so a few at once finish sooner.
+WORKERS ?= 3
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test motor matrix secantus bench faults soak lint types check clean
+.PHONY: demo test motor matrix secantus bench faults soak-faults soak lint types check clean
 
 # Written last, so an interrupted installation is taken up again.
 $(VENV)/.ready: pyproject.toml constraints/shared.txt constraints/beanie2.txt
@@ -29,20 +31,24 @@ demo: $(VENV)/.ready
 
 ## Run all tests against MongoDB servers they start themselves.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 ## The same on Beanie 1 and Motor, the demo, and a move of sessions from each driver to the other.
 motor: $(VENV)/.ready $(MOTOR)/.ready
-	SESSION_STORE_OTHER_PYTHON=$(abspath $(BIN))/python $(MOTOR)/bin/python -m pytest $(ARGS)
+	SESSION_STORE_OTHER_PYTHON=$(abspath $(BIN))/python $(MOTOR)/bin/python -m pytest -n $(WORKERS) $(ARGS)
 	$(MOTOR)/bin/python -m demo
 
 ## All of that for every supported Python that is installed, pyenv's included; names what it skips.
 matrix: $(VENV)/.ready
-	PATH="$$PATH:$$(printf '%s:' $${PYENV_ROOT:-$$HOME/.pyenv}/versions/*/bin)" $(BIN)/tox $(ARGS)
+	PATH="$$PATH:$$(printf '%s:' $${PYENV_ROOT:-$$HOME/.pyenv}/versions/*/bin)" $(BIN)/tox run -- -n $(WORKERS) $(ARGS)
 
 ## Eight writers on three servers while servers, networks and writers fail; three minutes.
 faults: $(VENV)/.ready
 	$(BIN)/python -m pytest -m faults $(ARGS)
+
+## The attack for as long as asked: make soak-faults SECONDS=2000 SEED=8
+soak-faults: $(VENV)/.ready
+	cd tests && ../$(BIN)/python -m faults.run --seconds $(or $(SECONDS),1800) --seed $(or $(SEED),1)
 
 ## The promises that need more data than the default run has time for.
 soak: $(VENV)/.ready

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
+from weakref import WeakKeyDictionary
 
 import pytest
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, turn
 from support.server import failing
 
 from beanie_session_store import BeanieSessionStore, EntryChunk, ServerError, TranscriptEntry
+from beanie_session_store.app import driver
 from beanie_session_store.app.driver import Database
 
 

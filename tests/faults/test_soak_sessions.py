@@ -15,7 +15,7 @@ from support.entries import turn
 from beanie_session_store import BeanieSessionStore
 from beanie_session_store.app.driver import Database
 
-SESSIONS = int(os.environ.get("SOAK_SESSIONS", "20000"))
+SESSIONS = int(os.environ.get("SOAK_SESSIONS", "5000"))
 AT_ONCE = 8
 # What a store remembers of its sessions, filled to the limit.
 WARM_UP = 4000
