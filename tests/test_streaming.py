@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from typing import Any
 
 import pytest
 from support.entries import KEY, SUBAGENT, message, turn
@@ -120,3 +121,45 @@ async def test_stream_holds_one_batch_of_the_cursor_at_most(store: BeanieSession
     # One batch of a cursor is 16 MB at most; it, its decoded form and those of the one before
     # are there at once. All entries together are 180 MB.
     assert peak < 80_000_000
+
+
+async def test_a_transcript_of_several_answers_comes_whole_and_in_order(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    # One answer of the server holds 16 MiB.
+    written = [message(f"{number} " + "x" * 1_000_000) for number in range(45)]
+    for start in range(0, len(written), 9):
+        await store.append(KEY, written[start : start + 9])
+    await store.append({**KEY, "session_id": "session-behind"}, [message("another")])
+    left_open = await cursors(database)
+    assert await store.load(KEY) == written
+    assert await cursors(database) <= left_open
+
+
+async def cursors(database: Database) -> int:
+    status = await database.command("serverStatus")
+    return status["metrics"]["cursor"]["open"]["total"]
+
+
+async def test_a_delete_between_two_answers_does_not_cut_a_transcript_short(
+    store: BeanieSessionStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = [message(f"{number} " + "x" * 1_000_000) for number in range(20)]
+    await store.append(KEY, written)
+    database_class = type(database)
+    command = database_class.command
+    asked: list[Any] = []
+
+    async def delete_meanwhile(self: Any, sent: Any, *arguments: Any, **options: Any) -> Any:
+        answer = await command(self, sent, *arguments, **options)
+        if isinstance(sent, dict) and sent.get("find") == "claude_transcript_entries":
+            asked.append(sent)
+            if len(asked) == 1:
+                await BeanieSessionStore().delete(KEY)
+        return answer
+
+    monkeypatch.setattr(database_class, "command", delete_meanwhile)
+    assert await store.load(KEY) == written
+    assert len(asked) == 2
+    monkeypatch.undo()
+    assert await store.load(KEY) is None
