@@ -109,7 +109,8 @@ class Writer:
         tries = self._doubts.take(key, batch)
         try:
             await self._append(connection, key, batch, tries)
-        except (OutcomeUnknownError, AutoReconnect):
+        except BaseException:
+            # However this try ended, what is not known of the ones before it still is not.
             if tries:
                 self._doubts.put(key, batch, tries)
             raise

@@ -60,3 +60,21 @@ async def test_a_retry_is_stored_once_though_another_batch_came_between(
     await store.append(KEY, second)
     expected = first + second + between if is_stored else first + between + second
     assert await store.load(KEY) == expected
+
+
+async def test_a_batch_in_doubt_is_still_in_doubt_after_a_try_that_failed(
+    store: BeanieSessionStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = [message()], [marker("only"), marker("only")]
+    await store.append(KEY, first)
+    error = {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}}
+    monkeypatch.setattr("beanie_session_store.app.attempts._SECONDS", 0.2)
+    labels = ["UnknownTransactionCommitResult"]
+    async with failing(database, "commitTransaction", {"times": 1000}, errorLabels=labels, **error):
+        with pytest.raises(SessionStoreError, match="not known"):
+            await store.append(KEY, second)
+    async with failing(database, "update", {"times": 1000}, errorCode=8000):
+        with pytest.raises(SessionStoreError):
+            await store.append(KEY, second)
+    await store.append(KEY, second)
+    assert await store.load(KEY) == first + second
