@@ -125,6 +125,9 @@ class Records:
 class AdoptingWriter(Writer):
     """Appends batches of one session with the times they have in the source, and the record."""
 
+    # Two runs may adopt the same session at once.
+    others_repeat_too = True
+
     def __init__(
         self, metadata: EncodedValue | None, records: Records, record: Record, mtime: int | None
     ) -> None:

@@ -45,8 +45,8 @@ class ReplayPosition:
 
     seq: int
     """The position of the last entry that was repeated."""
-    end: int
-    """The first position that was free then: what others store from there on is no repetition."""
+    end: int | None
+    """The first position that was free then, if what others store from there on is their own."""
 
 
 async def recognise(

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from struct import Struct
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from bson import Binary, ObjectId
 from bson.int64 import Int64
@@ -89,6 +89,9 @@ class _Claim:
 
 class Writer:
     """Appends and deletes; one per store, for it remembers the sessions it wrote last."""
+
+    others_repeat_too: ClassVar[bool] = False
+    """Whether what other writers store meanwhile is taken for a part of the same replay."""
 
     def __init__(self, metadata: EncodedValue | None) -> None:
         self._metadata = metadata
@@ -176,8 +179,10 @@ class Writer:
         recognised = await _confirmed(
             connection, lambda session: recognise(connection, key, batch, after, session)
         )
-        if recognised.position is not None:
-            self._replays.put(key, recognised.position)
+        position = recognised.position
+        if position is not None:
+            end = None if self.others_repeat_too else position.end
+            self._replays.put(key, ReplayPosition(position.seq, end))
         return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
 
     async def _store(
