@@ -320,13 +320,13 @@ async def _commit(session: ClientSession, attempts: Attempts) -> None:
             await session.commit_transaction()
             return
         except PyMongoError as error:
-            if error.has_error_label("UnknownTransactionCommitResult"):
+            if error.has_error_label("UnknownTransactionCommitResult") or is_not_ready(error):
                 # Sending the commit of one transaction again is safe: it holds once or not at all.
                 if not await attempts.pause():
                     raise OutcomeUnknownError from error
-            elif error.has_error_label("TransientTransactionError"):
+            elif _is_labelled_transient(error):
                 raise TransientFailureError from error
-            elif isinstance(error, OperationFailure) and error.code == _NO_SUCH_TRANSACTION:
+            elif _is_of_no_transaction(error):
                 # Without a label: an earlier commit may hold on a member that answers no more.
                 raise OutcomeUnknownError from error
             else:
@@ -334,16 +334,20 @@ async def _commit(session: ClientSession, attempts: Attempts) -> None:
 
 
 def _is_transient(error: BaseException) -> bool:
-    if is_not_ready(error):
-        return True
-    if isinstance(error, OperationFailure) and error.code == _NO_SUCH_TRANSACTION:
-        return True
+    return is_not_ready(error) or _is_of_no_transaction(error) or _is_labelled_transient(error)
+
+
+def _is_labelled_transient(error: BaseException) -> bool:
     return (
         isinstance(error, PyMongoError)
         and error.has_error_label("TransientTransactionError")
         # The driver labels these too, but has waited its full time already, or was closed.
         and not isinstance(error, (InvalidOperation, ServerSelectionTimeoutError))
     )
+
+
+def _is_of_no_transaction(error: BaseException) -> bool:
+    return isinstance(error, OperationFailure) and error.code == _NO_SUCH_TRANSACTION
 
 
 def is_not_ready(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from time import monotonic
 
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -15,6 +16,9 @@ from .key import TranscriptKey
 from .reader import Place, StreamedEntry, is_resumable, read_on
 
 _HISTORY_LOST = 286
+
+# What fails after this long is new trouble, with the whole time to get over it.
+_STEADY_SECONDS = 5.0
 
 
 async def watch(
@@ -36,18 +40,22 @@ async def watch(
     place = Place(key, after)
     attempts = Attempts()
     while True:
+        began = monotonic()
         try:
             async for entry in _follow(confirmed, place):
                 yield entry
-                attempts = Attempts()
         except PyMongoError as error:
             lost = isinstance(error, OperationFailure) and error.code == _HISTORY_LOST
-            if not (lost or is_resumable(error)) or not await attempts.pause():
+            if not (lost or is_resumable(error)):
+                raise
+            if monotonic() - began > _STEADY_SECONDS:
+                attempts = Attempts()
+            if not await attempts.pause():
                 raise
 
 
 async def _follow(connection: Connection, place: Place) -> AsyncIterator[StreamedEntry]:
-    """Follow a session until it is made, or until the connection is lost."""
+    """Follow a session until it is made, or until its changes are no longer told."""
     session = await start_session(connection.client)
     async with session:
         # Tells the time on the server; whatever comes later is seen as a change.
@@ -60,8 +68,8 @@ async def _follow(connection: Connection, place: Place) -> AsyncIterator[Streame
             connection.summaries, _changes_of(place), start_at_operation_time=start
         )
         async with changes:
-            while place.session == known:
-                change = await changes.next()
+            # It ends when the collection is dropped.
+            async for change in changes:
                 if change["operationType"] == "delete":
                     raise place.changed()
                 if change.get("next_seq", place.position + 2) <= place.position + 1:
@@ -70,6 +78,8 @@ async def _follow(connection: Connection, place: Place) -> AsyncIterator[Streame
                 session.advance_operation_time(change["clusterTime"])
                 async for entry in read_on(connection, place, session):
                     yield entry
+                if place.session != known:
+                    break
 
 
 def _changes_of(place: Place) -> list[Record]:

@@ -7,15 +7,13 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from beanie import init_beanie
 from pymongo import MongoClient
+from support.database import prepared
 from support.server import connected
 
 from beanie_session_store import (
-    DOCUMENT_MODELS,
     BeanieSessionStore,
     EmbeddedMongo,
-    upgrade_schema,
 )
 from beanie_session_store.app.driver import Database
 
@@ -75,12 +73,6 @@ async def standalone_database(
     """A migrated database on the standalone server, with Beanie initialised on it."""
     async with connected(standalone_url) as client:
         yield await prepared(client[standalone_database_name])
-
-
-async def prepared(database: Database) -> Database:
-    await upgrade_schema(database)
-    await init_beanie(database=database, document_models=DOCUMENT_MODELS)
-    return database
 
 
 @pytest.fixture

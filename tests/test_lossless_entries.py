@@ -13,30 +13,27 @@ import sys
 import textwrap
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import count
 from typing import Any
 
 import bson
 import pytest
-from beanie import init_beanie
 from claude_agent_sdk import fold_session_summary
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.database import own_loop
 
 from beanie_session_store import (
-    DOCUMENT_MODELS,
     BeanieSessionStore,
     CorruptEntryError,
     EntryChunk,
     SessionSummary,
     TranscriptEntry,
-    upgrade_schema,
 )
 from beanie_session_store.app.codec import MAX_VALUE_BYTES
-from beanie_session_store.app.driver import Database, close_client, open_client
+from beanie_session_store.app.driver import Database
 from beanie_session_store.models.packing import unpack
 
 KEY = {"project_key": "-app", "session_id": "11111111-1111-4111-8111-111111111111"}
@@ -163,27 +160,6 @@ def difference(one: Any, other: Any) -> str | None:
         elif a != b:
             return f"{path}: {a!r:.200} became {b!r:.200}"
     return None
-
-
-@contextmanager
-def own_loop(
-    url: str, name: str
-) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, None]]], None]]:
-    """One event loop and one client for all examples of a property."""
-    loop = asyncio.new_event_loop()
-    client = open_client(url)
-
-    async def prepare() -> None:
-        await upgrade_schema(client[name])
-        await init_beanie(database=client[name], document_models=DOCUMENT_MODELS)
-
-    try:
-        loop.run_until_complete(prepare())
-        yield lambda work: loop.run_until_complete(work())
-    finally:
-        loop.run_until_complete(close_client(client))
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
 
 
 def property_settings(examples: int) -> settings:

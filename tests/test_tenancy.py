@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import copy
 import random
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
 import pytest
-from beanie import init_beanie
 from claude_agent_sdk import fold_session_summary
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.database import own_loop
 
 from beanie_session_store import (
-    DOCUMENT_MODELS,
     BeanieSessionStore,
     EntryChunk,
     SessionSummary,
     TranscriptEntry,
-    upgrade_schema,
 )
-from beanie_session_store.app.driver import Database, close_client, open_client
+from beanie_session_store.app.driver import Database
 from beanie_session_store.models.packing import unpack
 
 PROJECT = "-app"
@@ -231,27 +226,6 @@ def key_of(place: tuple[str, str, str | None]) -> dict[str, str]:
     project, session, subpath = place
     key = {"project_key": project, "session_id": session}
     return key if subpath is None else {**key, "subpath": subpath}
-
-
-@contextmanager
-def own_loop(
-    url: str, name: str
-) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, None]]], None]]:
-    """One event loop and one client for all examples of a property."""
-    loop = asyncio.new_event_loop()
-    client = open_client(url)
-
-    async def prepare() -> None:
-        await upgrade_schema(client[name])
-        await init_beanie(database=client[name], document_models=DOCUMENT_MODELS)
-
-    try:
-        loop.run_until_complete(prepare())
-        yield lambda work: loop.run_until_complete(work())
-    finally:
-        loop.run_until_complete(close_client(client))
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
 
 
 class Model:

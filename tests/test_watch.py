@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from beanie import init_beanie
 from support.entries import KEY, SUBAGENT, message, turn
-from support.server import connected
+from support.server import connected, failing
 
 from beanie_session_store import (
     DOCUMENT_MODELS,
@@ -150,6 +150,37 @@ async def test_a_standalone_server_is_named_as_the_reason(standalone_database: D
     await store.append(KEY, turn(1))
     with pytest.raises(StandaloneError, match="no replica set"):
         await anext(store.watch(KEY))
+
+
+async def test_an_idle_watcher_gets_over_lost_connections(
+    store: BeanieSessionStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beanie_session_store.app.attempts._SECONDS", 0.5)
+    monkeypatch.setattr("beanie_session_store.app.watch._STEADY_SECONDS", 0.2)
+    await store.append(KEY, turn(1))
+    async with Watcher(store.watch(KEY)) as watcher:
+        await watcher.until(6)
+        for number in (2, 3):
+            # Longer than one trouble may take; then more of it than the driver hides.
+            await asyncio.sleep(1.5)
+            commands = ["getMore", "aggregate"]
+            async with failing(
+                database, "", {"times": 4}, failCommands=commands, closeConnection=True
+            ):
+                await asyncio.sleep(2)
+            await store.append(KEY, turn(number))
+            assert await watcher.until(6 * number) == await store.load(KEY)
+
+
+async def test_a_dropped_collection_ends_the_watch(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    await store.append(KEY, turn(1))
+    async with Watcher(store.watch(KEY)) as watcher:
+        await watcher.until(6)
+        await database["claude_transcript_summaries"].drop()
+        with pytest.raises(SessionChangedError):
+            await watcher.ended()
 
 
 @pytest.mark.parametrize("after", ["1", 1.0, True, {"$gt": 0}])
