@@ -18,7 +18,7 @@ from beanie_session_store.app.driver import Database
 ENTRIES_PER_PROCESS = 2000
 
 WRITER = """
-import asyncio, json, sys
+import asyncio, json, random, sys
 from beanie_session_store import BeanieSessionStore
 
 KEY = {"project_key": "project", "session_id": "session"}
@@ -35,6 +35,7 @@ async def main(url, database, name, count):
             ]
             subpath = {"subpath": "subagents/agent-a1"} if start % 100 == 80 else {}
             await store.append({**KEY, **subpath}, batch)
+            await asyncio.sleep(random.uniform(0, 0.01))
 
 asyncio.run(main(*sys.argv[1:4], int(sys.argv[4])))
 """

@@ -48,6 +48,7 @@ def names_in_handshakes(url: str, application: str) -> list[tuple[str, str]]:
 def assert_named(url: str, application: str) -> None:
     found = names_in_handshakes(url, application)
     # Older drivers list a name of their own without a version, so the two do not pair up.
+    assert found != []
     assert any(
         "beanie-session-store" in names.split("|")
         and version("beanie-session-store") in versions.split("|")
