@@ -315,7 +315,7 @@ def test_server_that_does_not_come_up_in_time_carries_the_log(
 ) -> None:
     for module in (embedded, keeper):
         monkeypatch.setattr(module, "START_SECONDS", 0.3)
-    with pytest.raises(MongodStartError, match=r"(?s)did not answer in 0\.3 s.*initandlisten"):
+    with pytest.raises(MongodStartError, match=r"did not answer in 0\.3 s[^{]*\{"):
         EmbeddedMongo().start()
     assert_nothing_left(temporary)
 
