@@ -38,6 +38,7 @@ from .app.errors import (
     UnreachableError,
 )
 from .app.reader import StreamedEntry
+from .app.repair import Difference, Verification
 from .app.retention import clear_retention, retention_policies, set_retention
 from .app.schema import (
     SchemaStatus,
@@ -61,6 +62,7 @@ from .models.entry_view import EntryView, UnknownEntry
 from .models.messages import AssistantEntry, AttachmentEntry, UserEntry
 from .models.records import CostStateEntry
 from .models.system import CompactBoundaryEntry, SystemEntry
+from .models.totals import SessionTotals, ToolRow, UsageRow
 from .models.transcript import parse_entry, unmodelled
 from .models.usage import Usage
 
@@ -80,6 +82,7 @@ __all__ = [
     "ContentionError",
     "CorruptEntryError",
     "CostStateEntry",
+    "Difference",
     "DriverMismatchError",
     "EmbeddedMongo",
     "EntryChunk",
@@ -105,6 +108,7 @@ __all__ = [
     "SessionChangedError",
     "SessionStoreError",
     "SessionSummary",
+    "SessionTotals",
     "StandaloneError",
     "StreamedEntry",
     "Subagent",
@@ -114,6 +118,7 @@ __all__ = [
     "Tokens",
     "ToolCall",
     "ToolResultBlock",
+    "ToolRow",
     "ToolUseBlock",
     "Transcript",
     "TranscriptEntry",
@@ -123,7 +128,9 @@ __all__ = [
     "UnknownSessionError",
     "UnreachableError",
     "Usage",
+    "UsageRow",
     "UserEntry",
+    "Verification",
     "adopt",
     "clear_retention",
     "database_of",

@@ -18,6 +18,7 @@ from pymongo.errors import (
 )
 
 from ..models.packing import unpack
+from ..models.totals import TEXTS, Tally
 from .attempts import Attempts
 from .connection import Connection
 from .driver import (
@@ -232,16 +233,38 @@ async def state(connection: Connection, key: TranscriptKey) -> SessionState | No
     """What the summary of the key's session says now, or ``None`` without one."""
 
     async def attempt() -> SessionState | None:
-        query = key.session_filter()
-        row = await _state_row(connection, query)
+        row = await _state_row(connection, key.session_filter())
         if row is None or "data_chunks" not in row:
             return await _state(connection, key, row, None)
         # Chunks and the count of them must be of one moment.
         async with snapshot(connection.client, connection.server) as session:
-            row = await _state_row(connection, query, session)
-            return await _state(connection, key, row, session)
+            return await state_in(connection, key, session)
 
     return await retried(attempt)
+
+
+async def state_in(
+    connection: Connection, key: TranscriptKey, session: ClientSession | None
+) -> SessionState | None:
+    """The same as :func:`state`, as a client session sees it."""
+    row = await _state_row(connection, key.session_filter(), session)
+    return await _state(connection, key, row, session)
+
+
+async def session_entries(
+    connection: Connection, key: TranscriptKey, session: ClientSession | None
+) -> AsyncIterator[tuple[str, int, dict[str, Any]]]:
+    """Subpath, position and content of all entries of a session, in the order of writing."""
+    fields = {**CONTENT, "subpath": 1}
+    # No index has the order of all transcripts together, and what is sorted may be large.
+    cursor = connection.entries.find(
+        key.session_filter(), fields, sort=[("seq", 1)], session=session, allow_disk_use=True
+    )
+    async for document in cursor:
+        subpath: str = document["subpath"]
+        transcript = replace(key, subpath=subpath)
+        entry = await content_of(connection, transcript, document, session)
+        yield subpath, document["seq"], entry
 
 
 async def _state_row(
@@ -311,10 +334,18 @@ async def _state(
         mtime=row.get("mtime", 0),
         data=data,
         data_field=field,
+        totals=_totals(row),
+        texts={name: row.get(name) for name in TEXTS},
         expires_at=row.get("expires_at"),
         held_at=row.get("held_at"),
         is_expired=row["is_expired"],
     )
+
+
+def _totals(row: dict[str, Any]) -> Tally | None:
+    """The totals of a summary, unless an older release has appended since they were counted."""
+    totals = row.get("totals")
+    return Tally.of(totals, row) if totals and totals["next_seq"] == row["next_seq"] else None
 
 
 async def _folded(

@@ -11,6 +11,7 @@ from typing import Any
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from ..models.retention import EVERY
 from .attempts import Attempts
+from .claim import move_date
 from .connection import Connection, StoreModels, connect_models
 from .driver import ClientSession, Database, TransientFailureError, transact, with_store_rules
 from .errors import ContentionError, InvalidRetentionError, SchemaOutdatedError, UnknownSessionError
@@ -25,7 +26,6 @@ from .expiry import (
 from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .schema import collection_name
-from .writer import move_date
 
 _SESSIONS_AT_ONCE = 8
 _REPORT_EVERY = 100

@@ -14,7 +14,7 @@ from claude_agent_sdk.types import (
 )
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
-from . import reader, retention
+from . import reader, repair, retention
 from .client import open_database
 from .codec import encode_entries, encode_metadata
 from .completion import completed
@@ -24,6 +24,7 @@ from .errors import InvalidKeyError
 from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .reader import StreamedEntry
+from .repair import Verification
 from .schema import upgrade_schema
 from .transcript import Transcript
 from .turns import Turns
@@ -293,6 +294,41 @@ class BeanieSessionStore(SessionStore):
             connection = await self._connection()
             with reported(connection.client, doing):
                 await change(connection, transcript)
+
+    async def verify(self, key: SessionKey) -> Verification:
+        """Compare a session's summary with its entries: the fold, the totals, the position.
+
+        It reads all entries at one moment, in constant memory. What it finds is a defect or the
+        work of something else than this package, and :meth:`repair` mends it; totals are also
+        missing from what an older release has written to.
+
+        Raises:
+            UnknownSessionError: there is no such session.
+            CorruptEntryError: a stored entry is damaged.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        session = TranscriptKey.parse(self._tenant, key).session
+        connection = await self._connection()
+        with reported(connection.client, f"verify {session}"):
+            return await repair.verify(connection, session)
+
+    async def repair(self, key: SessionKey) -> Verification:
+        """Make a session's summary say what is stored of it; return what it said wrong.
+
+        It is safe while others append. Entries are never changed.
+
+        Raises:
+            UnknownSessionError: there is no such session.
+            ContentionError: the session was written to all the time.
+            CorruptEntryError: a stored entry is damaged.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        session = TranscriptKey.parse(self._tenant, key).session
+        connection = await self._connection()
+        with reported(connection.client, f"repair {session}"):
+            return await completed(repair.repair(connection, session))
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """The subpaths of a session's subagent transcripts, such as ``subagents/agent-a1``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from bson import ObjectId
 from claude_agent_sdk import fold_session_summary
 from claude_agent_sdk.types import SessionKey, SessionStoreEntry, SessionSummaryEntry
 
+from ..models.totals import TEXTS, Tally
 from .expiry import EXPIRED
 from .key import TranscriptKey
 
@@ -22,7 +23,9 @@ DATA_FIELDS = ("data", "packed_data", "data_chunks")
 """Where a summary keeps the fold: natively, packed, or the number of chunks."""
 
 STATE_PROJECTION: dict[str, Any] = {
-    **dict.fromkeys(("next_seq", "mtime", *DATA_FIELDS, "expires_at", "held_at"), 1),
+    **dict.fromkeys(
+        ("next_seq", "mtime", *DATA_FIELDS, "totals", *TEXTS, "expires_at", "held_at"), 1
+    ),
     "is_expired": EXPIRED["$expr"],
 }
 
@@ -43,6 +46,10 @@ class SessionState:
     """The SDK's fold, or ``None`` while the main transcript is empty."""
     data_field: str | None
     """Which of ``DATA_FIELDS`` keeps the fold in the database."""
+    totals: Tally | None = None
+    """What the session did, or ``None`` where an older release has written to it since."""
+    texts: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    """The texts that the summary has in the database, by the names in ``TEXTS``."""
     expires_at: datetime | None = None
     held_at: datetime | None = None
     is_expired: bool = False
@@ -51,21 +58,44 @@ class SessionState:
     @property
     def size(self) -> int:
         """About how much memory it takes, in characters of the fold's texts."""
-        return sum(map(len, map(str, (self.data or {}).values())))
+        texts = sum(map(len, map(str, (self.data or {}).values())))
+        return texts + (self.totals.size if self.totals else 0)
 
 
-def fold(
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The state of a summary with a batch folded in."""
+
+    data: Mapping[str, Any] | None
+    """The SDK's fold, or ``None`` where the batch is a subagent's."""
+    totals: Tally
+
+
+def folded(
     state: SessionState | None, key: TranscriptKey, entries: Sequence[Mapping[str, Any]]
+) -> Folded:
+    """``entries`` of one transcript folded onto ``state``, whose totals must be known."""
+    known = state if state is not None and not state.is_expired else None
+    totals = known.totals.copy() if known is not None and known.totals is not None else Tally()
+    for entry in entries:
+        totals.add(entry, key.is_main)
+    if not key.is_main:
+        return Folded(None, totals)
+    return Folded(fold_on(known.data if known is not None else None, key, entries), totals)
+
+
+def fold_on(
+    data: Mapping[str, Any] | None, key: TranscriptKey, entries: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The SDK's fold of ``entries`` onto ``state``, or onto nothing if that has expired.
+    """The SDK's fold of ``entries`` onto ``data``, or onto nothing.
 
     An entry that the SDK's fold cannot take (a timestamp outside the calendar, say) is stored
     all the same and left out of the fold: losing the entry would be worse.
     """
     session_key: SessionKey = {"project_key": key.project_key, "session_id": key.session_id}
     summary: SessionSummaryEntry | None = None
-    if state is not None and state.data is not None and not state.is_expired:
-        summary = {"session_id": key.session_id, "mtime": state.mtime, "data": dict(state.data)}
+    if data is not None:
+        summary = {"session_id": key.session_id, "mtime": 0, "data": dict(data)}
     batch = cast("list[SessionStoreEntry]", list(entries))
     try:
         return fold_session_summary(summary, session_key, batch)["data"]

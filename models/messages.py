@@ -10,21 +10,11 @@ from pydantic import Field
 from .blocks import Block, BlocksOrText, TextBlock, ToolResultBlock, text_of
 from .entry_view import EntryView
 from .lenient import CamelPart, Count, Flag, Json, Many, Maybe, Part, Text, Whole, Words
+from .prompts import prompt_of
 from .usage import Usage
 
 SYNTHETIC_MODEL = "<synthetic>"
 """The model of a reply that the agent made up itself, to report an error."""
-
-# What the agent puts where a person would type, seen at the start of the text.
-_NOT_TYPED = (
-    "<local-command-stdout>",
-    "<local-command-stderr>",
-    "<local-command-caveat>",
-    "<bash-stdout>",
-    "<bash-stderr>",
-    "<task-notification>",
-    "[Request interrupted by user",
-)
 
 
 class ConversationEntry(EntryView):
@@ -137,11 +127,7 @@ class UserEntry(ConversationEntry):
 
         A slash command is a prompt; what it printed is none.
         """
-        if self.is_meta or self.is_compact_summary or self.is_visible_in_transcript_only:
-            return False
-        if self.origin is not None and self.origin.kind != "human":
-            return False
-        return not self.tool_results and not self.text.startswith(_NOT_TYPED)
+        return prompt_of(self.raw) is not None
 
 
 class AssistantEntry(ConversationEntry):

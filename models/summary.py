@@ -7,9 +7,10 @@ from typing import Any
 
 from beanie import Document
 from pydantic import Field
-from pymongo import ASCENDING, IndexModel
+from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from .retention import EXPIRY_INDEX
+from .totals import SessionTotals
 
 SESSION_INDEX = IndexModel(
     [("tenant", ASCENDING), ("project_key", ASCENDING), ("session_id", ASCENDING)],
@@ -18,13 +19,20 @@ SESSION_INDEX = IndexModel(
 )
 
 
+ACTIVITY_INDEX = IndexModel(
+    [("tenant", ASCENDING), ("active_at", DESCENDING), ("_id", DESCENDING)],
+    name="session_activity",
+)
+"""For the latest sessions of a tenant, a page at a time."""
+
+
 class SessionSummary(Document):
     """What is known of a session without reading its entries.
 
     It is written in the same transaction as the entries, so ``data`` always equals the SDK's
-    fold over the stored main transcript. Exactly one of ``data``, ``packed_data`` and
-    ``data_chunks`` is set once the main transcript has an entry. Subclass it to use another
-    collection, further indexes or further fields with defaults.
+    fold over the stored main transcript, and ``totals`` always count what is stored. Exactly one
+    of ``data``, ``packed_data`` and ``data_chunks`` is set once the main transcript has an entry.
+    Subclass it to use another collection, further indexes or further fields with defaults.
     """
 
     tenant: str = Field(description="The tenant of the store that made the session.")
@@ -51,6 +59,19 @@ class SessionSummary(Document):
     packed_metadata: bytes | None = Field(
         default=None, description="The metadata as compressed JSON, where BSON cannot hold it."
     )
+    title: str | None = Field(
+        default=None,
+        description="The title that a person gave, or else the model; at most 200 characters, as "
+        "are the next four.",
+    )
+    first_prompt: str | None = Field(default=None, description="What was asked first.")
+    branch: str | None = Field(default=None, description="The git branch, as last seen.")
+    cwd: str | None = Field(default=None, description="The directory, as first seen.")
+    tag: str | None = Field(default=None, description="The session's tag.")
+    totals: SessionTotals | None = Field(
+        default=None,
+        description="What the session did so far; absent if an older release wrote it.",
+    )
     created_at: datetime = Field(description="When it was stored, UTC, by the server's clock.")
     active_at: datetime | None = Field(
         default=None, description="Last append to any transcript of the session, UTC."
@@ -67,4 +88,4 @@ class SessionSummary(Document):
         """Collection and indexes, as Beanie reads them."""
 
         name = "claude_transcript_summaries"
-        indexes = [SESSION_INDEX, EXPIRY_INDEX]
+        indexes = [SESSION_INDEX, ACTIVITY_INDEX, EXPIRY_INDEX]

@@ -413,7 +413,7 @@ async def test_retention_is_refused_where_nothing_would_ever_expire(
     store: BeanieSessionStore, database: Database
 ) -> None:
     await store.append(KEY, turn(1))
-    await downgrade_schema(database, steps=1)
+    await downgrade_schema(database, to="20261123150000")
     with pytest.raises(SchemaOutdatedError, match="schema upgrade"):
         await set_retention(database, timedelta(days=1))
     await store.append(KEY, turn(2))

@@ -170,6 +170,9 @@ class StoreModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         for transcript in list(self.entries):
             self.check(transcript)
+        for session in {session for (session, _), entries in self.entries.items() if entries}:
+            found = self.run(self.stores[0].verify(key((session, ""))))
+            assert found.is_sound, found
         assert self.run(self.stranger.list_sessions(PROJECT)) == []
         assert self.run(self.stranger.load(key(("s1", "")))) is None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from support.agent import (
     workplace,
 )
 
+from beanie_session_store import SessionSummary
 from beanie_session_store.app.transcript import Transcript
 from beanie_session_store.demo.agent import Entry
 from beanie_session_store.models.messages import AssistantEntry
@@ -194,6 +196,35 @@ def test_a_fork_has_spent_only_what_it_did_itself(story: Story) -> None:
     assert 0 < own.responses <= len(story.forked.requests)
     assert forked.copied_usage.keys() <= story.transcript(story.compacted).usage.keys()
     assert any(tokens.responses for tokens in forked.copied_usage.values())
+
+
+async def test_totals_of_the_summary_are_those_of_the_transcript(story: Story) -> None:
+    async with story.place.store() as store:
+        for turn in (story.compacted, story.forked):
+            key = story.place.key(turn.run.session_id)
+            summary = await SessionSummary.find_one({"session_id": turn.run.session_id})
+            assert summary is not None
+            assert summary.totals is not None
+            assert (await store.verify(key)).is_sound
+            transcript = story.transcript(turn)
+            (tokens,) = transcript.total_usage.values()
+            (row,) = summary.totals.by_model.values()
+            assert (row.responses, row.input, row.output, row.cache_creation, row.cache_read) == (
+                tokens.responses,
+                tokens.input,
+                tokens.output,
+                tokens.cache_creation,
+                tokens.cache_read,
+            )
+            own = [call.name for call in transcript.all_tool_calls if call.result is not None]
+            assert summary.totals.tool_calls == dict(Counter(own))
+            assert summary.totals.cost_usd == pytest.approx(transcript.cost_usd)
+            assert summary.totals.cost_usd == pytest.approx(row.cost_usd)
+            assert summary.cwd == story.place.project
+            assert summary.totals.entries == sum(map(len, turn.stored.values()))
+        first = await SessionSummary.find_one({"session_id": story.begun.run.session_id})
+        assert first is not None
+        assert first.first_prompt == FIRST_PROMPT
 
 
 def _last_account(transcript: Transcript) -> CostStateEntry:

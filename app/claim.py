@@ -1,0 +1,209 @@
+"""One try to append: what the summary must still be, and what it becomes.
+
+The claim is a compare-and-swap on the summary, so of two writers one wins and the other looks
+again. Whatever else rewrites folded state goes through it too, and moves ``next_seq`` on, so that
+what other writers remember of the summary misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bson import Binary, ObjectId
+from bson.int64 import Int64
+
+from ..models.totals import Tally
+from .codec import EncodedValue, encode_object
+from .connection import Connection
+from .driver import ClientSession, update_one
+from .expiry import NOT_EXPIRED, Retention
+from .key import TranscriptKey
+from .summaries import DATA_FIELDS, Folded, SessionState
+
+
+class StaleStateError(Exception):
+    """The session's summary is not what it was last known to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One try to append: what the summary must be, and what it and the entries become."""
+
+    known: SessionState | None
+    next: SessionState
+    first_seq: int
+    changes: dict[str, Any]
+    removed: tuple[str, ...]
+    data_chunks: tuple[bytes, ...] | None
+    """What replaces the chunks that hold the fold; ``None`` leaves them alone."""
+    moves_date: bool = False
+    """Whether what is stored gets the session's new date of expiry."""
+    clears: bool = False
+    """Whether remains of an expired session of the same key may be in the way."""
+    tries: Sequence[ObjectId] = ()
+    """The ids of all tries to store the batch whose outcome is not known, this one's last."""
+
+
+def claim_for(
+    connection: Connection,
+    count: int,
+    known: SessionState | None,
+    folded: Folded,
+    retention: Retention,
+    tries: Sequence[ObjectId],
+) -> Claim:
+    """A try to append ``count`` entries, of which ``folded`` is the summary's new state."""
+    clears = retention.is_managed if known is None else known.is_expired
+    if known is not None and known.is_expired:
+        known = None
+    now = connection.server.now()
+    expires_at = known.expires_at if known else None
+    moves_date = False
+    if not (known and known.held_at) and retention.is_due(expires_at, now):
+        expires_at = retention.expiry(now)
+        moves_date = known is not None
+    first_seq = known.next_seq if known else 1
+    mtime = known.mtime if known else 0
+    data = known.data if known else None
+    field = known.data_field if known else None
+    chunks: tuple[bytes, ...] | None = None
+    next_seq = first_seq + count
+    changes: dict[str, Any] = {
+        "next_seq": Int64(next_seq),
+        "active_at": now,
+        "totals": folded.totals.document(next_seq),
+    }
+    removed: tuple[str, ...] = ()
+    texts, untold = changed_texts(known.texts if known else {}, folded.totals)
+    changes |= texts
+    if expires_at is not None and (moves_date or known is None):
+        changes["expires_at"] = expires_at
+    if folded.data is not None:
+        mtime = max(connection.server.now_ms(), mtime + 1)
+        changes["mtime"] = Int64(mtime)
+        # Most batches change nothing in the fold; then the summary's text stays as it is.
+        if folded.data != data:
+            value = encode_object(dict(folded.data))
+            fields = value_fields(value, "data", "packed_data")
+            changes |= fields
+            (field,) = fields
+            removed = tuple(name for name in DATA_FIELDS if name != field)
+            if value.chunks or (known and known.data_field == "data_chunks"):
+                chunks = value.chunks
+            data = folded.data
+    return Claim(
+        tries=(*tries, ObjectId()),
+        known=known,
+        next=SessionState(
+            id=known.id if known else ObjectId(),
+            next_seq=next_seq,
+            mtime=mtime,
+            data=data,
+            data_field=field,
+            totals=folded.totals,
+            texts=folded.totals.texts,
+            expires_at=expires_at,
+            held_at=known.held_at if known else None,
+        ),
+        first_seq=first_seq,
+        changes=changes,
+        removed=(
+            *(removed if known and known.data_field in removed else ()),
+            *untold,
+            *(("expires_at",) if moves_date and expires_at is None else ()),
+        ),
+        data_chunks=chunks,
+        moves_date=moves_date,
+        clears=clears,
+    )
+
+
+def changed_texts(
+    before: Mapping[str, str | None], totals: Tally
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The texts of a summary that are other ones now, and the names of those that are gone."""
+    now = totals.texts
+    told = {name: text for name, text in now.items() if text and text != before.get(name)}
+    return told, tuple(name for name, text in now.items() if not text and before.get(name))
+
+
+async def advance_summary(
+    connection: Connection,
+    key: TranscriptKey,
+    claim: Claim,
+    known: SessionState,
+    session: ClientSession | None,
+) -> None:
+    """Change the summary if it still is as ``known`` has it.
+
+    Raises:
+        StaleStateError: it is not.
+    """
+    update: dict[str, Any] = {"$set": claim.changes}
+    if claim.removed:
+        update["$unset"] = dict.fromkeys(claim.removed, "")
+    # A session that was deleted and made anew counts from 1 again; its _id tells it apart.
+    query = {
+        **key.session_filter(),
+        "_id": known.id,
+        "next_seq": known.next_seq,
+        "expires_at": known.expires_at,
+        "held_at": known.held_at,
+    }
+    if known.expires_at is not None:
+        query |= NOT_EXPIRED
+    if not await update_one(connection.summaries, query, update, session):
+        raise StaleStateError
+    await replace_summary_chunks(connection, key, claim, session)
+
+
+async def replace_summary_chunks(
+    connection: Connection, key: TranscriptKey, claim: Claim, session: ClientSession | None
+) -> None:
+    """Store the chunks of a fold that no summary can hold, in place of those before."""
+    if claim.data_chunks is None:
+        return
+    owner = {
+        **key.session_filter(),
+        "collection": connection.summaries.name,
+        "subpath": "",
+        "seq": 0,
+    }
+    await connection.chunks.delete_many(owner, session=session)
+    if claim.data_chunks:
+        dated = {} if claim.next.expires_at is None else {"expires_at": claim.next.expires_at}
+        chunks = chunk_documents({**owner, **dated}, claim.data_chunks)
+        await connection.chunks.insert_many(chunks, session=session)
+
+
+async def move_date(
+    connection: Connection,
+    key: TranscriptKey,
+    expires_at: datetime | None,
+    session: ClientSession | None,
+) -> None:
+    """Give the entries and chunks of a session its date of expiry, or none."""
+    change = {"$unset": {"expires_at": ""}}
+    if expires_at is not None:
+        change = {"$set": {"expires_at": expires_at}}
+    for collection in (connection.entries, connection.chunks):
+        await collection.update_many(key.session_filter(), change, session=session)
+
+
+def chunk_documents(owner: dict[str, Any], parts: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The documents for the slices of one value."""
+    return [{**owner, "part": part, "data": Binary(data)} for part, data in enumerate(parts)]
+
+
+def value_fields(value: EncodedValue | None, native: str, packed: str) -> dict[str, Any]:
+    """The one field that keeps an encoded value in a summary."""
+    if value is None:
+        return {}
+    if value.native is not None:
+        return {native: value.native}
+    if value.packed is not None:
+        return {packed: value.packed}
+    return {"data_chunks": len(value.chunks)}

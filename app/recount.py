@@ -1,0 +1,61 @@
+"""What a session's summary must say, counted anew from all that is stored of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..models.totals import Tally
+from .connection import Connection
+from .driver import ClientSession, snapshot
+from .key import TranscriptKey
+from .reader import retried, session_entries
+from .summaries import fold_on
+
+_FOLDED_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Recount:
+    """The state of a summary as its entries have it."""
+
+    data: dict[str, Any] | None
+    """The SDK's fold, ``None`` if the main transcript has no entry."""
+    totals: Tally
+    last_seq: int
+    """The position of the last entry, 0 without one."""
+
+
+async def recount(
+    connection: Connection, key: TranscriptKey, session: ClientSession | None
+) -> Recount:
+    """Count a session anew, as a client session sees it, in constant memory.
+
+    Raises:
+        CorruptEntryError: a stored entry is damaged.
+    """
+    totals = Tally()
+    data: dict[str, Any] | None = None
+    pending: list[dict[str, Any]] = []
+    last_seq = 0
+    async for subpath, seq, entry in session_entries(connection, key, session):
+        last_seq = seq
+        totals.add(entry, not subpath)
+        if not subpath:
+            pending.append(entry)
+        if len(pending) == _FOLDED_AT_ONCE:
+            data = fold_on(data, key, pending)
+            pending.clear()
+    if pending:
+        data = fold_on(data, key, pending)
+    return Recount(data, totals, last_seq)
+
+
+async def totals_of(connection: Connection, key: TranscriptKey) -> Tally:
+    """The totals of a session at one moment, for a summary that has none or outdated ones."""
+
+    async def attempt() -> Tally:
+        async with snapshot(connection.client, connection.server) as session:
+            return (await recount(connection, key, session)).totals
+
+    return await retried(attempt)

@@ -1,0 +1,171 @@
+"""Whether a session's summary says what is stored of it, and mending one that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bson.int64 import Int64
+
+from .attempts import Attempts
+from .claim import Claim, StaleStateError, advance_summary, changed_texts, value_fields
+from .codec import encode_object
+from .connection import Connection
+from .driver import ClientSession, TransientFailureError, snapshot, transact
+from .errors import ContentionError, UnknownSessionError
+from .key import TranscriptKey
+from .reader import retried, state_in
+from .recount import Recount, recount
+from .summaries import DATA_FIELDS, SessionState
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field of a summary that does not say what is stored."""
+
+    field: str
+    """Such as ``data``, ``mtime`` or ``totals.usage``."""
+    stored: Any
+    expected: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What came of comparing a session's summary with its entries."""
+
+    entries: int
+    """Entries of all transcripts of the session."""
+    differences: tuple[Difference, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the summary says what is stored."""
+        return not self.differences
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A summary and its entries at one moment."""
+
+    state: SessionState
+    counted: Recount
+
+    @property
+    def verification(self) -> Verification:
+        return Verification(
+            self.counted.totals.entries, tuple(_differences(self.state, self.counted))
+        )
+
+
+async def verify(connection: Connection, key: TranscriptKey) -> Verification:
+    """Compare the summary of a session with what is stored of it.
+
+    Raises:
+        UnknownSessionError: there is no such session.
+    """
+    return (await _look(connection, key)).verification
+
+
+async def repair(connection: Connection, key: TranscriptKey) -> Verification:
+    """Make the summary of a session say what is stored of it, and return what it said wrong.
+
+    Raises:
+        UnknownSessionError: there is no such session.
+        ContentionError: it was written to all the time.
+    """
+    attempts = Attempts()
+    while True:
+        look = await _look(connection, key)
+        found = look.verification
+        if found.is_sound:
+            return found
+        claim = _mending(connection, look)
+
+        async def work(session: ClientSession | None, claim: Claim = claim) -> None:
+            assert claim.known is not None
+            await advance_summary(connection, key, claim, claim.known, session)
+
+        try:
+            await transact(connection.client, connection.server, work, attempts)
+            return found
+        except TransientFailureError:
+            if not await attempts.pause():
+                raise
+        except StaleStateError:
+            if not await attempts.pause():
+                raise ContentionError(
+                    f"Could not repair {key}: it is written to all the time; nothing was "
+                    "changed. Try again."
+                ) from None
+
+
+async def _look(connection: Connection, key: TranscriptKey) -> _Look:
+    async def attempt() -> _Look | None:
+        async with snapshot(connection.client, connection.server) as session:
+            while True:
+                state = await state_in(connection, key, session)
+                if state is None or state.is_expired:
+                    return None
+                counted = await recount(connection, key, session)
+                if session is not None:
+                    return _Look(state, counted)
+                # Without snapshots, two reads are of one moment if nothing came in between.
+                after = await state_in(connection, key, session)
+                if after is not None and after.next_seq == state.next_seq:
+                    return _Look(state, counted)
+
+    look = await retried(attempt)
+    if look is None:
+        raise UnknownSessionError(
+            f"There is no {key}; nothing was changed. Check tenant, project key and session id."
+        )
+    return look
+
+
+def _differences(state: SessionState, counted: Recount) -> Iterator[Difference]:
+    if state.next_seq <= counted.last_seq:
+        yield Difference("next_seq", state.next_seq, counted.last_seq + 1)
+    if bool(state.mtime) != (counted.data is not None):
+        yield Difference("mtime", state.mtime or None, "a time" if counted.data else None)
+    if state.data != counted.data:
+        yield Difference("data", state.data, counted.data)
+    expected = counted.totals.document(state.next_seq)
+    if state.totals is None:
+        yield Difference("totals", None, expected)
+    else:
+        stored = state.totals.document(state.next_seq)
+        for field in sorted(expected.keys() | stored.keys()):
+            if stored.get(field) != expected.get(field):
+                yield Difference(f"totals.{field}", stored.get(field), expected.get(field))
+    for field, text in counted.totals.texts.items():
+        if state.texts.get(field) != text:
+            yield Difference(field, state.texts.get(field), text)
+
+
+def _mending(connection: Connection, look: _Look) -> Claim:
+    state, counted = look.state, look.counted
+    next_seq = max(state.next_seq, counted.last_seq + 1) + 1
+    value = encode_object(counted.data) if counted.data is not None else None
+    fields = value_fields(value, "data", "packed_data")
+    texts, untold = changed_texts(state.texts, counted.totals)
+    changes = {
+        "next_seq": Int64(next_seq),
+        "totals": counted.totals.document(next_seq),
+        **fields,
+        **texts,
+    }
+    removed = (*(name for name in DATA_FIELDS if name not in fields), *untold)
+    if counted.data is None:
+        # Without an entry it has no main transcript, and is not listed either.
+        removed = (*removed, "mtime")
+    elif not state.mtime:
+        changes["mtime"] = Int64(connection.server.now_ms())
+    return Claim(
+        known=state,
+        next=replace(state, next_seq=next_seq),
+        first_seq=state.next_seq,
+        changes=changes,
+        removed=removed,
+        data_chunks=value.chunks if value else (),
+    )

@@ -1,0 +1,39 @@
+"""Find the latest sessions of a tenant by an index.
+
+Totals of sessions that are stored already are counted when something is appended to them, or by
+a repair.
+"""
+
+from beanie import Document, free_fall_migration
+
+from beanie_session_store.migrations._operations import create_index, drop_index
+
+SUMMARIES = "claude_transcript_summaries"
+
+
+class Anchor(Document):
+    """Tells the steps below which database they work on.
+
+    It is the log's collection, which has no indexes that Beanie could drop with
+    --allow-index-dropping.
+    """
+
+    class Settings:
+        name = "claude_transcript_migrations"
+
+
+class Forward:
+    @free_fall_migration(document_models=[Anchor])
+    async def create_activity_index(self, session):
+        await create_index(
+            Anchor,
+            SUMMARIES,
+            [("tenant", 1), ("active_at", -1), ("_id", -1)],
+            "session_activity",
+        )
+
+
+class Backward:
+    @free_fall_migration(document_models=[Anchor])
+    async def drop_activity_index(self, session):
+        await drop_index(Anchor, SUMMARIES, "session_activity")
