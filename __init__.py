@@ -22,6 +22,7 @@ from .app.errors import (
     InvalidMetadataError,
     InvalidMigrationError,
     InvalidModelError,
+    InvalidQueryError,
     InvalidRetentionError,
     InvalidURLError,
     MigrationLockLostError,
@@ -47,6 +48,9 @@ from .app.schema import (
     schema_status,
     upgrade_schema,
 )
+from .app.search import SearchHit, disable_search, enable_search
+from .app.session_pages import SessionPage
+from .app.statistics import ToolStatistics, UsageStatistics
 from .app.store import BeanieSessionStore
 from .app.transcript import Subagent, Transcript
 from .models import DOCUMENT_MODELS, EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
@@ -93,6 +97,7 @@ __all__ = [
     "InvalidMetadataError",
     "InvalidMigrationError",
     "InvalidModelError",
+    "InvalidQueryError",
     "InvalidRetentionError",
     "InvalidURLError",
     "MigrationLockLostError",
@@ -104,8 +109,10 @@ __all__ = [
     "SchemaStatus",
     "SchemaTooNewError",
     "ScriptStatus",
+    "SearchHit",
     "ServerError",
     "SessionChangedError",
+    "SessionPage",
     "SessionStoreError",
     "SessionSummary",
     "SessionTotals",
@@ -119,6 +126,7 @@ __all__ = [
     "ToolCall",
     "ToolResultBlock",
     "ToolRow",
+    "ToolStatistics",
     "ToolUseBlock",
     "Transcript",
     "TranscriptEntry",
@@ -129,12 +137,15 @@ __all__ = [
     "UnreachableError",
     "Usage",
     "UsageRow",
+    "UsageStatistics",
     "UserEntry",
     "Verification",
     "adopt",
     "clear_retention",
     "database_of",
+    "disable_search",
     "downgrade_schema",
+    "enable_search",
     "parse_entry",
     "retention_policies",
     "schema_status",

@@ -53,7 +53,7 @@ class Binding:
     """Follows the database that ``init_beanie`` gives to the Document classes."""
 
     def __init__(self, models: StoreModels) -> None:
-        self._models = models
+        self.models = models
         self._connection: Connection | None = None
         self._raw: tuple[Collection, Collection, Collection] | None = None
 
@@ -65,7 +65,7 @@ class Binding:
             SchemaOutdatedError: an index that the guarantees rest on is missing.
             SchemaTooNewError: a newer release migrated the database.
         """
-        models = self._models
+        models = self.models
         raw = (
             collection_of(models.entries),
             collection_of(models.summaries),

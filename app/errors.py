@@ -95,6 +95,10 @@ class InvalidRetentionError(SessionStoreError, ValueError):
     """A time to keep sessions that is none."""
 
 
+class InvalidQueryError(SessionStoreError, ValueError):
+    """A condition, cursor or limit that no query can be made of."""
+
+
 class UnknownSessionError(SessionStoreError, LookupError):
     """There is no session of that key."""
 

@@ -66,6 +66,11 @@ def packaged_folder() -> Path:
     return Path(folder)
 
 
+def optional_folder() -> Path:
+    """Where the scripts are that a team runs only if it wants what they bring."""
+    return packaged_folder() / "optional"
+
+
 def scripts_in(folder: Path) -> list[MigrationScript]:
     """The scripts of a folder, oldest first."""
     return [MigrationScript(path) for path in sorted(folder.glob("[!_]*.py"))]

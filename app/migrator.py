@@ -137,6 +137,15 @@ class Migrator:
                     done.append(script.name)
         return done
 
+    async def run_all(self, direction: str) -> None:
+        """Run scripts that keep no log, for what they make shows whether they ran."""
+        doing = f"run optional migrations {direction}"
+        lock = MigrationLock(self._database, self._lease)
+        with self._explained(doing):
+            async with lock.held(self._announce):
+                for script in self._scripts:
+                    await self._run_steps(script, direction, lock)
+
     async def status(self) -> SchemaStatus:
         """What was run, and what is to run."""
         with self._explained("look at the schema"):
@@ -204,11 +213,8 @@ class Migrator:
     async def _run(
         self, script: MigrationScript, direction: str, by: str, lock: MigrationLock
     ) -> None:
-        self._announce(f"{script.name}: {direction}")
         started = monotonic()
-        lent = Surroundings(self._database, self._renamed, self._announce, lock.confirm)
-        await run_steps(script.direction(direction.capitalize()), lent)
-        await lock.confirm()
+        await self._run_steps(script, direction, lock)
         await write_run(
             self._database,
             entries=self._entries,
@@ -218,6 +224,14 @@ class Migrator:
             by=by,
             seconds=monotonic() - started,
         )
+
+    async def _run_steps(
+        self, script: MigrationScript, direction: str, lock: MigrationLock
+    ) -> None:
+        self._announce(f"{script.name}: {direction}")
+        lent = Surroundings(self._database, self._renamed, self._announce, lock.confirm)
+        await run_steps(script.direction(direction.capitalize()), lent)
+        await lock.confirm()
 
     @contextmanager
     def _explained(self, doing: str) -> Generator[None]:

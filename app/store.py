@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
+from datetime import date, datetime
 from typing import Any, cast
 
 from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry
@@ -14,7 +22,7 @@ from claude_agent_sdk.types import (
 )
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
-from . import reader, repair, retention
+from . import reader, repair, retention, statistics
 from .client import open_database
 from .codec import encode_entries, encode_metadata
 from .completion import completed
@@ -26,6 +34,10 @@ from .key import TranscriptKey, checked_name
 from .reader import StreamedEntry
 from .repair import Verification
 from .schema import upgrade_schema
+from .search import SearchHit, search
+from .session_filter import SessionFilter, checked_limit, checked_text
+from .session_pages import SessionPage, session_page
+from .statistics import Days, ToolStatistics, UsageStatistics, checked_groups
 from .transcript import Transcript
 from .turns import Turns
 from .watch import watch
@@ -294,6 +306,141 @@ class BeanieSessionStore(SessionStore):
             connection = await self._connection()
             with reported(connection.client, doing):
                 await change(connection, transcript)
+
+    async def sessions(
+        self,
+        *criteria: Mapping[str, Any],
+        project_key: str | None = None,
+        tag: str | None = None,
+        branch: str | None = None,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> SessionPage:
+        """A page of the tenant's sessions with a main transcript, the latest activity first.
+
+        Pages go by a cursor, so a later one costs no more than the first. Only summaries are
+        read. Sessions that become active meanwhile move to the front, and are not met again.
+
+        Args:
+            criteria: queries in Beanie's own style, such as ``SessionSummary.totals.turns > 3``;
+                they narrow what is found and cannot reach another tenant.
+            project_key: of this project.
+            tag: with this tag.
+            branch: last seen on this git branch.
+            title: with this text in the title or first prompt, in upper or lower case.
+            metadata: with these values (strings, numbers, booleans, ``None``) in the metadata.
+            since: active since then, by the server's clock; with a time zone.
+            until: not active since then.
+            limit: sessions a page, 1 to 1,000.
+            after: ``cursor`` of the page before.
+
+        Raises:
+            InvalidQueryError: an argument is of a wrong type, or could be a query operator.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        wanted = SessionFilter(criteria, project_key, tag, branch, title, metadata, since, until)
+        limit = checked_limit(limit)
+        connection = await self._connection()
+        with reported(connection.client, "find sessions"):
+            return await session_page(
+                connection, self._binding.models.summaries, self._tenant, wanted, limit, after
+            )
+
+    async def usage(
+        self,
+        *criteria: Mapping[str, Any],
+        by: str | Sequence[str] = ("model",),
+        since: date | None = None,
+        until: date | None = None,
+        project_key: str | None = None,
+        tag: str | None = None,
+        branch: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[UsageStatistics]:
+        """Tokens and cost of the tenant's sessions, added up by group, the dearest first.
+
+        Only summaries are read. Usage belongs to the day (UTC) on which the agent wrote it.
+
+        Args:
+            criteria: as for :meth:`sessions`.
+            by: what makes a group: some of ``day``, ``model``, ``project_key``, ``branch``,
+                ``tag`` and ``metadata.<field>``; nothing (``()``) for one sum of all.
+            since: from this day on.
+            until: before this day.
+            project_key: as for :meth:`sessions`.
+            tag: as for :meth:`sessions`.
+            branch: as for :meth:`sessions`.
+            metadata: as for :meth:`sessions`.
+
+        Raises:
+            InvalidQueryError: an argument is of a wrong type, or could be a query operator.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        groups = checked_groups(by)
+        days = Days(since, until)
+        wanted = SessionFilter(
+            criteria, project_key, tag, branch, None, metadata, days.active_since
+        )
+        connection = await self._connection()
+        with reported(connection.client, "add up usage"):
+            return await statistics.usage(connection, self._tenant, wanted, days, groups)
+
+    async def tools(
+        self,
+        *criteria: Mapping[str, Any],
+        project_key: str | None = None,
+        tag: str | None = None,
+        branch: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[ToolStatistics]:
+        """Calls and failures by tool over the tenant's sessions, the most called first.
+
+        Only summaries are read. The arguments choose whole sessions, as for :meth:`sessions`.
+
+        Raises:
+            InvalidQueryError: an argument is of a wrong type, or could be a query operator.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        wanted = SessionFilter(criteria, project_key, tag, branch, None, metadata, since, until)
+        connection = await self._connection()
+        with reported(connection.client, "add up calls of tools"):
+            return await statistics.tools(connection, self._tenant, wanted)
+
+    async def search(
+        self, text: str, *, project_key: str | None = None, limit: int = 20
+    ) -> list[SearchHit]:
+        """Prompts and answers of the tenant's sessions with some of these words, best first.
+
+        ``enable_search`` must have built the index. Words in quotes must stand together, and a
+        word with a ``-`` before it must not occur. Packed entries are not found.
+
+        Args:
+            text: the words.
+            project_key: in this project alone.
+            limit: entries at most, 1 to 1,000.
+
+        Raises:
+            SchemaOutdatedError: there is no index for it.
+            InvalidQueryError: an argument is of a wrong type.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        checked_text("text", text)
+        if project_key is not None:
+            checked_name("project_key", project_key)
+        limit = checked_limit(limit)
+        connection = await self._connection()
+        with reported(connection.client, "search"):
+            return await search(connection, self._tenant, text, project_key, limit)
 
     async def verify(self, key: SessionKey) -> Verification:
         """Compare a session's summary with its entries: the fold, the totals, the position.

@@ -77,7 +77,7 @@ async def create_collection(anchor: type[Document], name: str) -> None:
 async def create_index(
     anchor: type[Document],
     collection: str,
-    keys: Sequence[tuple[str, int]],
+    keys: Sequence[tuple[str, int | str]],
     name: str,
     **options: Any,
 ) -> None:

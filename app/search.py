@@ -1,0 +1,132 @@
+"""Full-text search over what was asked and answered; an optional index carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from ..models import SessionSummary, TranscriptEntry
+from ..models.entry_view import EntryView
+from ..models.transcript import parse_entry
+from .connection import Connection
+from .driver import Database
+from .errors import SchemaOutdatedError
+from .expiry import NOT_EXPIRED
+from .failures import reported, require_asyncio
+from .migration_scripts import optional_folder
+from .migrator import Migrator
+from .reader import retried
+
+_INDEX_NOT_FOUND = 27
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """An entry that says what was looked for."""
+
+    project_key: str
+    session_id: str
+    subpath: str
+    """``""`` in the main transcript, else such as ``subagents/agent-a1``."""
+    seq: int
+    score: float
+    """How well it matches; higher is better."""
+    entry: dict[str, Any]
+
+    @property
+    def parsed(self) -> EntryView:
+        """The typed view of the entry."""
+        return parse_entry(self.entry)
+
+
+async def enable_search(
+    database: Database,
+    *,
+    entries: type[TranscriptEntry] = TranscriptEntry,
+    summaries: type[SessionSummary] = SessionSummary,
+    on_progress: Callable[[str], None] | None = None,
+) -> None:
+    """Build the index that :meth:`BeanieSessionStore.search` needs; does nothing if it is there.
+
+    It is safe while the application runs. The index takes room and costs every append.
+    ``init_beanie(allow_index_dropping=True)`` would drop it again.
+
+    Args:
+        database: the database, as given to ``init_beanie``.
+        entries: the class for entries, where a team has its own.
+        summaries: the class for summaries, where a team has its own.
+        on_progress: told of every step in words, and once a second how far the build is.
+
+    Raises:
+        SessionStoreError: as for :func:`upgrade_schema`.
+    """
+    require_asyncio()
+    migrator = _migrator(database, entries, summaries, on_progress)
+    with reported(database.client, "enable search"):
+        await migrator.run_all("forward")
+
+
+async def disable_search(
+    database: Database,
+    *,
+    entries: type[TranscriptEntry] = TranscriptEntry,
+    summaries: type[SessionSummary] = SessionSummary,
+    on_progress: Callable[[str], None] | None = None,
+) -> None:
+    """Drop the index that search needs; arguments and errors as for :func:`enable_search`."""
+    require_asyncio()
+    migrator = _migrator(database, entries, summaries, on_progress)
+    with reported(database.client, "disable search"):
+        await migrator.run_all("backward")
+
+
+def _migrator(
+    database: Database,
+    entries: type[TranscriptEntry],
+    summaries: type[SessionSummary],
+    on_progress: Callable[[str], None] | None,
+) -> Migrator:
+    return Migrator(database, entries, summaries, scripts=optional_folder(), announce=on_progress)
+
+
+async def search(
+    connection: Connection, tenant: str, text: str, project_key: str | None, limit: int
+) -> list[SearchHit]:
+    """The entries that match best.
+
+    Raises:
+        SchemaOutdatedError: there is no index for it.
+    """
+    query: dict[str, Any] = {
+        "tenant": tenant,
+        "$text": {"$search": text},
+        # As the partial index has it, which is used for no other query.
+        "entry.message.content": {"$exists": True},
+        "entry.type": {"$in": ["user", "assistant"]},
+        **NOT_EXPIRED,
+    }
+    if project_key is not None:
+        query["project_key"] = project_key
+    score = {"$meta": "textScore"}
+    names = ("project_key", "session_id", "subpath", "seq", "entry")
+    fields = {"_id": 0, **dict.fromkeys(names, 1), "score": score}
+
+    async def attempt() -> list[dict[str, Any]]:
+        return await connection.entries.find(
+            query, fields, sort=[("score", score)], limit=limit
+        ).to_list(None)
+
+    try:
+        rows = await retried(attempt)
+    except OperationFailure as error:
+        if error.code != _INDEX_NOT_FOUND:
+            raise
+        raise SchemaOutdatedError(
+            f"Cannot search: the collection {connection.entries.name} has no text index; nothing "
+            "was read. Run 'await enable_search(database)' (with entries=... and summaries=... "
+            "for Document classes of your own) once."
+        ) from None
+    return [SearchHit(**row) for row in rows]

@@ -1,0 +1,97 @@
+"""The latest sessions of a tenant, a page at a time."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from bson import ObjectId
+
+from ..models import SessionSummary
+from .connection import Connection
+from .errors import InvalidQueryError
+from .reader import retried
+from .session_filter import SessionFilter
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """Some sessions, the most recently active first."""
+
+    sessions: Sequence[SessionSummary]
+    cursor: str | None
+    """Pass it as ``after`` for the next page; ``None`` on the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """Behind which session a page begins."""
+
+    active_at: datetime
+    id: ObjectId
+
+    @classmethod
+    def parse(cls, cursor: object) -> _Position:
+        try:
+            if not isinstance(cursor, str):
+                raise TypeError
+            milliseconds, found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+            return cls(_EPOCH + timedelta(milliseconds=milliseconds), ObjectId(found))
+        except Exception:
+            raise InvalidQueryError(
+                f"after must be the cursor of a page, not {cursor!r:.80}; nothing was read. "
+                "Pass page.cursor as it is, or None for the first page."
+            ) from None
+
+    @property
+    def cursor(self) -> str:
+        milliseconds = (self.active_at - _EPOCH) // timedelta(milliseconds=1)
+        return base64.urlsafe_b64encode(json.dumps([milliseconds, str(self.id)]).encode()).decode()
+
+    @property
+    def behind(self) -> dict[str, Any]:
+        """A query for what comes behind it."""
+        return {
+            "$or": [
+                {"active_at": {"$lt": self.active_at}},
+                {"active_at": self.active_at, "_id": {"$lt": self.id}},
+            ]
+        }
+
+
+async def session_page(
+    connection: Connection,
+    model: type[SessionSummary],
+    tenant: str,
+    wanted: SessionFilter,
+    limit: int,
+    after: str | None,
+) -> SessionPage:
+    """The next ``limit`` sessions with a main transcript behind the cursor ``after``."""
+    query = {**wanted.query(tenant), "mtime": {"$exists": True}}
+    if after is not None:
+        position = _Position.parse(after)
+        query["$and"] = [
+            *query.get("$and", []),
+            # For the index, which the alternatives alone would not lead to the place.
+            {"active_at": {"$lte": position.active_at}},
+            position.behind,
+        ]
+
+    async def attempt() -> list[dict[str, Any]]:
+        order = [("active_at", -1), ("_id", -1)]
+        # One more tells whether there is another page.
+        return await connection.summaries.find(query, sort=order, limit=limit + 1).to_list(None)
+
+    rows = await retried(attempt)
+    sessions = [model.model_validate(row) for row in rows[:limit]]
+    if len(rows) <= limit:
+        return SessionPage(sessions, None)
+    last = rows[limit - 1]
+    return SessionPage(sessions, _Position(last["active_at"], last["_id"]).cursor)

@@ -1,0 +1,175 @@
+"""What agents took and did, added up over sessions; entries are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone
+from typing import Any
+
+from .connection import Connection
+from .driver import aggregate
+from .errors import InvalidQueryError
+from .reader import retried
+from .session_filter import SessionFilter, checked_field
+
+_GROUPS = {
+    "day": "$totals.usage.day",
+    "model": "$totals.usage.model",
+    "project_key": "$project_key",
+    "branch": "$branch",
+    "tag": "$tag",
+}
+_METADATA = "metadata."
+_SUMS = ("responses", "input", "output", "cache_creation", "cache_read", "cost_usd")
+
+
+@dataclass(frozen=True, slots=True)
+class UsageStatistics:
+    """Tokens and cost of a group of sessions, by model or day where it was asked for."""
+
+    group: dict[str, Any]
+    """The values that make the group, by the names it was asked for with."""
+    sessions: int
+    responses: int
+    """Responses of the API."""
+    input: int
+    output: int
+    cache_creation: int
+    cache_read: int
+    cost_usd: float
+    """US dollars, by the agents' own account; what the agent has not written yet is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStatistics:
+    """How often a tool was called."""
+
+    name: str
+    sessions: int
+    """In how many sessions."""
+    calls: int
+    errors: int
+
+    @property
+    def error_rate(self) -> float:
+        """The part of the calls that failed, from 0 to 1."""
+        return self.errors / self.calls if self.calls else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """A range of days, UTC; ``until`` is not in it.
+
+    Raises:
+        InvalidQueryError: a bound is no date.
+    """
+
+    since: date | None = None
+    until: date | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("since", "until"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, date) or isinstance(value, datetime)):
+                raise InvalidQueryError(
+                    f"{name} must be a datetime.date (a day, UTC) or None, not {value!r:.60}; "
+                    "nothing was read."
+                )
+
+    @property
+    def active_since(self) -> datetime | None:
+        """The earliest last activity of a session with usage on these days.
+
+        Days are by the agents' clocks and activity by the server's, so a day is allowed between
+        the two.
+        """
+        if self.since is None:
+            return None
+        midnight = datetime.combine(self.since, time(), timezone.utc)
+        return midnight - timedelta(days=1) if self.since > date(1971, 1, 1) else None
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """A query for usage on these days."""
+        bounds: dict[str, str] = {}
+        if self.since is not None:
+            bounds["$gte"] = self.since.isoformat()
+        if self.until is not None:
+            bounds["$lt"] = self.until.isoformat()
+        return {"totals.usage.day": bounds} if bounds else {}
+
+
+def checked_groups(by: object) -> list[str]:
+    """Refuse what usage cannot be grouped by.
+
+    Raises:
+        InvalidQueryError: it is none of them.
+    """
+    names: list[Any] = [by] if isinstance(by, str) or not isinstance(by, Iterable) else [*by]
+    for name in names:
+        if isinstance(name, str) and name.startswith(_METADATA):
+            checked_field("a field of metadata", name.removeprefix(_METADATA))
+        elif not isinstance(name, str) or name not in _GROUPS:
+            raise InvalidQueryError(
+                f"usage cannot be grouped by {name!r:.60}; nothing was read. Use some of "
+                f"{', '.join(_GROUPS)} or metadata.<field>."
+            )
+    return names
+
+
+async def usage(
+    connection: Connection, tenant: str, wanted: SessionFilter, days: Days, by: Sequence[str]
+) -> list[UsageStatistics]:
+    """Usage by group, the most expensive first."""
+    keys = {f"k{number}": _GROUPS.get(name, f"${name}") for number, name in enumerate(by)}
+    pipeline: list[dict[str, Any]] = [
+        {"$match": wanted.query(tenant)},
+        {"$unwind": "$totals.usage"},
+        {"$match": days.rows},
+        {
+            "$group": {
+                "_id": keys,
+                "sessions": {"$addToSet": "$_id"},
+                **{name: {"$sum": f"$totals.usage.{name}"} for name in _SUMS},
+            }
+        },
+        {"$set": {"sessions": {"$size": "$sessions"}}},
+        {"$sort": {"cost_usd": -1, "output": -1, "_id": 1}},
+    ]
+    return [
+        UsageStatistics(
+            group={name: row["_id"].get(f"k{number}") for number, name in enumerate(by)},
+            sessions=row["sessions"],
+            **{name: row[name] for name in _SUMS},
+        )
+        for row in await _rows(connection, pipeline)
+    ]
+
+
+async def tools(connection: Connection, tenant: str, wanted: SessionFilter) -> list[ToolStatistics]:
+    """Calls by tool, the most called first."""
+    pipeline: list[dict[str, Any]] = [
+        {"$match": wanted.query(tenant)},
+        {"$unwind": "$totals.tools"},
+        {
+            "$group": {
+                "_id": "$totals.tools.name",
+                "sessions": {"$sum": 1},
+                "calls": {"$sum": "$totals.tools.calls"},
+                "errors": {"$sum": "$totals.tools.errors"},
+            }
+        },
+        {"$sort": {"calls": -1, "_id": 1}},
+    ]
+    return [
+        ToolStatistics(row["_id"], row["sessions"], row["calls"], row["errors"])
+        for row in await _rows(connection, pipeline)
+    ]
+
+
+async def _rows(connection: Connection, pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def attempt() -> list[dict[str, Any]]:
+        return await (await aggregate(connection.summaries, pipeline)).to_list(None)
+
+    return await retried(attempt)
