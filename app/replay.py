@@ -70,6 +70,11 @@ async def recognise(
         fixed.insert(0, (-1, after.seq))
     if not fixed:
         return Recognised((False,) * len(batch), None)
+    if len(anchors) == 0 and any(e.uuid is not None for e in batch):
+        # Nothing proves that it goes on with the replay. Only what ends the transcript can be
+        # repeated before something new; anything else equal is another writer's.
+        assert after is not None
+        return await _ending(stored, batch, after.seq)
     prints = [None if e.uuid is not None else fingerprint(e.content()) for e in batch]
     used: set[int] = set()
 
@@ -107,6 +112,19 @@ async def recognise(
         stored=tuple(seq is not None for seq in known),
         position=None if last is None else ReplayPosition(last, await stored.end()),
     )
+
+
+async def _ending(stored: _Stored, batch: Sequence[EncodedEntry], behind: int) -> Recognised:
+    """Take the head of a batch for stored if it is just what the transcript ends with."""
+    count = 0
+    if await stored.uuid_next_to({"$gt": behind}, 1) is None:
+        run = [marker.fingerprint for marker in await stored.markers(behind, None)]
+        repeated = batch[: len(run)]
+        if all(entry.uuid is None for entry in repeated) and run == [
+            fingerprint(entry.content()) for entry in repeated
+        ]:
+            count = len(run)
+    return Recognised(tuple(index < count for index in range(len(batch))), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from .checker import FINAL, OF_THE_PAST, SESSION_ORDER, Finding, check
 from .cluster import Cluster
 from .crew import Crew
 from .history import Recorder, read_history
-from .stored import check_documents, prepare, read_all
+from .stored import check_documents, check_summaries, prepare, read_all
 
 _ROUND_SECONDS = 60.0
 _READY_SECONDS = 4.0
@@ -145,6 +145,7 @@ def _round(
     report.stale_reads += len({finding.read for finding in past})
     report.findings += [finding for finding in findings if finding not in past]
     report.findings += check_documents(cluster.url, database)
+    report.findings += asyncio.run(check_summaries(cluster.url, database, keys))
     with MongoClient[dict[str, Any]](cluster.url) as client:
         client.drop_database(database)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from beanie_session_store import BeanieSessionStore
+from beanie_session_store import BeanieSessionStore, UnknownSessionError
 
 from .checker import FINAL, SESSION_ORDER, Finding
 from .history import OK, Key, Recorder
@@ -17,6 +17,7 @@ from .worker import PROJECT, TENANTS, digest, named
 
 DATES = "documents of a session have different dates"
 ORPHANS = "entries without a summary"
+SUMMARY = "a summary that is not what its entries say"
 COUNTER = "entries beyond the session's counter"
 
 
@@ -82,6 +83,19 @@ def check_documents(url: str, database: str) -> list[Finding]:
             findings.append(Finding(COUNTER, key, f"{session['last']}, {session['next']}"))
         if len(session["dates"]) > 1:
             findings.append(Finding(DATES, key, str(sorted(map(str, session["dates"])))))
+    return findings
+
+
+async def check_summaries(url: str, database: str, keys: Iterable[Key]) -> list[Finding]:
+    """Summaries that do not say what is stored: the fold, the totals, the texts."""
+    findings: list[Finding] = []
+    async with BeanieSessionStore.connect(url, database=database):
+        for session in sorted({(*key[:3], "") for key in keys}):
+            try:
+                found = await BeanieSessionStore(tenant=session[0]).verify(named(session))
+            except UnknownSessionError:
+                continue
+            findings += [Finding(SUMMARY, session, str(each)) for each in found.differences]
     return findings
 
 

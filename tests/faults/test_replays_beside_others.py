@@ -23,6 +23,29 @@ async def test_a_new_batch_after_a_replay_keeps_what_another_writer_has_too(
     await assert_summary_is_the_fold(one)
 
 
+async def test_a_new_batch_after_an_outdated_import_keeps_what_another_writer_has_too(
+    database: Database,
+) -> None:
+    one, other = BeanieSessionStore(), BeanieSessionStore()
+    first, second = [message()], [marker(), message(), marker()]
+    third = [marker(), message(), marker(), message()]
+    await one.append(KEY, first)
+    await other.append(KEY, second)
+    await one.append(KEY, first)
+    await one.append(KEY, third)
+    assert await one.load(KEY) == first + second + third
+    await assert_summary_is_the_fold(one)
+
+
+async def test_an_import_of_a_session_that_grew_repeats_nothing(database: Database) -> None:
+    first, grown = [message(), marker(), marker()], [marker("new"), message()]
+    await BeanieSessionStore().append(KEY, first)
+    importer = BeanieSessionStore()
+    await importer.append(KEY, first[:1])
+    await importer.append(KEY, [*first[1:], *grown])
+    assert await importer.load(KEY) == first + grown
+
+
 async def test_a_new_batch_without_uuid_after_a_replay_is_stored_whole(
     database: Database,
 ) -> None:

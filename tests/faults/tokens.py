@@ -35,6 +35,17 @@ def entry_of(token: str) -> dict[str, Any]:
         "message": {"role": "user", "content": content},
         "token": token,
     }
+    if kind == "a":
+        # Two answers of a batch may be one response of the API.
+        batch = token.partition(".")[0]
+        usage = {"input_tokens": 10, "output_tokens": len(content)}
+        call = {"type": "tool_use", "id": token, "name": "Bash", "input": {}}
+        entry["message"] = {
+            "id": f"msg_{batch}",
+            "model": "claude",
+            "content": [{"type": "text", "text": content}, call],
+            "usage": usage,
+        }
     if kind == "x":
         entry["\0"] = ["\ud83d", 2**70]
     return entry
