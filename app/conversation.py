@@ -6,32 +6,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..models.blocks import (
-    McpToolResultBlock,
-    McpToolUseBlock,
-    ServerToolResultBlock,
-    ServerToolUseBlock,
-    ToolResultBlock,
-    ToolUseBlock,
-)
-from ..models.entry_view import EntryView
 from ..models.messages import (
     SYNTHETIC_MODEL,
     AssistantEntry,
     ConversationEntry,
     UserEntry,
 )
-from ..models.transcript import parse_entry
 from ..models.usage import Usage
+from ..models.views import EntryViews
 from .chain import Chain, Links
+from .tool_calls import Started, ToolCall, joined_calls
 
-if TYPE_CHECKING:
-    from .transcript import Subagent
-
-CallBlock = ToolUseBlock | ServerToolUseBlock | McpToolUseBlock
-ResultBlock = ToolResultBlock | ServerToolResultBlock | McpToolResultBlock
+Responses = dict[str | int, tuple[str, Usage]]
+"""Model and tokens of responses of the API, by their ids; without one, by an object's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,67 +55,6 @@ class Tokens:
 
 
 @dataclass(frozen=True, eq=False)
-class ToolCall:
-    """A call of a tool, with what came back."""
-
-    block: CallBlock
-    entry: AssistantEntry
-    """The entry that holds the call."""
-    result: ResultBlock | None
-    """``None`` while there is no answer, or if the session was cut off before one."""
-    result_entry: UserEntry | AssistantEntry | None
-    """The entry that holds the answer."""
-    subagents: Mapping[str, Subagent] = field(repr=False)
-    """The subagents of the session by the id of the call that started them."""
-
-    @property
-    def id(self) -> str | None:
-        """The call's id, by which its result names it."""
-        return self.block.id
-
-    @property
-    def name(self) -> str:
-        """The name of the tool."""
-        return self.block.name
-
-    @property
-    def input(self) -> dict[str, Any]:
-        """The arguments."""
-        return self.block.input
-
-    @property
-    def output(self) -> str:
-        """What the model was told, as text; empty without an answer."""
-        if isinstance(self.result, ToolResultBlock | McpToolResultBlock):
-            return self.result.text
-        return ""
-
-    @property
-    def structured_output(self) -> Any:
-        """What the tool returned to the agent: an object, a list, an error as text, or ``None``."""
-        return (
-            self.result_entry.tool_use_result if isinstance(self.result_entry, UserEntry) else None
-        )
-
-    @property
-    def is_error(self) -> bool:
-        """Whether the tool failed, was refused or interrupted."""
-        return bool(getattr(self.result, "is_error", False))
-
-    @property
-    def duration(self) -> timedelta | None:
-        """From the call being written to its result being written, permission prompts included."""
-        if self.result_entry is None or not self.result_entry.timestamp or not self.entry.timestamp:
-            return None
-        return self.result_entry.timestamp - self.entry.timestamp
-
-    @property
-    def subagent(self) -> Subagent | None:
-        """The subagent that the call started."""
-        return self.subagents.get(self.id) if self.id is not None else None
-
-
-@dataclass(frozen=True, eq=False)
 class Turn:
     """A prompt of a person, and all until the next one."""
 
@@ -142,7 +70,7 @@ class Turn:
 
     @property
     def answer(self) -> str:
-        """What the model said last in it."""
+        """What was said last in it: by the model, or by the agent about an error of the API."""
         texts = [e.text for e in self.entries if isinstance(e, AssistantEntry) and e.text]
         return texts[-1] if texts else ""
 
@@ -163,26 +91,26 @@ class Conversation:
 
     Args:
         entries: all entries of the transcript, in order.
-        subagents: those of the session, by the id of the call that started them.
+        started: finds the subagents that a call started.
         is_subagent: whether it is a subagent's transcript, which is one chain.
     """
 
     def __init__(
         self,
         entries: Iterable[Mapping[str, Any]],
-        subagents: Mapping[str, Subagent] | None = None,
+        started: Started,
         *,
         is_subagent: bool = False,
     ) -> None:
-        self.entries: list[EntryView] = [parse_entry(entry) for entry in entries]
+        self.entries = EntryViews(entries)
         """Every entry as a typed view, in the order in which it was written."""
-        self._subagents: Mapping[str, Subagent] = {} if subagents is None else subagents
+        self._started = started
         self._is_subagent = is_subagent
 
     @cached_property
     def messages(self) -> list[ConversationEntry]:
         """The entries that belong to a conversation, whichever branch they are on."""
-        return [entry for entry in self.entries if isinstance(entry, ConversationEntry)]
+        return list(self.entries.of(ConversationEntry))
 
     @cached_property
     def segments(self) -> list[Chain]:
@@ -229,41 +157,34 @@ class Conversation:
     @cached_property
     def tool_calls(self) -> list[ToolCall]:
         """All calls, also of other branches, in the order in which they were made."""
-        results: dict[str, tuple[ResultBlock, UserEntry | AssistantEntry]] = {}
-        for entry in self.messages:
-            if isinstance(entry, UserEntry | AssistantEntry):
-                for block in entry.blocks:
-                    if isinstance(block, ResultBlock) and block.tool_use_id is not None:
-                        results[block.tool_use_id] = (block, entry)
-        return [
-            ToolCall(block, entry, *results.get(block.id or "", (None, None)), self._subagents)
-            for entry in self.messages
-            if isinstance(entry, AssistantEntry)
-            for block in entry.blocks
-            if isinstance(block, CallBlock)
-        ]
+        return joined_calls(self.messages, self._started)
 
     @cached_property
     def usage(self) -> dict[str, Tokens]:
         """What was spent by model, on all branches, without what a fork has copied."""
-        return self._usage(is_copied=False)
+        return tokens_by_model(self.responses)
 
     @cached_property
     def copied_usage(self) -> dict[str, Tokens]:
         """What the forked session had spent on the entries that were copied from it."""
-        return self._usage(is_copied=True)
+        return tokens_by_model(self._responses(is_copied=True))
 
-    def _usage(self, *, is_copied: bool) -> dict[str, Tokens]:
-        last: dict[str, tuple[str, Usage]] = {}
+    @cached_property
+    def responses(self) -> Responses:
+        """The responses of the API that were made for this transcript."""
+        return self._responses(is_copied=False)
+
+    def _responses(self, *, is_copied: bool) -> Responses:
+        last: Responses = {}
         for entry in self.messages:
             if isinstance(entry, AssistantEntry) and _is_copied(entry) is is_copied:
                 message = entry.message
                 if message and message.usage and message.model not in (None, SYNTHETIC_MODEL):
-                    last[message.id or f"entry {entry.uuid}"] = (message.model, message.usage)
-        found: dict[str, Tokens] = {}
-        for model, usage in last.values():
-            found[model] = found.get(model, Tokens()) + Tokens.of(usage)
-        return found
+                    last[id(entry) if message.id is None else message.id] = (
+                        message.model,
+                        message.usage,
+                    )
+        return last
 
     @cached_property
     def _links(self) -> Links:
@@ -275,6 +196,14 @@ class Conversation:
         for call in self.tool_calls:
             found.setdefault(id(call.entry), []).append(call)
         return found
+
+
+def tokens_by_model(responses: Responses) -> dict[str, Tokens]:
+    """What some responses took together."""
+    found: dict[str, Tokens] = {}
+    for model, usage in responses.values():
+        found[model] = found.get(model, Tokens()) + Tokens.of(usage)
+    return found
 
 
 def _is_copied(entry: AssistantEntry) -> bool:

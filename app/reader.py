@@ -92,15 +92,18 @@ async def load_session(
     async def attempt() -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}
         async with snapshot(connection.client, connection.server) as session:
-            async for document in connection.entries.find(
+            cursor = connection.entries.find(
                 query,
                 {**CONTENT, "subpath": 1},
                 sort=[("subpath", 1), ("seq", 1)],
                 session=session,
-            ):
+            )
+            for document in await cursor.to_list(None):
                 subpath: str = document["subpath"]
-                transcript = replace(key, subpath=subpath)
-                entry = await content_of(connection, transcript, document, session)
+                entry: dict[str, Any] | None = document.get("entry")
+                if entry is None:
+                    transcript = replace(key, subpath=subpath)
+                    entry = await content_of(connection, transcript, document, session)
                 found.setdefault(subpath, []).append(entry)
         return found
 

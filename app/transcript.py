@@ -14,7 +14,9 @@ from ..models.records import (
     SummaryEntry,
     TagEntry,
 )
-from .conversation import Conversation, Tokens, ToolCall
+from .conversation import Conversation, Responses, Tokens, tokens_by_model
+from .origins import subagent_origins
+from .tool_calls import ToolCall
 
 Entries = Iterable[Mapping[str, Any]]
 
@@ -23,7 +25,7 @@ class Subagent(Conversation):
     """The transcript of a subagent, below the call that started it."""
 
     def __init__(self, subpath: str, entries: Entries, session: Transcript) -> None:
-        super().__init__(entries, session.subagents_by_call, is_subagent=True)
+        super().__init__(entries, session.started_by, is_subagent=True)
         self.subpath = subpath
         """Where it is stored, such as ``subagents/agent-a1``."""
         self._session = session
@@ -36,19 +38,19 @@ class Subagent(Conversation):
     @cached_property
     def metadata(self) -> AgentMetadataEntry | None:
         """What it is and which call started it; the last such entry counts."""
-        found = [entry for entry in self.entries if isinstance(entry, AgentMetadataEntry)]
-        return found[-1] if found else None
+        return self.entries.last(AgentMetadataEntry)
 
     @property
     def call(self) -> ToolCall | None:
         """The call that started it, in the main transcript or in another subagent's."""
-        return self._session.calls_by_subagent.get(self.subpath)
+        return self._session.origins.get(self.subpath)
 
 
 class Transcript(Conversation):
     """A session: the main transcript, and those of its subagents.
 
-    Everything is worked out when it is first asked for, and the entries are not copied.
+    Everything is worked out when it is first asked for, from no more entries than it takes; the
+    entries are not copied.
 
     Args:
         entries: all entries of the main transcript, in order, as ``store.load`` gives them.
@@ -56,19 +58,26 @@ class Transcript(Conversation):
     """
 
     def __init__(self, entries: Entries, subagents: Mapping[str, Entries] | None = None) -> None:
-        self.subagents_by_call: dict[str, Subagent] = {}
-        """The subagents by the id of the call that started them."""
-        super().__init__(entries, self.subagents_by_call)
+        super().__init__(entries, self.started_by)
         self.subagents = [Subagent(path, found, self) for path, found in (subagents or {}).items()]
         """All subagents of the session, also those that other subagents started."""
-        for subagent in self.subagents:
-            if subagent.metadata and subagent.metadata.tool_use_id is not None:
-                self.subagents_by_call[subagent.metadata.tool_use_id] = subagent
+
+    def started_by(self, call: ToolCall) -> tuple[Subagent, ...]:
+        """The subagents that a call of this session started."""
+        return tuple(self._started_by_call.get(id(call), ()))
 
     @cached_property
-    def calls_by_subagent(self) -> dict[str, ToolCall]:
+    def origins(self) -> dict[str, ToolCall]:
         """The calls that started subagents, by the subagent's subpath."""
-        return {call.subagent.subpath: call for call in self.all_tool_calls if call.subagent}
+        return subagent_origins(self, self.subagents)
+
+    @cached_property
+    def _started_by_call(self) -> dict[int, list[Subagent]]:
+        found: dict[int, list[Subagent]] = {}
+        for subagent in self.subagents:
+            if subagent.call:
+                found.setdefault(id(subagent.call), []).append(subagent)
+        return found
 
     @cached_property
     def all_tool_calls(self) -> list[ToolCall]:
@@ -79,11 +88,11 @@ class Transcript(Conversation):
     @cached_property
     def total_usage(self) -> dict[str, Tokens]:
         """What the session spent by model, its subagents included."""
-        found = dict(self.usage)
-        for subagent in self.subagents:
-            for model, tokens in subagent.usage.items():
-                found[model] = found.get(model, Tokens()) + tokens
-        return found
+        found: Responses = {}
+        for conversation in (*self.subagents, self):
+            # One that several transcripts hold was paid once.
+            found.update(conversation.responses)
+        return tokens_by_model(found)
 
     @cached_property
     def cost_usd(self) -> float | None:
@@ -93,8 +102,8 @@ class Transcript(Conversation):
         fork what the forked session had cost.
         """
         totals: dict[float | None, float] = {}
-        for entry in self.entries:
-            if isinstance(entry, CostStateEntry) and entry.total_cost_usd is not None:
+        for entry in self.entries.of(CostStateEntry):
+            if entry.total_cost_usd is not None:
                 # The account goes on over resumes; an agent that begins a new one starts anew.
                 totals[entry.start_time] = entry.total_cost_usd
         return sum(totals.values()) if totals else None
@@ -102,13 +111,17 @@ class Transcript(Conversation):
     @cached_property
     def title(self) -> str | None:
         """The title that a person gave, or else the model; older agents gave a summary."""
-        custom = [e.custom_title for e in self.entries if isinstance(e, CustomTitleEntry)][-1:]
-        ai = [e.ai_title for e in self.entries if isinstance(e, AiTitleEntry)][-1:]
-        summary = [e.summary for e in self.entries if isinstance(e, SummaryEntry)][-1:]
-        return next((title for title in (*custom, *ai, *summary) if title), None)
+        custom = self.entries.last(CustomTitleEntry)
+        if custom and custom.custom_title:
+            return custom.custom_title
+        ai = self.entries.last(AiTitleEntry)
+        if ai and ai.ai_title:
+            return ai.ai_title
+        summary = self.entries.last(SummaryEntry)
+        return (summary.summary or None) if summary else None
 
     @cached_property
     def tag(self) -> str | None:
         """The session's tag."""
-        found = [entry.tag for entry in self.entries if isinstance(entry, TagEntry)]
-        return (found[-1] or None) if found else None
+        tagged = self.entries.last(TagEntry)
+        return (tagged.tag or None) if tagged else None

@@ -52,12 +52,17 @@ def parse_entry(entry: Mapping[str, Any]) -> EntryView:
     It costs microseconds and never fails: a kind that is not known gives an
     :class:`UnknownEntry`, a field that does not fit its default.
     """
+    return view_class(entry).model_validate(entry)
+
+
+def view_class(entry: Mapping[str, Any]) -> type[EntryView]:
+    """The class of the view that :func:`parse_entry` gives."""
     kind = entry.get("type")
     view = _BY_TYPE.get(kind, UnknownEntry) if isinstance(kind, str) else UnknownEntry
     if view is system.SystemEntry:
         subtype = entry.get("subtype")
         view = _BY_SUBTYPE.get(subtype, view) if isinstance(subtype, str) else view
-    return view.model_validate(entry)
+    return view
 
 
 def unmodelled(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -249,6 +249,39 @@ def test_a_tool_at_the_api_is_joined_within_the_response() -> None:
     assert search.result.content == [1]
 
 
+def test_a_call_whose_id_is_used_again_keeps_its_own_result() -> None:
+    entries = [
+        said("a", None),
+        replied("b", "a", call("call_1"), timestamp=at(1)),
+        returned("c", "b", "call_1", "first", timestamp=at(2)),
+        replied("d", "c", call("call_1"), timestamp=at(7)),
+        returned("e", "d", "call_1", "second", timestamp=at(9)),
+        replied("f", "e", call("call_1")),
+    ]
+    calls = Transcript(entries).tool_calls
+    assert [each.output for each in calls] == ["first", "second", ""]
+    assert [each.duration and each.duration.total_seconds() for each in calls] == [1, 2, None]
+    # By what they name where they say so, else by the order of writing.
+    late = {**entries[2], "uuid": "late", "parentUuid": "e", "sourceToolAssistantUUID": "b"}
+    late["message"] = {"role": "user", "content": [{**entries[2]["message"]["content"][0]}]}
+    late["message"]["content"][0]["content"] = "late"
+    outputs = [each.output for each in Transcript([*entries, late]).tool_calls]
+    assert outputs == ["late", "second", ""]
+    loose = [{**entry, "parentUuid": None} for entry in entries]
+    assert [each.output for each in Transcript(loose).tool_calls] == ["first", "second", ""]
+
+
+def test_a_response_that_was_written_twice_has_the_result_both_times() -> None:
+    entries = [
+        said("a", None),
+        replied("b", "a", call("t"), response="m"),
+        returned("c", "b", "t", "once"),
+        replied("copy", "a", call("t"), response="m"),
+        {"type": "assistant", "uuid": "n", "message": {"content": [call("t")]}},
+    ]
+    assert [each.output for each in Transcript(entries).tool_calls] == ["once", "once", ""]
+
+
 def test_a_turn_runs_until_the_next_prompt() -> None:
     entries = [
         said("m", None, isMeta=True, timestamp=at(0)),
@@ -304,6 +337,61 @@ def test_subagents_are_nested_under_the_calls_that_started_them() -> None:
     assert transcript.total_usage[MODEL].responses == 3
 
 
+def test_a_subagent_without_metadata_is_found_by_the_result_of_its_call() -> None:
+    def launched(uuid: str, parent: str, agent: str) -> Entry:
+        return returned(uuid, parent, "call_1", toolUseResult={"agentId": agent})
+
+    main = [
+        said("a", None),
+        replied("b", "a", call("call_1", "Agent")),
+        launched("c", "b", "x"),
+        replied("d", "c", call("call_1", "Agent")),
+        launched("e", "d", "y"),
+        replied("f", "e", call("call_2", "Message")),
+        returned("g", "f", "call_2", toolUseResult={"agentId": "x"}),
+    ]
+    for metadata in ([], [{"type": "agent_metadata", "toolUseId": "call_1"}]):
+        parts: dict[str, list[Entry]] = {
+            f"subagents/agent-{name}": [*metadata, said(name, None)] for name in "yx"
+        }
+        transcript = Transcript(main, parts)
+        first, second, message = transcript.tool_calls
+        assert first.subagent is not None
+        assert (first.subagent.agent_id, first.subagent.call) == ("x", first)
+        assert second.subagent is not None
+        assert second.subagent.agent_id == "y"
+        assert message.subagent is None
+
+
+def test_one_call_may_start_several_subagents() -> None:
+    metadata: Entry = {"type": "agent_metadata", "toolUseId": "t"}
+    parts = {f"subagents/agent-{name}": [metadata, said(name, None)] for name in "xyz"}
+    transcript = Transcript([replied("a", None, call("t", "Crew"))], parts)
+    (crew,) = transcript.tool_calls
+    assert [each.agent_id for each in crew.subagents] == ["x", "y", "z"]
+    assert crew.subagent is crew.subagents[0]
+
+
+def test_no_subagent_is_started_by_itself_or_by_those_it_started() -> None:
+    def subagent(name: str, started_by: str) -> list[Entry]:
+        return [
+            {"type": "agent_metadata", "toolUseId": started_by},
+            replied(name, None, call(f"by_{name}", "Agent")),
+        ]
+
+    transcript = Transcript(
+        [],
+        {
+            "subagents/agent-x": subagent("x", "by_x"),
+            "subagents/agent-y": subagent("y", "by_z"),
+            "subagents/agent-z": subagent("z", "by_y"),
+        },
+    )
+    x, y, z = transcript.subagents
+    assert (x.call, z.call) == (None, None)
+    assert y.call is z.tool_calls[0]
+
+
 # What it took
 
 
@@ -323,6 +411,19 @@ def test_usage_is_counted_once_per_response_and_the_last_word_counts() -> None:
         replied("d", "c", response="n", usage=spent(5)),
     ]
     assert Transcript(entries).usage == {MODEL: Tokens(2, 14, 55, 4, 6)}
+
+
+def test_a_response_in_several_transcripts_is_counted_once_and_one_without_id_by_itself() -> None:
+    shared = replied("b", "a", response="m")
+    subagent = [shared, replied("c", "b", response="n")]
+    transcript = Transcript([said("a", None), shared], {"subagents/agent-x": subagent})
+    assert transcript.subagents[0].usage[MODEL].responses == 2
+    assert transcript.total_usage[MODEL].responses == 2
+    nameless: Entry = {
+        "type": "assistant",
+        "message": {"model": MODEL, "usage": {"input_tokens": 1}},
+    }
+    assert Transcript([nameless, dict(nameless)]).usage[MODEL].responses == 2
 
 
 def test_a_reply_that_the_agent_made_up_took_nothing() -> None:

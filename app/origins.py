@@ -1,0 +1,59 @@
+"""Which call started which subagent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from .tool_calls import ToolCall
+
+if TYPE_CHECKING:
+    from .transcript import Subagent, Transcript
+
+_Owned = tuple[ToolCall, str]
+"""A call, and the subpath of the transcript that holds it."""
+
+
+def subagent_origins(session: Transcript, subagents: Sequence[Subagent]) -> dict[str, ToolCall]:
+    """The calls that started subagents, by the subagent's subpath.
+
+    The metadata of a subagent names the call; the result of the call names the subagent. One of
+    the two is enough, and where ids are not unique, both are better.
+    """
+    by_id: dict[str, list[_Owned]] = {}
+    by_agent: dict[str, list[_Owned]] = {}
+    holders = [("", session), *((subagent.subpath, subagent) for subagent in subagents)]
+    for subpath, holder in holders:
+        for call in holder.tool_calls:
+            if call.id is not None:
+                by_id.setdefault(call.id, []).append((call, subpath))
+            if (agent_id := _agent_of(call)) is not None:
+                by_agent.setdefault(agent_id, []).append((call, subpath))
+    found: dict[str, ToolCall] = {}
+    above: dict[str, str] = {}
+    for subagent in subagents:
+        tool_use_id = subagent.metadata.tool_use_id if subagent.metadata else None
+        named = by_id.get(tool_use_id, []) if tool_use_id is not None else []
+        told = by_agent.get(subagent.agent_id, [])
+        agreed = {id(call) for call, _ in told}
+        for call, holder in (*(each for each in named if id(each[0]) in agreed), *named, *told):
+            # Nobody starts itself, nor those that it was started by.
+            if subagent.subpath not in _upwards(holder, above):
+                found[subagent.subpath] = call
+                above[subagent.subpath] = holder
+                break
+    return found
+
+
+def _upwards(subpath: str | None, above: dict[str, str]) -> Iterator[str]:
+    while subpath is not None:
+        yield subpath
+        subpath = above.get(subpath)
+
+
+def _agent_of(call: ToolCall) -> str | None:
+    returned = call.structured_output
+    if not isinstance(returned, dict):
+        return None
+    agent_id = cast("dict[str, Any]", returned).get("agentId")
+    return agent_id if isinstance(agent_id, str) else None

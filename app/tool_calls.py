@@ -1,0 +1,150 @@
+"""Calls of tools, each with what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ..models.blocks import (
+    McpToolResultBlock,
+    McpToolUseBlock,
+    ServerToolResultBlock,
+    ServerToolUseBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+)
+from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
+
+if TYPE_CHECKING:
+    from .transcript import Subagent
+
+CallBlock = ToolUseBlock | ServerToolUseBlock | McpToolUseBlock
+ResultBlock = ToolResultBlock | ServerToolResultBlock | McpToolResultBlock
+Started = Callable[["ToolCall"], "tuple[Subagent, ...]"]
+
+Asked = tuple[CallBlock, AssistantEntry]
+Answered = tuple[ResultBlock, UserEntry | AssistantEntry]
+
+
+@dataclass(frozen=True, eq=False)
+class ToolCall:
+    """A call of a tool, with what came back."""
+
+    block: CallBlock
+    entry: AssistantEntry
+    """The entry that holds the call."""
+    result: ResultBlock | None
+    """``None`` while there is no answer, or if the session was cut off before one."""
+    result_entry: UserEntry | AssistantEntry | None
+    """The entry that holds the answer."""
+    started: Started = field(repr=False)
+    """Finds what :attr:`subagents` gives."""
+
+    @property
+    def id(self) -> str | None:
+        """The call's id, by which its result names it."""
+        return self.block.id
+
+    @property
+    def name(self) -> str:
+        """The name of the tool."""
+        return self.block.name
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The arguments."""
+        return self.block.input
+
+    @property
+    def output(self) -> str:
+        """What the model was told, as text; empty without an answer."""
+        if isinstance(self.result, ToolResultBlock | McpToolResultBlock):
+            return self.result.text
+        return ""
+
+    @property
+    def structured_output(self) -> Any:
+        """What the tool returned to the agent: an object, a list, an error as text, or ``None``."""
+        return (
+            self.result_entry.tool_use_result if isinstance(self.result_entry, UserEntry) else None
+        )
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the tool failed, was refused or interrupted."""
+        return bool(getattr(self.result, "is_error", False))
+
+    @property
+    def duration(self) -> timedelta | None:
+        """From the call being written to its result being written, permission prompts included.
+
+        A subagent in the background runs on after it.
+        """
+        if self.result_entry is None or not self.result_entry.timestamp or not self.entry.timestamp:
+            return None
+        return self.result_entry.timestamp - self.entry.timestamp
+
+    @property
+    def subagents(self) -> tuple[Subagent, ...]:
+        """The subagents that the call started."""
+        return self.started(self)
+
+    @property
+    def subagent(self) -> Subagent | None:
+        """The subagent that the call started, the first of them if there are several."""
+        return next(iter(self.subagents), None)
+
+
+def joined_calls(messages: Iterable[ConversationEntry], started: Started) -> list[ToolCall]:
+    """All calls of a transcript in the order in which they were made, with their results."""
+    asked: list[Asked] = []
+    by_id: dict[str, list[int]] = {}
+    answers: list[tuple[int, Answered]] = []
+    for entry in messages:
+        if not isinstance(entry, UserEntry | AssistantEntry):
+            continue
+        for block in entry.blocks:
+            if isinstance(block, CallBlock) and isinstance(entry, AssistantEntry):
+                if block.id is not None:
+                    by_id.setdefault(block.id, []).append(len(asked))
+                asked.append((block, entry))
+            elif isinstance(block, ResultBlock):
+                answers.append((len(asked), (block, entry)))
+    results: dict[int, Answered] = {}
+    shared: dict[tuple[str, str], Answered] = {}
+    for before, answer in answers:
+        places = by_id.get(answer[0].tool_use_id or "", [])
+        if places:
+            place = _answered(places, before, asked, answer)
+            results[place] = answer
+            if response := _response(asked[place]):
+                shared[response] = answer
+    found: list[ToolCall] = []
+    for place, (block, entry) in enumerate(asked):
+        answer = results.get(place)
+        # The same response may be written twice; its results name only one of the two.
+        if answer is None and (response := _response((block, entry))):
+            answer = shared.get(response)
+        found.append(ToolCall(block, entry, *(answer or (None, None)), started))
+    return found
+
+
+def _answered(places: list[int], before: int, asked: list[Asked], answer: Answered) -> int:
+    """Which of the calls of one id is answered: some models count their calls anew each time."""
+    entry = answer[1]
+    homes = {entry.parent_uuid}
+    if isinstance(entry, UserEntry):
+        homes.add(entry.source_tool_assistant_uuid)
+    homes.discard(None)
+    named = [place for place in places if asked[place][1].uuid in homes]
+    earlier = [place for place in places if place < before]
+    return (named or earlier or places[:1])[-1]
+
+
+def _response(call: Asked) -> tuple[str, str] | None:
+    block, entry = call
+    if block.id is None or entry.message is None or entry.message.id is None:
+        return None
+    return block.id, entry.message.id
