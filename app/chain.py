@@ -8,7 +8,7 @@ is what ``get_session_messages`` of the SDK shows, and this agrees with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from ..models.blocks import ToolUseBlock
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
@@ -35,9 +35,10 @@ class Links:
         found: list[Chain] = []
         seen: set[str] = set()
         while leaf is not None and leaf.uuid not in seen:
-            chain = self._back_from(leaf)
-            seen |= _uuids(chain)
-            found.append(self._responses.restored(chain))
+            # What a later segment holds is in no earlier one, wherever the links lead.
+            chain = [entry for entry in self._back_from(leaf) if entry.uuid not in seen]
+            found.append(self._responses.restored(chain, seen))
+            seen |= _uuids(found[-1])
             first = chain[0]
             before = first.logical_parent_uuid if isinstance(first, CompactBoundaryEntry) else None
             leaf = self._by_uuid.get(before) if before else None
@@ -124,9 +125,9 @@ class _Responses:
             for home in (result.parent_uuid or "", *homes):
                 self._results.setdefault(home, []).append(result)
 
-    def restored(self, chain: Chain) -> Chain:
+    def restored(self, chain: Chain, elsewhere: Set[str]) -> Chain:
         """The chain with what its responses miss, behind the last entry of each."""
-        on_chain = _uuids(chain)
+        on_chain = _uuids(chain) | elsewhere
         answered = {call for entry in chain for call in _answers(entry)}
         ends: dict[str, ConversationEntry] = {}
         for entry in chain:

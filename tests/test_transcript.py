@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 
 from beanie_session_store.app.conversation import Tokens
 from beanie_session_store.app.transcript import Transcript
+from beanie_session_store.models import views
+from beanie_session_store.models.entry_view import EntryView
+from beanie_session_store.models.transcript import parse_entry
 
 Entry = dict[str, Any]
 MODEL = "claude-opus-5-5"
@@ -146,6 +149,12 @@ def test_compactions_that_name_each_other_end() -> None:
     assert [uuids(segment) for segment in segments] == [["a", "b"], ["c", "d"]]
 
 
+def test_an_entry_is_in_one_segment_wherever_its_links_lead() -> None:
+    entries = [boundary("c", "b"), replied("b", "c"), said("d", "c")]
+    segments = Transcript(entries).segments
+    assert [uuids(segment) for segment in segments] == [["b"], ["c", "d"]]
+
+
 def test_links_in_a_circle_end() -> None:
     entries = [said("a", "b"), said("b", "a"), said("c", "b")]
     assert uuids(Transcript(entries).active) == ["a", "b", "c"]
@@ -169,6 +178,28 @@ def test_an_empty_session_has_nothing() -> None:
     transcript = Transcript([])
     assert (transcript.active, transcript.turns, transcript.tool_calls) == ([], [], [])
     assert (transcript.total_usage, transcript.cost_usd, transcript.title) == ({}, None, None)
+
+
+def test_views_of_entries_that_nobody_looks_at_are_not_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+
+    def recorded(entry: Any) -> EntryView:
+        made.append(entry["type"])
+        return parse_entry(entry)
+
+    monkeypatch.setattr(views, "parse_entry", recorded)
+    entries: list[Entry] = [said("a", None), replied("b", "a"), {"type": "tag", "tag": "t"}]
+    transcript = Transcript(entries, {"subagents/agent-x": [said("x", None)]})
+    assert made == []
+    assert (transcript.tag, made) == ("t", ["tag"])
+    assert uuids(transcript.active) == ["a", "b"]
+    assert made == ["tag", "user", "assistant"]
+    assert transcript.entries[-1] is transcript.entries[2]
+    assert [entry.type for entry in transcript.entries] == ["user", "assistant", "tag"]
+    assert transcript.entries[1:] == [parse_entry(entries[1]), parse_entry(entries[2])]
+    assert len(made) == len(transcript.entries)
 
 
 # Parallel calls
