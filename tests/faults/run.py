@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import threading
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 from . import schedule
 from .checker import FINAL, OF_THE_PAST, SESSION_ORDER, Finding, check
@@ -163,7 +165,9 @@ def _change_policies(cluster: Cluster, database: str, over: threading.Event) -> 
         policies = client[database]["claude_retention_policies"]
         while not over.wait(_POLICY_SECONDS):
             change = {"$set": {"keep_seconds": next(_POLICIES)}}
-            policies.update_one(everyone, change, upsert=True)
+            # What fails now is tried again with the next change.
+            with contextlib.suppress(PyMongoError):
+                policies.update_one(everyone, change, upsert=True)
 
 
 def _counts(counter: Counter[str]) -> str:
