@@ -8,7 +8,7 @@ what does not fit counts as nothing. What it remembers between two entries is bo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 from bson.int64 import Int64
@@ -438,11 +438,15 @@ def _time(written: object) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(f"{written[:-1]}+00:00" if written[-1:] == "Z" else written)
-        at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=timezone.utc)
+        elif at.tzinfo is not timezone.utc:
+            at = at.astimezone(timezone.utc)
     except (ValueError, OverflowError):
         return None
     # As BSON keeps it.
-    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+    excess = at.microsecond % 1000
+    return at - timedelta(microseconds=excess) if excess else at
 
 
 def _day(at: datetime | None) -> str:

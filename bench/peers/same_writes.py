@@ -2,8 +2,8 @@
 
 Per append: ``update`` of the summary (matched on what it was last, as the store does),
 ``insert`` of the entries, ``commitTransaction``. The documents and indexes are the store's. What
-is left out: checking and encoding each entry for losslessness, the SDK's fold, recognising what
-comes again, retention, trying again, and every error message. A session's first append makes its
+is left out: checking and encoding each entry for losslessness, the SDK's fold, counting the
+totals, recognising what comes again, retention, trying again, and every error message. A session's first append makes its
 summary in the same transaction.
 
 Its load is a bare ``find`` with PyMongo's default decoding.
@@ -20,12 +20,24 @@ from claude_agent_sdk import SessionKey
 
 from beanie_session_store.models.entry import ORDER_INDEX, UUID_INDEX
 from beanie_session_store.models.retention import EXPIRY_INDEX
-from beanie_session_store.models.summary import SESSION_INDEX
+from beanie_session_store.models.summary import ACTIVITY_INDEX, SESSION_INDEX
+from beanie_session_store.models.totals import Tally
 
-from ..entries import Entry
+from ..entries import TURN_ENTRIES, Entry, EntrySource
 from .contender import MongoContender
 
 _TENANT = "default"
+
+
+def _totals() -> dict[str, Any]:
+    tally = Tally()
+    for entry in EntrySource().batch(TURN_ENTRIES):
+        tally.add(entry, is_main=True)
+    return tally.document(1)
+
+
+_TOTALS = _totals()
+"""What the store writes of a turn; counting it is not among the writes."""
 
 
 class SameWrites(MongoContender):
@@ -35,7 +47,7 @@ class SameWrites(MongoContender):
         self.entries = self.database["entries"]
         self.summaries = self.database["summaries"]
         await self.entries.create_indexes([ORDER_INDEX, UUID_INDEX, EXPIRY_INDEX])
-        await self.summaries.create_indexes([SESSION_INDEX, EXPIRY_INDEX])
+        await self.summaries.create_indexes([SESSION_INDEX, ACTIVITY_INDEX, EXPIRY_INDEX])
         self._known: dict[tuple[object, ...], tuple[ObjectId, int]] = {}
 
     async def append(self, key: SessionKey, entries: list[Entry]) -> None:
@@ -48,6 +60,7 @@ class SameWrites(MongoContender):
             "next_seq": Int64(first + len(entries)),
             "active_at": now,
             "mtime": Int64(now.timestamp() * 1000),
+            "totals": {**_TOTALS, "next_seq": Int64(first + len(entries)), "last_at": now},
         }
         documents: list[dict[str, Any]] = []
         for seq, entry in enumerate(entries, first):
