@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -65,13 +66,11 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
         documents = await find_all(
             connection.entries, connection.server, transcript, CONTENT, "seq", NOT_EXPIRED
         )
+        # Nearly all are native; asking each which it is would show in the time of a long load.
+        with contextlib.suppress(KeyError):
+            return [document["entry"] for document in documents]
         if not any("chunks" in document for document in documents):
-            return [
-                document["entry"]
-                if "entry" in document
-                else await content_of(connection, key, document)
-                for document in documents
-            ]
+            return [await content_of(connection, key, document) for document in documents]
         # Chunks must be of the same moment as the entry that they belong to.
         async with snapshot(connection.client, connection.server) as session:
             query = {**transcript, **NOT_EXPIRED}
