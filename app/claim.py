@@ -74,11 +74,8 @@ def claim_for(
     changes: dict[str, Any] = {
         "next_seq": Int64(next_seq),
         "active_at": now,
-        "totals": folded.totals.document(next_seq),
     }
     removed: tuple[str, ...] = ()
-    texts, untold = changed_texts(known.texts if known else {}, folded.totals)
-    changes |= texts
     if expires_at is not None and (moves_date or known is None):
         changes["expires_at"] = expires_at
     if folded.data is not None:
@@ -94,6 +91,9 @@ def claim_for(
             if value.chunks or (known and known.data_field == "data_chunks"):
                 chunks = value.chunks
             data = folded.data
+    # Behind what listings read, which then need not pass over it.
+    texts, untold = changed_texts(known.texts if known else {}, folded.totals)
+    changes |= {**texts, "totals": folded.totals.document(next_seq)}
     return Claim(
         tries=(*tries, ObjectId()),
         known=known,

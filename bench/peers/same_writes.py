@@ -3,8 +3,8 @@
 Per append: ``update`` of the summary (matched on what it was last, as the store does),
 ``insert`` of the entries, ``commitTransaction``. The documents and indexes are the store's. What
 is left out: checking and encoding each entry for losslessness, the SDK's fold, counting the
-totals, recognising what comes again, retention, trying again, and every error message. A session's first append makes its
-summary in the same transaction.
+totals, recognising what comes again, retention, trying again, and every error message. A
+session's first append makes its summary in the same transaction.
 
 Its load is a bare ``find`` with PyMongo's default decoding.
 """
