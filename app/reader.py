@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -111,14 +111,17 @@ async def load_session(
 
 async def stream(
     connection: Connection, key: TranscriptKey, after: int
-) -> AsyncIterator[StreamedEntry]:
+) -> AsyncGenerator[StreamedEntry]:
     """The entries behind position ``after``, one at a time and in order."""
     attempts = Attempts()
     place = Place(key, after)
     while True:
         try:
-            async with snapshot(connection.client, connection.server) as session:
-                async for entry in read_on(connection, place, session):
+            async with (
+                snapshot(connection.client, connection.server) as session,
+                contextlib.aclosing(read_on(connection, place, session)) as entries,
+            ):
+                async for entry in entries:
                     yield entry
                     attempts = Attempts()
             return
@@ -148,7 +151,7 @@ class Place:
 
 async def read_on(
     connection: Connection, place: Place, session: ClientSession | None
-) -> AsyncIterator[StreamedEntry]:
+) -> AsyncGenerator[StreamedEntry]:
     """The entries behind a place, which moves with them.
 
     Raises:

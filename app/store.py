@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Mapping,
-    Sequence,
-)
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import date, datetime
 from typing import Any, cast
 
@@ -175,7 +168,7 @@ class BeanieSessionStore(SessionStore):
             entries = await reader.load(connection, transcript)
         return cast("list[SessionStoreEntry] | None", entries)
 
-    def stream(self, key: SessionKey, after: int | None = None) -> AsyncIterator[StreamedEntry]:
+    def stream(self, key: SessionKey, after: int | None = None) -> AsyncGenerator[StreamedEntry]:
         """The entries of a transcript in order, one at a time, in constant memory.
 
         Each is equal to the dict that ``load`` gives and knows its position as ``.seq``; a
@@ -190,21 +183,24 @@ class BeanieSessionStore(SessionStore):
         transcript = TranscriptKey.parse(self._tenant, key)
         return self._stream(transcript, _checked_position(after))
 
-    async def _stream(self, transcript: TranscriptKey, after: int) -> AsyncIterator[StreamedEntry]:
+    async def _stream(self, transcript: TranscriptKey, after: int) -> AsyncGenerator[StreamedEntry]:
         require_asyncio()
         connection = await self._connection()
         with reported(connection.client, f"stream {transcript}"):
-            async for entry in reader.stream(connection, transcript, after):
-                yield entry
+            async with aclosing(reader.stream(connection, transcript, after)) as entries:
+                async for entry in entries:
+                    yield entry
 
-    def watch(self, key: SessionKey, after: int | None = None) -> AsyncIterator[StreamedEntry]:
+    def watch(self, key: SessionKey, after: int | None = None) -> AsyncGenerator[StreamedEntry]:
         """The stored entries of a transcript, then every new one as soon as it is committed.
 
-        It never ends by itself: leave the loop, or cancel the task. Each entry comes once and in
-        order, over reconnections and elections too; a watcher that stopped goes on with
-        ``after=entry.seq``. The session need not exist yet. Entries come when a majority has
-        them, whatever a later election does. (On Motor each watcher keeps a thread of Motor's
-        pool busy, so raise ``MOTOR_MAX_WORKERS`` where many watch at once.)
+        It never ends by itself: leave the loop, or cancel the task; ``contextlib.aclosing`` frees
+        at once what it holds at the server. Each entry comes once and in order, over reconnections
+        and elections too; a watcher that stopped goes on with ``after=entry.seq``. The session
+        need not exist yet. Entries come when a majority has them, whatever a later election does.
+
+        Every watcher keeps a connection of the client's pool (on Motor also a thread of its pool)
+        busy: raise ``maxPoolSize`` (and ``MOTOR_MAX_WORKERS``) where many watch at once.
 
         Raises:
             StandaloneError: the server is no replica set.
@@ -214,12 +210,13 @@ class BeanieSessionStore(SessionStore):
         """
         return self._watch(TranscriptKey.parse(self._tenant, key), _checked_position(after))
 
-    async def _watch(self, transcript: TranscriptKey, after: int) -> AsyncIterator[StreamedEntry]:
+    async def _watch(self, transcript: TranscriptKey, after: int) -> AsyncGenerator[StreamedEntry]:
         require_asyncio()
         connection = await self._connection()
         with reported(connection.client, f"watch {transcript}"):
-            async for entry in watch(connection, transcript, after):
-                yield entry
+            async with aclosing(watch(connection, transcript, after)) as entries:
+                async for entry in entries:
+                    yield entry
 
     async def transcript(self, key: SessionKey) -> Transcript | None:
         """A session as an object to work with: turns, tool calls, subagents, tokens, cost.

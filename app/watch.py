@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from time import monotonic
 
@@ -20,10 +22,14 @@ _HISTORY_LOST = 286
 # What fails after this long is new trouble, with the whole time to get over it.
 _STEADY_SECONDS = 5.0
 
+# A watcher that asks again at once takes back its connection before those who wait for one wake
+# up: as many watchers as the pool has connections would stop everything else on the client.
+_REST_SECONDS = 0.01
+
 
 async def watch(
     connection: Connection, key: TranscriptKey, after: int
-) -> AsyncIterator[StreamedEntry]:
+) -> AsyncGenerator[StreamedEntry]:
     """The stored entries behind position ``after``, then every new one as it is committed."""
     if not connection.server.has_transactions:
         raise StandaloneError(
@@ -42,8 +48,9 @@ async def watch(
     while True:
         began = monotonic()
         try:
-            async for entry in _follow(confirmed, place):
-                yield entry
+            async with aclosing(_follow(confirmed, place)) as entries:
+                async for entry in entries:
+                    yield entry
         except PyMongoError as error:
             lost = isinstance(error, OperationFailure) and error.code == _HISTORY_LOST
             if not (lost or is_resumable(error)):
@@ -54,30 +61,36 @@ async def watch(
                 raise
 
 
-async def _follow(connection: Connection, place: Place) -> AsyncIterator[StreamedEntry]:
+async def _follow(connection: Connection, place: Place) -> AsyncGenerator[StreamedEntry]:
     """Follow a session until it is made, or until its changes are no longer told."""
     session = await start_session(connection.client)
     async with session:
         # Tells the time on the server; whatever comes later is seen as a change.
         await connection.entries.database.command("ping", session=session)
         start = session.operation_time
-        async for entry in read_on(connection, place, session):
-            yield entry
+        async with aclosing(read_on(connection, place, session)) as entries:
+            async for entry in entries:
+                yield entry
         known = place.session
         changes = await open_change_stream(
             connection.summaries, _changes_of(place), start_at_operation_time=start
         )
         async with changes:
             # It ends when the collection is dropped.
-            async for change in changes:
+            while changes.alive:
+                change = await changes.try_next()
+                if change is None:
+                    await asyncio.sleep(_REST_SECONDS)
+                    continue
                 if change["operationType"] == "delete":
                     raise place.changed()
                 if change.get("next_seq", place.position + 2) <= place.position + 1:
                     continue
                 # On whichever member, the next read sees at least what the change told of.
                 session.advance_operation_time(change["clusterTime"])
-                async for entry in read_on(connection, place, session):
-                    yield entry
+                async with aclosing(read_on(connection, place, session)) as entries:
+                    async for entry in entries:
+                        yield entry
                 if place.session != known:
                     break
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import pytest
 from beanie import init_beanie
+from support.database import prepared
 from support.entries import KEY, SUBAGENT, message, turn
 from support.server import connected, failing
 
@@ -143,6 +145,68 @@ async def test_a_session_made_anew_is_not_taken_for_the_old_one(store: BeanieSes
         with pytest.raises(SessionChangedError):
             await watcher.ended()
         assert len(watcher.seen) == 1
+
+
+async def test_a_watcher_that_is_left_holds_nothing_at_the_server(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    await store.append(KEY, turn(1))
+    async with aclosing(store.watch(KEY)) as watched:
+        for _ in range(6):
+            await anext(watched)
+        following = asyncio.create_task(anext(watched))
+        await until_open(database, 1)
+        new = message("new")
+        await store.append(KEY, [new])
+        assert await following == new
+        assert await open_cursors(database) == 1
+    assert await open_cursors(database) == 0
+    async with Watcher(store.watch(KEY)) as watcher:
+        await watcher.until(7)
+        await until_open(database, 1)
+    await until_open(database, 0)
+
+
+@pytest.mark.parametrize("watchers", [3, 7])
+async def test_watchers_that_take_all_connections_stop_nobody(
+    mongo_url: str, database_name: str, watchers: int
+) -> None:
+    async with connected(mongo_url, maxPoolSize=3) as client, AsyncExitStack() as stack:
+        await prepared(client[database_name])
+        store = BeanieSessionStore()
+        await store.append(KEY, turn(1))
+        entered = [
+            await stack.enter_async_context(Watcher(store.watch(KEY))) for _ in range(watchers)
+        ]
+        for watcher in entered:
+            await watcher.until(6)
+        for number in (2, 3, 4):
+            await asyncio.wait_for(store.append(KEY, turn(number)), WAIT)
+        for watcher in entered:
+            assert await watcher.until(24) == await asyncio.wait_for(store.load(KEY), WAIT)
+
+
+async def open_cursors(database: Database) -> int:
+    """How many change streams of the database the server has, waiting or at rest."""
+    reply = await database.client.admin.command(
+        "aggregate",
+        1,
+        pipeline=[
+            {"$currentOp": {"idleCursors": True, "allUsers": True}},
+            {"$match": {"ns": f"{database.name}.claude_transcript_summaries"}},
+            {"$match": {"cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": True}}},
+        ],
+        cursor={},
+    )
+    return len(reply["cursor"]["firstBatch"])
+
+
+async def until_open(database: Database, count: int) -> None:
+    for _ in range(WAIT * 20):
+        if await open_cursors(database) == count:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail(f"not {count} but {await open_cursors(database)}")
 
 
 async def test_a_standalone_server_is_named_as_the_reason(standalone_database: Database) -> None:
