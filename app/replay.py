@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 from .codec import EncodedEntry, fingerprint
@@ -62,19 +62,14 @@ async def recognise(
     """
     stored = _Stored(connection, key, session)
     anchors = await stored.positions([e.uuid for e in batch if e.uuid is not None])
+    if not anchors:
+        if after is not None:
+            return await _continued(stored, batch, after)
+        return Recognised((False,) * len(batch), None)
     known = [None if entry.uuid is None else anchors.get(entry.uuid) for entry in batch]
     fixed = [(index, seq) for index, seq in enumerate(known) if seq is not None]
-    # Where a uuid proves the replay, all that is stored may be part of it.
-    end = after.end if after is not None and not fixed else None
-    if after is not None and (not fixed or after.seq < fixed[0][1]):
+    if after is not None and after.seq < fixed[0][1]:
         fixed.insert(0, (-1, after.seq))
-    if not fixed:
-        return Recognised((False,) * len(batch), None)
-    if len(anchors) == 0 and any(e.uuid is not None for e in batch):
-        # Nothing proves that it goes on with the replay. Only what ends the transcript can be
-        # repeated before something new; anything else equal is another writer's.
-        assert after is not None
-        return await _ending(stored, batch, after.seq)
     prints = [None if e.uuid is not None else fingerprint(e.content()) for e in batch]
     used: set[int] = set()
 
@@ -100,30 +95,41 @@ async def recognise(
         match(range(first_index - 1, -1, -1), reversed(run))
     last_index, last_seq = fixed[-1]
     if last_index < len(batch) - 1:
-        bounds = [await stored.uuid_next_to({"$gt": last_seq}, 1), end]
-        before = min((bound for bound in bounds if bound is not None), default=None)
+        before = await stored.uuid_next_to({"$gt": last_seq}, 1)
         match(range(last_index + 1, len(batch)), await stored.markers(last_seq, before))
-    is_replay = any(seq is not None for seq in known)
-    if is_replay and any(seq is None and prints[index] for index, seq in enumerate(known)):
+    if any(seq is None and prints[index] for index, seq in enumerate(known)):
         last_fixed = max(seq for _, seq in fixed)
-        match(range(len(batch)), await stored.markers(last_fixed, end))
-    last = known[-1] if known else None
+        match(range(len(batch)), await stored.markers(last_fixed, None))
+    last = known[-1]
     return Recognised(
         stored=tuple(seq is not None for seq in known),
         position=None if last is None else ReplayPosition(last, await stored.end()),
     )
 
 
-async def _ending(stored: _Stored, batch: Sequence[EncodedEntry], behind: int) -> Recognised:
-    """Take the head of a batch for stored if it is just what the transcript ends with."""
-    count = 0
-    if await stored.uuid_next_to({"$gt": behind}, 1) is None:
-        run = [marker.fingerprint for marker in await stored.markers(behind, None)]
-        repeated = batch[: len(run)]
-        if all(entry.uuid is None for entry in repeated) and run == [
-            fingerprint(entry.content()) for entry in repeated
-        ]:
-            count = len(run)
+async def _continued(
+    stored: _Stored, batch: Sequence[EncodedEntry], after: ReplayPosition
+) -> Recognised:
+    """Compare a batch that may go on with a replay, but has no uuid that proves it.
+
+    It does if all of it is stored there, or if its head is just what the transcript ends with.
+    Anything else equal is another writer's.
+    """
+    head = list(takewhile(lambda entry: entry.uuid is None, batch))
+    next_uuid = await stored.uuid_next_to({"$gt": after.seq}, 1)
+    ends = [end for end in (next_uuid, after.end) if end is not None]
+    run = await stored.markers(after.seq, min(ends, default=None))
+    prints = [fingerprint(entry.content()) for entry in head]
+    if len(head) == len(batch):
+        rest = iter(run)
+        places = [next((m.seq for m in rest if m.fingerprint == each), None) for each in prints]
+        if places[-1] is not None and None not in places:
+            end = await stored.end()
+            return Recognised((True,) * len(batch), ReplayPosition(places[-1], end))
+    if next_uuid is None:
+        run = await stored.markers(after.seq, None)
+    is_end = next_uuid is None and [m.fingerprint for m in run] == prints[: len(run)]
+    count = len(run) if is_end else 0
     return Recognised(tuple(index < count for index in range(len(batch))), None)
 
 

@@ -177,7 +177,8 @@ async def test_random_replays_never_lose_or_double(store: BeanieSessionStore) ->
     await assert_summary_is_the_fold(store)
 
 
-@pytest.mark.parametrize("size", [500, 7, 4, 3])
+# Of fewer, some would have no entry with a uuid, by which it is known what comes again.
+@pytest.mark.parametrize("size", [500, 7, 4])
 async def test_importing_over_a_mirrored_session_adds_only_what_is_new(
     store: BeanieSessionStore, size: int
 ) -> None:

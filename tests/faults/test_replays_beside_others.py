@@ -37,6 +37,19 @@ async def test_a_new_batch_after_an_outdated_import_keeps_what_another_writer_ha
     await assert_summary_is_the_fold(one)
 
 
+async def test_a_new_batch_without_uuid_after_an_outdated_import_is_stored_whole(
+    database: Database,
+) -> None:
+    one, other = BeanieSessionStore(), BeanieSessionStore()
+    first, second = [message()], [marker(), message()]
+    third = [marker(), marker("unlike any other")]
+    await one.append(KEY, first)
+    await other.append(KEY, second)
+    await one.append(KEY, first)
+    await one.append(KEY, third)
+    assert await one.load(KEY) == first + second + third
+
+
 async def test_an_import_of_a_session_that_grew_repeats_nothing(database: Database) -> None:
     first, grown = [message(), marker(), marker()], [marker("new"), message()]
     await BeanieSessionStore().append(KEY, first)
