@@ -10,7 +10,12 @@ from beanie import init_beanie
 from support.entries import KEY, SUBAGENT, message, turn
 from support.server import Commands, connected, profiled
 
-from beanie_session_store import DOCUMENT_MODELS, BeanieSessionStore, upgrade_schema
+from beanie_session_store import (
+    DOCUMENT_MODELS,
+    BeanieSessionStore,
+    SchemaOutdatedError,
+    upgrade_schema,
+)
 from beanie_session_store.app.driver import Database
 
 ABOUT_THE_SCHEMA = {"hello", "listIndexes", "find"}
@@ -64,6 +69,11 @@ async def test_every_filter_begins_with_tenant_and_project(commands: Commands) -
     await store.list_sessions("project")
     await store.list_session_summaries("project")
     await store.list_subkeys(KEY)
+    assert (await store.verify(KEY)).is_sound
+    await store.repair(KEY)
+    await store.sessions(project_key="project")
+    await store.usage(project_key="project")
+    await store.tools(project_key="project")
     await store.delete(SUBAGENT)
     await store.delete(KEY)
 
@@ -79,8 +89,25 @@ async def test_every_filter_begins_with_tenant_and_project(commands: Commands) -
         assert fields[:2] == ["tenant", "project_key"], f"{name}: {found}"
         assert found["tenant"] == "acme"
         listing = "session_id" not in found
-        assert not listing or set(found) == {"tenant", "project_key", "mtime", "$expr"}
+        assert not listing or set(found) <= {"tenant", "project_key", "mtime", "$expr"}
         assert listing or fields[2] == "session_id"
+    commands.sent.clear()
+    await store.sessions({"$or": [{"tenant": "other"}]}, tag="x")
+    await store.usage(metadata={"user_id": "u1"})
+    await store.tools(branch="main")
+    with pytest.raises(SchemaOutdatedError):
+        await store.search("word")
+    across_projects = [found for _, sent in commands.sent for found in _filters(sent)]
+    assert len(across_projects) == 4
+    for found in across_projects:
+        assert next(iter(found)) == "tenant"
+        assert found["tenant"] == "acme"
+
+
+async def test_every_document_names_its_tenant(commands: Commands) -> None:
+    store = BeanieSessionStore(tenant="acme")
+    await store.append(KEY, turn(1))
+    await store.append(SUBAGENT, [message("huge" * 5_000_000 + "\ud83d")])
     inserted = [
         document
         for name, sent in commands.sent

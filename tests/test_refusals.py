@@ -10,6 +10,7 @@ import textwrap
 import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,7 @@ from beanie_session_store import (
     SessionStoreError,
     SessionSummary,
     TranscriptEntry,
+    UnknownSessionError,
     UnreachableError,
     upgrade_schema,
 )
@@ -93,6 +95,32 @@ async def delete(store: BeanieSessionStore, key: Any) -> None:
     await store.delete(key)
 
 
+async def verify(store: BeanieSessionStore, key: Any) -> None:
+    with suppress(UnknownSessionError):
+        await store.verify(key)
+
+
+async def repair(store: BeanieSessionStore, key: Any) -> None:
+    with suppress(UnknownSessionError):
+        await store.repair(key)
+
+
+async def transcript(store: BeanieSessionStore, key: Any) -> None:
+    await store.transcript(key)
+
+
+async def sessions(store: BeanieSessionStore, key: Any) -> None:
+    await store.sessions(project_key=key["project_key"])
+
+
+async def usage(store: BeanieSessionStore, key: Any) -> None:
+    await store.usage(project_key=key["project_key"])
+
+
+async def tools(store: BeanieSessionStore, key: Any) -> None:
+    await store.tools(project_key=key["project_key"])
+
+
 async def list_subkeys(store: BeanieSessionStore, key: Any) -> None:
     await store.list_subkeys(key)
 
@@ -106,8 +134,9 @@ async def list_session_summaries(store: BeanieSessionStore, key: Any) -> None:
 
 
 Call = Callable[[BeanieSessionStore, Any], Awaitable[None]]
-WITH_KEY: list[Call] = [append, load, stream, delete, list_subkeys]
-WITH_PROJECT: list[Call] = [list_sessions, list_session_summaries]
+WITH_KEY: list[Call] = [append, load, stream, delete, list_subkeys, transcript, verify, repair]
+TENANT_WIDE: list[Call] = [sessions, usage, tools]
+WITH_PROJECT: list[Call] = [list_sessions, list_session_summaries, *TENANT_WIDE]
 EVERY_METHOD = pytest.mark.parametrize("call", [*WITH_KEY, *WITH_PROJECT], ids=lambda c: c.__name__)
 
 
@@ -194,6 +223,9 @@ async def test_no_bad_key_reaches_the_server(commands: Commands, call: Call) -> 
 async def test_no_bad_project_reaches_the_server(commands: Commands, call: Call) -> None:
     store = BeanieSessionStore()
     for name, value in BAD_NAMES.items():
+        if value is None and call in TENANT_WIDE:
+            # It stands for all projects.
+            continue
         key = {"project_key": value}
         error = await assert_refused(InvalidKeyError, lambda key=key: call(store, key), name)
         assert "nothing was read or written" in str(error)

@@ -19,6 +19,8 @@ from beanie_session_store import (
     EntryChunk,
     SessionSummary,
     TranscriptEntry,
+    UnknownSessionError,
+    enable_search,
 )
 from beanie_session_store.app.driver import Database
 from beanie_session_store.models.packing import unpack
@@ -69,7 +71,7 @@ def theirs(ours: BeanieSessionStore) -> BeanieSessionStore:
 
 
 async def test_another_tenant_reads_nothing(
-    ours: BeanieSessionStore, theirs: BeanieSessionStore
+    ours: BeanieSessionStore, theirs: BeanieSessionStore, database: Database
 ) -> None:
     assert await theirs.load(KEY) is None
     assert await theirs.load(SUBAGENT) is None
@@ -78,6 +80,15 @@ async def test_another_tenant_reads_nothing(
     assert await theirs.list_sessions(PROJECT) == []
     assert await theirs.list_session_summaries(PROJECT) == []
     assert await theirs.list_subkeys(KEY) == []
+    assert await theirs.transcript(KEY) is None
+    assert (await theirs.sessions()).sessions == []
+    assert await theirs.usage(by=()) == await theirs.tools() == []
+    await enable_search(database)
+    assert len(await ours.search("subagent")) == 1
+    assert await theirs.search("subagent") == []
+    for call in (theirs.verify, theirs.repair):
+        with pytest.raises(UnknownSessionError):
+            await call(KEY)
     assert len(await ours.list_sessions(PROJECT)) == 1
 
 
@@ -278,6 +289,8 @@ async def assert_holds(
         sessions = await store.list_sessions(project)
         mtimes = {summary["session_id"]: summary["mtime"] for summary in summaries}
         assert {found["session_id"]: found["mtime"] for found in sessions} == mtimes
+        page = await store.sessions(project_key=project, limit=1000)
+        assert {session.session_id for session in page.sessions} == data.keys()
 
 
 def test_nothing_that_one_tenant_does_changes_what_another_finds(
