@@ -46,6 +46,7 @@ from pymongo.read_concern import ReadConcern
 
 from ..models.plain import JSON_CODEC
 from .attempts import Attempts
+from .completion import completed
 from .errors import DriverMismatchError, NotInitializedError
 
 logger = logging.getLogger(__name__)
@@ -173,11 +174,43 @@ async def aggregate(
     return await _settled(collection.aggregate(pipeline, **options))
 
 
+class Changes:
+    """What a change stream tells; it is closed at the exit of ``async with``."""
+
+    def __init__(self, stream: AsyncChangeStream[Record]) -> None:
+        self._stream = stream
+        self._asked: asyncio.Future[Record | None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether there may be more; not so once the collection was dropped."""
+        return self._stream.alive
+
+    async def next(self) -> Record | None:
+        """The next change, or ``None`` if there was none for a second."""
+        self._asked = asyncio.ensure_future(self._stream.try_next())
+        return await asyncio.shield(self._asked)
+
+    async def __aenter__(self) -> Changes:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await completed(self._close())
+
+    async def _close(self) -> None:
+        if self._asked is not None:
+            # Motor's thread goes on, and would open anew what is closed under it.
+            if not IS_MOTOR:
+                self._asked.cancel()
+            await asyncio.gather(self._asked, return_exceptions=True)
+        await self._stream.close()
+
+
 async def open_change_stream(
     collection: Collection, pipeline: Sequence[Mapping[str, Any]], **options: Any
-) -> AsyncChangeStream[Record]:
+) -> Changes:
     """Start to watch a collection; on Motor, at the first look at what has come."""
-    return await _settled(collection.watch(pipeline, **options))
+    return Changes(await _settled(collection.watch(pipeline, **options)))
 
 
 async def start_session(client: Client, **options: Any) -> ClientSession:
@@ -455,6 +488,7 @@ async def _write(collection: Collection, command: Record, session: ClientSession
 
 __all__ = [
     "IS_MOTOR",
+    "Changes",
     "Client",
     "ClientSession",
     "Collection",

@@ -78,7 +78,7 @@ async def _follow(connection: Connection, place: Place) -> AsyncGenerator[Stream
         async with changes:
             # It ends when the collection is dropped.
             while changes.alive:
-                change = await changes.try_next()
+                change = await changes.next()
                 if change is None:
                     await asyncio.sleep(_REST_SECONDS)
                     continue

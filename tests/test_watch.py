@@ -12,6 +12,7 @@ from beanie import init_beanie
 from support.database import prepared
 from support.entries import KEY, SUBAGENT, message, turn
 from support.server import connected, failing
+from support.watches import open_watches, until_watched
 
 from beanie_session_store import (
     DOCUMENT_MODELS,
@@ -155,16 +156,16 @@ async def test_a_watcher_that_is_left_holds_nothing_at_the_server(
         for _ in range(6):
             await anext(watched)
         following = asyncio.create_task(anext(watched))
-        await until_open(database, 1)
+        await until_watched(database, 1)
         new = message("new")
         await store.append(KEY, [new])
         assert await following == new
-        assert await open_cursors(database) == 1
-    assert await open_cursors(database) == 0
+        assert await open_watches(database) == 1
+    assert await open_watches(database) == 0
     async with Watcher(store.watch(KEY)) as watcher:
         await watcher.until(7)
-        await until_open(database, 1)
-    await until_open(database, 0)
+        await until_watched(database, 1)
+    await until_watched(database, 0)
 
 
 @pytest.mark.parametrize("watchers", [3, 7])
@@ -184,29 +185,6 @@ async def test_watchers_that_take_all_connections_stop_nobody(
             await asyncio.wait_for(store.append(KEY, turn(number)), WAIT)
         for watcher in entered:
             assert await watcher.until(24) == await asyncio.wait_for(store.load(KEY), WAIT)
-
-
-async def open_cursors(database: Database) -> int:
-    """How many change streams of the database the server has, waiting or at rest."""
-    reply = await database.client.admin.command(
-        "aggregate",
-        1,
-        pipeline=[
-            {"$currentOp": {"idleCursors": True, "allUsers": True}},
-            {"$match": {"ns": f"{database.name}.claude_transcript_summaries"}},
-            {"$match": {"cursor.originatingCommand.pipeline.0.$changeStream": {"$exists": True}}},
-        ],
-        cursor={},
-    )
-    return len(reply["cursor"]["firstBatch"])
-
-
-async def until_open(database: Database, count: int) -> None:
-    for _ in range(WAIT * 20):
-        if await open_cursors(database) == count:
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail(f"not {count} but {await open_cursors(database)}")
 
 
 async def test_a_standalone_server_is_named_as_the_reason(standalone_database: Database) -> None:

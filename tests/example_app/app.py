@@ -22,7 +22,9 @@ from claude_agent_sdk import (
     query,
 )
 from documents import Conversation, Customer
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi.responses import StreamingResponse
+from live import events
 from pydantic import BaseModel
 
 from beanie_session_store import DOCUMENT_MODELS, BeanieSessionStore, upgrade_schema
@@ -108,6 +110,13 @@ def create_app(client: Any, directory: Path, database: str = "app") -> FastAPI:
         if entries is None:
             raise HTTPException(404, "There is no such conversation.")
         return [dict(entry) for entry in entries]
+
+    @app.get("/customers/{customer_id}/conversations/{session_id}/live")
+    async def live(
+        owner: Owner, session_id: str, last_event_id: Annotated[int | None, Header()] = None
+    ) -> StreamingResponse:
+        watched = store_of(owner).watch(key_of(session_id), after=last_event_id)
+        return StreamingResponse(events(watched), media_type="text/event-stream")
 
     @app.delete("/customers/{customer_id}/conversations/{session_id}", status_code=204)
     async def forget(owner: Owner, session_id: str) -> None:
