@@ -24,6 +24,8 @@ def python_blocks(document: Path) -> list[str]:
 
 BLOCKS = python_blocks(README)
 MOTOR_BLOCKS = python_blocks(ROOT / "docs" / "compatibility.md")
+LIVE_BLOCKS = python_blocks(ROOT / "docs" / "live-tail.md")
+ALL_BLOCKS = BLOCKS + MOTOR_BLOCKS + LIVE_BLOCKS
 
 # Drives the FastAPI example the way its users would, over HTTP, with its lifespan.
 FASTAPI_CLIENT = """
@@ -45,6 +47,49 @@ with TestClient(block.app) as client:
     (listed,) = client.get("/tenants/acme/sessions").json()
     assert listed["session_id"] == session_id
     assert client.get("/tenants/other/sessions").json() == []
+print("done")
+"""
+
+# Reads it as a browser does, of a server on a port of its own; it ends as soon as it has seen all.
+LIVE_CLIENT = """
+import asyncio, json, socket, sys
+sys.path.insert(0, {folder!r})
+import httpx, uvicorn
+from beanie_session_store import BeanieSessionStore
+import block
+
+KEY = {{"project_key": "-srv", "session_id": "s1"}}
+PATH = "/tenants/acme/projects/-srv/sessions/s1/live"
+
+async def ids(http, count, **headers):
+    found = []
+    async with http.stream("GET", PATH, headers=headers) as response:
+        async for line in response.aiter_lines():
+            if line.startswith("id:"):
+                found.append(int(line[3:]))
+            if line.startswith("data:"):
+                json.loads(line[5:])
+                if len(found) == count:
+                    return found
+
+async def main():
+    server = uvicorn.Server(uvicorn.Config(block.app, log_level="warning", ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        url = f"http://127.0.0.1:{{listener.getsockname()[1]}}"
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
+            while not server.started:
+                await asyncio.sleep(0.05)
+            store = BeanieSessionStore(tenant="acme")
+            await store.append(KEY, [{{"type": "mode"}}] * 3)
+            watching = asyncio.create_task(ids(http, 5))
+            await store.append(KEY, [{{"type": "tag"}}] * 2)
+            assert await watching == [1, 2, 3, 4, 5]
+            assert await ids(http, 2, **{{"Last-Event-ID": "3"}}) == [4, 5]
+        server.should_exit = True
+        await serving
+
+asyncio.run(main())
 print("done")
 """
 
@@ -71,11 +116,11 @@ def run(program: Path, environment: dict[str, str]) -> str:
     return finished.stdout
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS + MOTOR_BLOCKS)))
+@pytest.mark.parametrize("number", range(len(ALL_BLOCKS)))
 def test_readme_block_runs(number: int, tmp_path: Path, environment: dict[str, str]) -> None:
     # A database of the block's own, so that blocks do not meet.
     name = f"readme_{tmp_path.name}_{number}"[:60]
-    code = (BLOCKS + MOTOR_BLOCKS)[number]
+    code = ALL_BLOCKS[number]
     if ("AsyncMongoClient" if IS_MOTOR else "AsyncIOMotorClient") in code:
         pytest.skip("it shows the other driver")
     for shown in ('"claude"', '"app"]', '"test"'):
@@ -84,7 +129,8 @@ def test_readme_block_runs(number: int, tmp_path: Path, environment: dict[str, s
         # The example serves from /srv, which every machine of this kind has.
         (tmp_path / "block.py").write_text(code)
         driver = tmp_path / "client.py"
-        driver.write_text(FASTAPI_CLIENT.format(folder=str(tmp_path)))
+        visit = LIVE_CLIENT if "text/event-stream" in code else FASTAPI_CLIENT
+        driver.write_text(visit.format(folder=str(tmp_path)))
         assert run(driver, environment).endswith("done\n")
         return
     program = tmp_path / "block.py"
