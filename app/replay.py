@@ -3,7 +3,8 @@
 A batch is a replay when its first try did land, or when a transcript is imported again. Entries
 with a uuid are recognised by it, and are the anchors for those without: such an entry counts as
 stored if an equal one is stored between the same anchors, or, where an earlier import put it
-back later, behind them. Each stored entry stands for one of the batch at most.
+back later, behind them. Each stored entry stands for one of the batch at most. Where nothing in a
+batch proves that it comes again, it counts as new rather than be lost.
 """
 
 from __future__ import annotations

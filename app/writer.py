@@ -155,14 +155,9 @@ class Writer:
         while True:
             try:
                 return await transact(connection.client, connection.server, work, attempts)
-            except (StaleStateError, TransientFailureError) as error:
+            except TransientFailureError:
                 if not await attempts.pause():
-                    if isinstance(error, TransientFailureError):
-                        raise
-                    raise ContentionError(
-                        f"Deleted {key}, but the totals of its session still count it: the session "
-                        "is written to all the time. Call repair() when it is quiet."
-                    ) from None
+                    raise
 
     async def _unstored(
         self,
@@ -298,9 +293,10 @@ async def _recount_summary(
     connection: Connection, key: TranscriptKey, session: ClientSession | None
 ) -> None:
     """Count a session anew, a part of which was just deleted."""
+    attempts = Attempts()
     while True:
         known = await state_in(connection, key, session)
-        if known is None:
+        if known is None or known.is_expired:
             return
         totals = (await recount(connection, key, session)).totals
         texts, untold = changed_texts(known.texts, totals)
@@ -310,8 +306,12 @@ async def _recount_summary(
         try:
             return await advance_summary(connection, key, claim, known, session)
         except StaleStateError:
-            if session is not None:
-                raise
+            # Only where there are no transactions, or as its date passes.
+            if not await attempts.pause():
+                raise ContentionError(
+                    f"Deleted a part of {key}, but its totals still count it: the session is "
+                    "written to all the time. Call repair() when it is quiet."
+                ) from None
 
 
 async def _is_stored(

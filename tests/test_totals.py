@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Sequence
+from datetime import datetime, timedelta, timezone
 from itertools import count
 from typing import Any, ClassVar, TypeVar
 
@@ -447,6 +448,20 @@ async def test_repair_while_others_append_loses_nothing(store: BeanieSessionStor
 
     await asyncio.gather(write(others[0], 100), write(others[1], 200), mend())
     assert await store.verify(KEY) == Verification(6 * 31, ())
+
+
+async def test_a_subagent_of_an_expired_session_can_be_deleted(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    await store.append(KEY, [message()])
+    await store.append(SUBAGENT, [message()])
+    gone = {"$set": {"expires_at": datetime.now(timezone.utc) - timedelta(days=1)}}
+    for name in ("claude_transcript_entries", "claude_transcript_summaries"):
+        # Without the index nothing sweeps them away.
+        await database[name].drop_index("transcript_expiry")
+        await database[name].update_many({}, gone)
+    await store.delete(SUBAGENT)
+    assert await database["claude_transcript_entries"].count_documents({}) == 1
 
 
 async def test_an_unknown_session_is_refused(store: BeanieSessionStore) -> None:
