@@ -14,13 +14,14 @@ from . import chart, machine, report
 from .peers.ours import Ours
 from .plan import Plan, Size
 from .results import Section
-from .sections import append, cpu, disk, growth, listing, load, writers
+from .sections import append, cpu, disk, growth, listing, load, parse, writers
 
 SECTIONS = {
     "append": append.run,
     "writers": writers.run,
     "cpu": cpu.run,
     "load": load.run,
+    "parse": parse.run,
     "listing": listing.run,
     "growth": growth.run,
     "disk": disk.run,

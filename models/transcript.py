@@ -69,7 +69,7 @@ def unmodelled(entries: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """How many entries and blocks there are of each kind that has no view here.
 
     Keys are the ``type`` of an entry, ``system/<subtype>``, and ``block/<type>`` of a content
-    block. What is empty is all known.
+    block. What is empty is all known. Attachments have one view for all of their types.
     """
     return dict(Counter(name for entry in entries for name in _unknown_names(entry)))
 

@@ -27,7 +27,7 @@ from support.agent import (
 from beanie_session_store import SessionSummary
 from beanie_session_store.app.transcript import Transcript
 from beanie_session_store.demo.agent import Entry
-from beanie_session_store.models.messages import AssistantEntry
+from beanie_session_store.models.messages import AssistantEntry, AttachmentEntry
 from beanie_session_store.models.records import CostStateEntry
 from beanie_session_store.models.system import CompactBoundaryEntry
 from beanie_session_store.models.transcript import parse_entry, unmodelled
@@ -105,6 +105,18 @@ def test_no_field_is_of_another_type_than_the_views_expect(entries: list[Entry])
 def test_every_entry_comes_back_as_it_was_written(entries: list[Entry]) -> None:
     before = exactly(entries)
     assert exactly(parse_entry(entry).model_dump() for entry in entries) == before
+
+
+def test_every_attachment_says_what_it_is(entries: list[Entry]) -> None:
+    # They are of one view, whichever type they have: every release adds some.
+    views = [view for view in map(parse_entry, entries) if isinstance(view, AttachmentEntry)]
+    assert len({view.attachment.type for view in views if view.attachment}) > 10
+    for view in views:
+        assert view.attachment is not None
+        assert view.attachment.type
+        assert {"type": view.attachment.type, **(view.attachment.model_extra or {})} == view.raw[
+            "attachment"
+        ]
 
 
 async def test_active_conversation_is_the_one_the_sdk_shows(story: Story) -> None:
