@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 from support.database import prepared
 from support.server import connected
@@ -16,6 +17,12 @@ from beanie_session_store import (
     EmbeddedMongo,
 )
 from beanie_session_store.app.driver import Database
+
+# How long an example takes tells how busy the machine is, and nothing about the promise.
+settings.register_profile(
+    "untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 # Fail points let a test break a chosen command.
 SERVER_PARAMETERS = {"enableTestCommands": 1, "ttlMonitorSleepSecs": 1}
