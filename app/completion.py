@@ -1,12 +1,15 @@
-"""Operations that go on to their end though their caller is cancelled."""
+"""What becomes of an operation whose caller is cancelled: it goes on to its end, or surely ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# Long enough to close what is open, for a second cancellation would cut that off.
+_AGAIN_SECONDS = 2.0
 
 _unfinished: set[asyncio.Task[Any]] = set()
 
@@ -26,6 +29,28 @@ async def completed(work: Coroutine[Any, Any, T]) -> T:
     _unfinished.add(task)
     task.add_done_callback(_unfinished.discard)
     return await outcome
+
+
+async def ended_with_caller(work: Awaitable[T]) -> T:
+    """Await ``work``; if the caller is cancelled meanwhile, so is ``work``, until it has ended.
+
+    Once may not be enough: before Python 3.12 ``asyncio.wait_for``, with which PyMongo sends,
+    forgets a cancellation that comes with the answer. What never ends by itself would go on.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await completed(_end(task))
+        raise
+
+
+async def _end(task: asyncio.Future[Any]) -> None:
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_AGAIN_SECONDS)
+    # Looked at, so that nobody misses it.
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _settle(outcome: asyncio.Future[T], work: Coroutine[Any, Any, T]) -> None:

@@ -175,23 +175,32 @@ async def aggregate(
 
 
 class Changes:
-    """What a change stream tells; it is closed at the exit of ``async with``."""
+    """What a change stream tells, from the entry to the exit of ``async with``.
 
-    def __init__(self, stream: AsyncChangeStream[Record]) -> None:
-        self._stream = stream
+    However it is left, nothing of it stays open at the server.
+    """
+
+    def __init__(self, opening: Awaitable[AsyncChangeStream[Record]]) -> None:
+        self._opening = asyncio.ensure_future(opening)
         self._asked: asyncio.Future[Record | None] | None = None
 
     @property
     def alive(self) -> bool:
         """Whether there may be more; not so once the collection was dropped."""
-        return self._stream.alive
+        return self._opening.result().alive
 
     async def next(self) -> Record | None:
         """The next change, or ``None`` if there was none for a second."""
-        self._asked = asyncio.ensure_future(self._stream.try_next())
+        self._asked = asyncio.ensure_future(self._opening.result().try_next())
         return await asyncio.shield(self._asked)
 
     async def __aenter__(self) -> Changes:
+        try:
+            await asyncio.shield(self._opening)
+        except asyncio.CancelledError:
+            # The server may have opened it already, and nobody else will ever close it.
+            await completed(self._close())
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -203,14 +212,16 @@ class Changes:
             if not IS_MOTOR:
                 self._asked.cancel()
             await asyncio.gather(self._asked, return_exceptions=True)
-        await self._stream.close()
+        (stream,) = await asyncio.gather(self._opening, return_exceptions=True)
+        if not isinstance(stream, BaseException):
+            await stream.close()
 
 
-async def open_change_stream(
+def open_change_stream(
     collection: Collection, pipeline: Sequence[Mapping[str, Any]], **options: Any
 ) -> Changes:
     """Start to watch a collection; on Motor, at the first look at what has come."""
-    return Changes(await _settled(collection.watch(pipeline, **options)))
+    return Changes(_settled(collection.watch(pipeline, **options)))
 
 
 async def start_session(client: Client, **options: Any) -> ClientSession:

@@ -11,6 +11,7 @@ from time import monotonic
 from pymongo.errors import OperationFailure, PyMongoError
 
 from .attempts import Attempts
+from .completion import ended_with_caller
 from .connection import Connection
 from .driver import Record, open_change_stream, start_session, with_confirmed_reads
 from .errors import StandaloneError
@@ -43,7 +44,18 @@ async def watch(
         summaries=with_confirmed_reads(connection.summaries),
         chunks=with_confirmed_reads(connection.chunks),
     )
-    place = Place(key, after)
+    entries = _watch(confirmed, Place(key, after))
+    while True:
+        entry = await ended_with_caller(anext(entries))
+        try:
+            yield entry
+        except GeneratorExit:
+            await entries.aclose()
+            raise
+
+
+async def _watch(confirmed: Connection, place: Place) -> AsyncGenerator[StreamedEntry]:
+    """Follow a transcript over lost connections and elections."""
     attempts = Attempts()
     while True:
         began = monotonic()
@@ -72,7 +84,7 @@ async def _follow(connection: Connection, place: Place) -> AsyncGenerator[Stream
             async for entry in entries:
                 yield entry
         known = place.session
-        changes = await open_change_stream(
+        changes = open_change_stream(
             connection.summaries, _changes_of(place), start_at_operation_time=start
         )
         async with changes:

@@ -168,6 +168,19 @@ async def test_a_watcher_that_is_left_holds_nothing_at_the_server(
     await until_watched(database, 0)
 
 
+async def test_a_watch_that_is_cancelled_at_any_moment_holds_nothing_either(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    await store.append(KEY, turn(1))
+    for moment in range(60):
+        watching = asyncio.create_task(anext(store.watch(KEY, after=6)))
+        await asyncio.sleep(moment / 2000)
+        watching.cancel()
+        await asyncio.wait([watching])
+        assert watching.cancelled()
+    await until_watched(database, 0)
+
+
 @pytest.mark.parametrize("watchers", [3, 7])
 async def test_watchers_that_take_all_connections_stop_nobody(
     mongo_url: str, database_name: str, watchers: int
