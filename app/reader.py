@@ -31,6 +31,7 @@ from .driver import (
     snapshot,
     with_confirmed_reads,
 )
+from .elections import confirmed_primary
 from .errors import CorruptEntryError, SessionChangedError
 from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
@@ -79,7 +80,7 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
                 await content_of(connection, key, document, session) async for document in cursor
             ]
 
-    return await retried(attempt) or None
+    return await retried(connection, attempt) or None
 
 
 async def load_session(
@@ -106,7 +107,7 @@ async def load_session(
                 found.setdefault(subpath, []).append(entry)
         return found
 
-    return await retried(attempt)
+    return await retried(connection, attempt)
 
 
 async def stream(
@@ -118,6 +119,7 @@ async def stream(
     while True:
         try:
             async with (
+                confirmed_primary(connection.client),
                 snapshot(connection.client, connection.server) as session,
                 contextlib.aclosing(read_on(connection, place, session)) as entries,
             ):
@@ -185,7 +187,7 @@ async def sessions(
         found = await find_all(connection.summaries, connection.server, query, fields, "session_id")
         return cast("list[SessionStoreListEntry]", found)
 
-    return await retried(attempt)
+    return await retried(connection, attempt)
 
 
 async def session_summaries(
@@ -215,7 +217,7 @@ async def session_summaries(
             cursor = connection.summaries.find(query, fields, session=session)
             return await unpacked(await cursor.to_list(None), session)
 
-    return await retried(attempt)
+    return await retried(connection, attempt)
 
 
 async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
@@ -231,7 +233,7 @@ async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
         query = {**key.session_filter(), "subpath": {"$gt": ""}}
         return await with_confirmed_reads(connection.entries).distinct("subpath", query)
 
-    return await retried(attempt)
+    return await retried(connection, attempt)
 
 
 async def state(connection: Connection, key: TranscriptKey) -> SessionState | None:
@@ -245,7 +247,7 @@ async def state(connection: Connection, key: TranscriptKey) -> SessionState | No
         async with snapshot(connection.client, connection.server) as session:
             return await state_in(connection, key, session)
 
-    return await retried(attempt)
+    return await retried(connection, attempt)
 
 
 async def state_in(
@@ -282,12 +284,13 @@ async def _state_row(
     return rows[0] if rows else None
 
 
-async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
+async def retried(connection: Connection, attempt: Callable[[], Awaitable[T]]) -> T:
     """Run a read, from its start again after an election, a lost cursor or a lost snapshot."""
     attempts = Attempts()
     while True:
         try:
-            return await attempt()
+            async with confirmed_primary(connection.client):
+                return await attempt()
         except PyMongoError as error:
             if not is_resumable(error) or not await attempts.pause():
                 raise

@@ -89,7 +89,7 @@ async def session_page(
         # One more tells whether there is another page.
         return await connection.summaries.find(query, sort=order, limit=limit + 1).to_list(None)
 
-    rows = await retried(attempt)
+    rows = await retried(connection, attempt)
     sessions = [model.model_validate(row) for row in rows[:limit]]
     if len(rows) <= limit:
         return SessionPage(sessions, None)
