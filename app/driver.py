@@ -417,11 +417,12 @@ async def find_all(
 ) -> list[Record]:
     """The documents that match ``query``, by the rising values of ``order``, at one moment.
 
-    ``condition`` is a part of the query that the first page answers for all. A cursor with the
-    same codec would make an object of Python's for each document first, which takes half as
-    long as decoding it.
+    ``condition`` is a part of the query that the first page answers for all. Without ``order`` in
+    the projection, each page but the last takes another query. A cursor with the same codec would
+    make an object of Python's for each document first, which takes half as long as decoding it.
     """
     found: list[Record] = []
+    rest = query
     command: Record = {
         "find": collection.name,
         "filter": {**query, **(condition or {})},
@@ -432,12 +433,9 @@ async def find_all(
     if server.has_transactions:
         command["readConcern"] = {"level": "snapshot"}
     while True:
-        answer: Any = await collection.database.command(
-            dict(command), read_preference=ReadPreference.PRIMARY, codec_options=_RAW
-        )
-        reply: Record = bson.decode(answer.raw, JSON_CODEC)  # pyright: ignore[reportUnknownMemberType]
-        cursor: Record = reply["cursor"]
-        found += cursor["firstBatch"]
+        cursor = await _first_batch(collection, command)
+        batch: list[Record] = cursor["firstBatch"]
+        found += batch
         if not cursor["id"]:
             return found
         # The rest by a query of its own: through several routers, a command of ours need not
@@ -445,9 +443,27 @@ async def find_all(
         await collection.database.command(
             {"killCursors": collection.name, "cursors": [Int64(cursor["id"])]}
         )
-        command["filter"] = {**query, order: {"$gt": found[-1][order]}}
         if server.has_transactions:
             command["readConcern"]["atClusterTime"] = cursor["atClusterTime"]
+        last = batch[-1]
+        if order not in last:
+            place = {"filter": rest, "projection": {"_id": 0, order: 1}}
+            skipped = {"skip": len(batch) - 1, "limit": 1}
+            cursor = await _first_batch(collection, {**command, **place, **skipped})
+            if not cursor["firstBatch"]:
+                # Only a standalone server forgets what it was just asked for.
+                return found
+            (last,) = cursor["firstBatch"]
+        command["filter"] = rest = {**query, order: {"$gt": last[order]}}
+
+
+async def _first_batch(collection: Collection, command: Record) -> Record:
+    """The cursor that a command opens, with what comes at once."""
+    answer: Any = await collection.database.command(
+        dict(command), read_preference=ReadPreference.PRIMARY, codec_options=_RAW
+    )
+    reply: Record = bson.decode(answer.raw, JSON_CODEC)  # pyright: ignore[reportUnknownMemberType]
+    return reply["cursor"]
 
 
 # What one command takes for sure; the driver cuts what is larger.

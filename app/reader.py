@@ -43,7 +43,9 @@ _LARGE_BYTES = 256 * 1024
 _SNAPSHOT_UNAVAILABLE = 246
 _SNAPSHOT_TOO_OLD = 239
 
-CONTENT = {"_id": 0, "seq": 1, "entry": 1, "packed": 1, "chunks": 1}
+# Reading positions as well would show in the time of a long load.
+_CONTENT = {"_id": 0, "entry": 1, "packed": 1, "chunks": 1}
+CONTENT = {**_CONTENT, "seq": 1}
 
 T = TypeVar("T")
 
@@ -65,14 +67,18 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
     async def attempt() -> list[dict[str, Any]]:
         # All entries of a session have one date, so the first page says of all what it says.
         documents = await find_all(
-            connection.entries, connection.server, transcript, CONTENT, "seq", NOT_EXPIRED
+            connection.entries, connection.server, transcript, _CONTENT, "seq", NOT_EXPIRED
         )
         # Nearly all are native; asking each which it is would show in the time of a long load.
         with contextlib.suppress(KeyError):
             return [document["entry"] for document in documents]
-        if not any("chunks" in document for document in documents):
-            return [await content_of(connection, key, document) for document in documents]
-        # Chunks must be of the same moment as the entry that they belong to.
+        with contextlib.suppress(KeyError, CorruptEntryError):
+            return [
+                document["entry"] if "entry" in document else await _decoded(document["packed"])
+                for document in documents
+            ]
+        # What is damaged is named by its position; chunks are found by it, and must be of the
+        # same moment as the entry that they belong to.
         async with snapshot(connection.client, connection.server) as session:
             query = {**transcript, **NOT_EXPIRED}
             cursor = connection.entries.find(query, CONTENT, sort=[("seq", 1)], session=session)
@@ -399,7 +405,7 @@ async def _joined(
     return b"".join(parts)
 
 
-async def _decoded(packed: bytes, what: str) -> dict[str, Any]:
+async def _decoded(packed: bytes, what: str = "an entry") -> dict[str, Any]:
     try:
         if len(packed) > _LARGE_BYTES:
             return await asyncio.to_thread(unpack, packed)

@@ -58,7 +58,7 @@ class Successor:
         await append()
         self._cluster.links({"reset": True, "from": self.index, "to": self.old})
         self._cluster.kill(self.old)
-        while not self._cluster.client(self.index).admin.command("hello")["isWritablePrimary"]:
+        while not self._cluster.client(self.index).admin.command("hello")["isWritablePrimary"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     def confirm(self) -> None:
