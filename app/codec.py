@@ -47,6 +47,9 @@ _VALUES: Callable[[Any], Iterable[Any]] = dict[Any, Any].values
 _NOT_NATIVE = (BSONError, UnicodeEncodeError, OverflowError, RecursionError)
 
 _INT32 = Struct("<i")
+_INT32_BYTES = _INT32.pack
+# Its length and the NUL at its end.
+_FRAME_BYTES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class EncodedEntry:
 
     def content(self) -> Mapping[str, Any]:
         """The entry as it is stored, whatever became of the caller's dict since."""
-        document = bson_document(self.elements)
+        document = bson_document(len(self.elements), self.elements)
         fields = bson.decode(document, JSON_CODEC)  # pyright: ignore[reportUnknownMemberType]
         if "entry" in fields:
             return fields["entry"]
@@ -323,9 +326,9 @@ def _bson_elements_of_each(documents: Sequence[Mapping[str, Any]]) -> list[bytes
     return encoded
 
 
-def bson_document(*elements: bytes) -> bytes:
-    """The BSON document of encoded fields."""
-    return b"".join((_INT32.pack(sum(map(len, elements)) + 5), *elements, b"\0"))
+def bson_document(size: int, *elements: bytes) -> bytes:
+    """The BSON document of encoded fields, which take ``size`` bytes together."""
+    return b"".join((_INT32_BYTES(size + _FRAME_BYTES), *elements, b"\0"))
 
 
 def _is_plainly_native(entries: Iterable[Any]) -> bool:

@@ -65,6 +65,7 @@ _LARGE_BYTES = 256 * 1024
 # A BSON element without its value, which is an Int64.
 _SEQ_HEAD = b"\x12seq\0"
 _INT64 = Struct("<q").pack
+_INT64_BYTES = 8
 
 
 class _LandedError(Exception):
@@ -410,7 +411,8 @@ def _documents(
     for seq, encoded in enumerate(batch, claim.first_seq):
         if has_defaults:
             tail = bson_elements({**common, **connection.entry_defaults()})
-        documents.append(bson_document(own_id, head, _INT64(seq), encoded.elements, tail))
+        size = len(own_id) + len(head) + _INT64_BYTES + len(encoded.elements) + len(tail)
+        documents.append(bson_document(size, own_id, head, _INT64(seq), encoded.elements, tail))
         own_id = b""
     return documents
 

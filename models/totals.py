@@ -330,8 +330,13 @@ class Tally:
 
     def _add_counts(self, day: str, model: str, counts: _Counts, sign: int) -> None:
         known = self.usage.get((day, model), _NOTHING)
-        added = (have + sign * more for have, more in zip(known, counts, strict=True))
-        self.usage[day, model] = tuple(added)  # type: ignore[assignment]
+        self.usage[day, model] = (
+            known[0] + sign * counts[0],
+            known[1] + sign * counts[1],
+            known[2] + sign * counts[2],
+            known[3] + sign * counts[3],
+            known[4] + sign * counts[4],
+        )
 
     def _row(self, day: str, model: str) -> tuple[str, str]:
         is_full = len(self.usage) >= _MAX_ROWS and (day, model) not in self.usage
@@ -374,11 +379,13 @@ class Tally:
             self.first_prompt = _text(" ".join(text[: 2 * MAX_TEXT].split())) or None
 
     def _add_place(self, entry: Mapping[str, Any]) -> None:
-        branch, cwd = entry.get("gitBranch"), entry.get("cwd")
-        if isinstance(branch, str) and branch:
+        branch = entry.get("gitBranch")
+        if branch != self.branch and isinstance(branch, str) and branch:
             self.branch = _text(branch)
-        if self.cwd is None and isinstance(cwd, str) and cwd:
-            self.cwd = _text(cwd)
+        if self.cwd is None:
+            cwd = entry.get("cwd")
+            if isinstance(cwd, str) and cwd:
+                self.cwd = _text(cwd)
 
     def _add_title(self, entry: Mapping[str, Any]) -> None:
         kind: str = entry["type"]
