@@ -439,6 +439,12 @@ async def test_the_command_sums_up_and_its_exit_code_tells_skipped_lines(
     assert (again.code, again.json["skipped_lines"], again.json["unchanged"]) == (4, 1, 0)
 
 
+@pytest.mark.parametrize("name", ["import", "export", "copy"])
+async def test_every_help_has_an_example(command: SessionStoreCommand, name: str) -> None:
+    shown = (await command(name, "--help")).output
+    assert f"{name} " in shown.partition("Example: session-store --tenant acme")[2]
+
+
 async def test_without_a_path_the_agents_own_projects_are_imported(
     projects: Path, command: SessionStoreCommand
 ) -> None:
