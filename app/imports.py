@@ -141,12 +141,11 @@ class _Import:
 
     async def sessions(self, group: Sequence[SessionFiles]) -> None:
         """Import some sessions: those that are small and new together, the others one by one."""
-        stored = await self._together(group) if len(group) > 1 else []
-        for session in group:
-            if session not in stored:
-                await self._session(session)
+        for session in await self._together(group) if len(group) > 1 else group:
+            await self._session(session)
 
-    async def _together(self, group: Sequence[SessionFiles]) -> list[SessionFiles]:
+    async def _together(self, group: Sequence[SessionFiles]) -> Sequence[SessionFiles]:
+        """Import what can be stored at once, and return the others."""
         read = await asyncio.to_thread(lambda: [(files, _read(files)) for files in group])
         whole = [(files, found) for files, found in read if found is not None]
         try:
@@ -155,16 +154,17 @@ class _Import:
             raise
         except SessionStoreError:
             # Which of them it is shows when each is tried alone.
-            return []
-        done: list[SessionFiles] = []
+            return group
+        left = [files for files, found in read if found is None]
         for (files, found), count in zip(whole, stored, strict=True):
-            if count is not None:
-                for line in found.broken:
-                    self._broken(line)
-                self._progress.moved(files.size, count)
-                self._progress.finished("changed" if count else "unchanged")
-                done.append(files)
-        return done
+            if count is None:
+                left.append(files)
+                continue
+            for line in found.broken:
+                self._broken(line)
+            self._progress.moved(files.size, count)
+            self._progress.finished("changed" if count else "unchanged")
+        return left
 
     async def _session(self, session: SessionFiles) -> None:
         is_whole = True
