@@ -72,7 +72,9 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as target:
         shutil.copyfileobj(source, target)
-    os.utime(path, (member.mtime, member.mtime))
+    # A float, which ends just short of the millisecond that it stands for.
+    mtime = round(member.mtime * 1000) * 1_000_000
+    os.utime(path, ns=(mtime, mtime))
     return True
 
 

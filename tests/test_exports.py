@@ -201,6 +201,10 @@ async def test_an_archive_holds_what_the_folder_does_and_is_read_back(
     await store.append(KEY, turn(1))
     await store.append(SUBAGENT, [*turn(2), {"type": "agent_metadata", "n": 1}])
     await store.append({**KEY, "project_key": "other"}, [message("half \ud83d")])
+    for number in range(20):
+        key = {**KEY, "session_id": f"{number}"}
+        replay = await store.replay(key, mtime=1_700_000_000_050 + number)
+        await replay.add([message("x")])
     archive = tmp_path / "backup.tar.gz"
     await export_transcripts(store, archive, archive=True)
     assert files(tmp_path) == ["backup.tar.gz"]
@@ -214,7 +218,7 @@ async def test_an_archive_holds_what_the_folder_does_and_is_read_back(
 
     restored = BeanieSessionStore(tenant="restored")
     report = await import_transcripts(restored, archive)
-    assert (report.changed, report.skipped_lines) == (2, 0)
+    assert (report.changed, report.skipped_lines) == (22, 0)
     for key in (KEY, SUBAGENT, {**KEY, "project_key": "other"}):
         assert await restored.load(key) == await store.load(key)
     assert (await import_transcripts(restored, archive)).entries == 0
