@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from html import escape
 
 import nh3
-from markdown_it import MarkdownIt
 
 from .highlighting import highlighted, style_of
 from .page import Output, Piece, Prose, Speaker
 from .plain_text import line, plain
+from .prose import SCHEMES, parser_of_texts
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _TAGS = {
@@ -23,9 +23,6 @@ _TAGS = {
     *("table", "thead", "tbody", "tr", "th", "td"),
 }
 _ATTRIBUTES = {"a": {"href", "title"}, "span": {"class"}, "ol": {"start"}}
-_SCHEMES = {"http", "https", "mailto"}
-# Colours are for people, and longer texts take long.
-_MAX_HIGHLIGHTED = 100_000
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -47,10 +44,8 @@ class HtmlPage:
     ending = ".html"
 
     def __init__(self) -> None:
-        options = {"html": False, "highlight": _highlighted_fence}
-        # An image would be fetched, and tell its server who reads the page.
-        parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"])
-        self._parser = parser.disable("image")
+        self._parser = parser_of_texts(highlight=_highlighted_fence)
+        self._parser.enable(["table", "strikethrough"])
 
     def head(self, title: str, facts: Mapping[str, str]) -> str:
         """Everything up to the first piece."""
@@ -83,7 +78,7 @@ class HtmlPage:
             return f'<div class="prose">{_sanitised(rendered)}</div>\n' if rendered.strip() else ""
         if isinstance(piece, Output):
             title = escape(line(piece.title))
-            code = f"<pre>{_highlighted(plain(piece.text), piece.language)}</pre>"
+            code = f"<pre>{highlighted(plain(piece.text), piece.language)}</pre>"
             if piece.is_folded:
                 return f"<details><summary>{title}</summary>{code}</details>\n"
             return f'<div class="title">{title}</div>{code}\n'
@@ -99,16 +94,10 @@ def _sanitised(html: str) -> str:
         html,
         tags=_TAGS,
         attributes=_ATTRIBUTES,
-        url_schemes=_SCHEMES,
+        url_schemes=SCHEMES,
         link_rel="noopener noreferrer nofollow",
     )
 
 
-def _highlighted(text: str, language: str) -> str:
-    if not language or len(text) > _MAX_HIGHLIGHTED:
-        return escape(text)
-    return highlighted(text, language)
-
-
 def _highlighted_fence(text: str, language: str, _: str) -> str:
-    return _highlighted(text, language)
+    return highlighted(text, language)

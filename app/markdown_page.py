@@ -10,14 +10,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from markdown_it import MarkdownIt
 from mdformat.renderer import MDRenderer
 
 from .page import Output, Piece, Prose, Speaker
 from .plain_text import line, plain
+from .prose import parser_of_texts
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#~|&$])")
 _TICKS = re.compile(r"`+")
+# What the renderer leaves alone at times, so that "<<b>" would become a tag, goes past it under
+# the name of characters that no text has.
+_HIDDEN = {ord("<"): 0xFDD0, ord("\\"): 0xFDD1, 0xFDD0: 0xFFFD, 0xFDD1: 0xFFFD}
+_SHOWN = {0xFDD0: "\\<", 0xFDD1: "\\\\"}
 
 
 class MarkdownPage:
@@ -26,8 +30,7 @@ class MarkdownPage:
     ending = ".md"
 
     def __init__(self) -> None:
-        # An image would be fetched, and tell its server who reads the page.
-        self._parser = MarkdownIt("commonmark", {"html": False}).disable("image")
+        self._parser = parser_of_texts()
 
     def head(self, title: str, facts: Mapping[str, str]) -> str:
         """The title, and a list of facts."""
@@ -46,7 +49,10 @@ class MarkdownPage:
         if isinstance(piece, Prose):
             return self._quoted(plain(piece.text))
         if isinstance(piece, Output):
-            return f"**{escaped(piece.title)}**\n\n{_fenced(plain(piece.text), piece.language)}"
+            title = escaped(piece.title)
+            # Without a word between them the asterisks would be a line across the page.
+            head = f"**{title}**\n\n" if title else ""
+            return head + _fenced(plain(piece.text), piece.language)
         return f"*{escaped(piece.text)}*\n\n" if piece.text.strip() else ""
 
     def foot(self) -> str:
@@ -57,8 +63,12 @@ class MarkdownPage:
         env: dict[str, object] = {}
         # Without the newline a fence that is never closed would not be closed here either.
         tokens = self._parser.parse(text.rstrip("\n") + "\n", env)
+        for child in (child for token in tokens for child in token.children or ()):
+            if child.type == "text":
+                child.content = child.content.translate(_HIDDEN)
         renderer: Any = MDRenderer()
-        written: str = renderer.render(tokens, self._parser.options, env)
+        rendered: str = renderer.render(tokens, self._parser.options, env)
+        written = rendered.translate(_SHOWN)
         if not written.strip():
             return ""
         return "".join(f"> {each}".rstrip() + "\n" for each in written.rstrip().split("\n")) + "\n"

@@ -28,12 +28,16 @@ from ..models.blocks import (
     text_of,
 )
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
+from ..models.packing import full_stack
 from ..models.records import AiTitleEntry, CustomTitleEntry, SummaryEntry
 from ..models.system import SystemEntry
 from ..models.transcript import parse_entry
 
 _SHELLS = frozenset({"Bash", "BashOutput"})
 _MAX_OPEN_CALLS = 10_000
+# To render longer ones can take hours: some parts of it go with the square of the length.
+_MAX_PROSE = 100_000
+_MAX_PROSE_LINES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ class Pieces:
 
     def _block(self, block: Block) -> Piece:
         if isinstance(block, TextBlock):
-            return Prose(block.text)
+            return _prose(block.text)
         if isinstance(block, ThinkingBlock):
             return Output("Thinking", block.thinking, is_folded=True)
         if isinstance(block, ToolUseBlock | ServerToolUseBlock | McpToolUseBlock):
@@ -158,6 +162,12 @@ def _speaker(entry: ConversationEntry) -> str:
     if isinstance(entry, UserEntry) and entry.is_prompt:
         return "User"
     return "Agent"
+
+
+def _prose(text: str) -> Piece:
+    if len(text) > _MAX_PROSE or text.count("\n") > _MAX_PROSE_LINES:
+        return Output("Long text", text, is_folded=True)
+    return Prose(text)
 
 
 def _call(name: str, arguments: Mapping[str, Any]) -> Output:
@@ -183,4 +193,8 @@ def _described(block: Block) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=2)
+    except RecursionError:
+        # Without an indent it is written by other code, which needs less of the stack.
+        return full_stack(lambda: json.dumps(value, ensure_ascii=False))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from support.entries import KEY, SUBAGENT, marker, message
 
@@ -16,6 +20,7 @@ from beanie_session_store.app.html_page import HtmlPage
 from beanie_session_store.app.markdown_page import MarkdownPage, escaped
 from beanie_session_store.app.page import Note, Output, Prose, Speaker
 from beanie_session_store.app.plain_text import plain
+from beanie_session_store.models.packing import full_stack
 
 HOSTILE = {
     "script": "<script>alert(1)</script>",
@@ -48,7 +53,20 @@ HOSTILE = {
     "half": "\ud83d <script>",
     "style": "<style>@import url(//evil.example)</style><link rel=stylesheet href=//evil>",
     "autolink": '<http://evil.example/"onmouseover="alert(1)>',
+    "doubled": "<<script>alert(1)</script> \\\\<<b> \\<<b>",
+    "separators in code": "> ```a\u2028# forged\u2029<script>alert(1)</script>`",
+    "links elsewhere": "[x](//evil/share) [y](../../x.html) [z](#top) <smb://evil/x> [v](vscode:x)",
+    "isolates": "\u2067evil\u2069",
 }
+FRAGMENTS = [
+    *HOSTILE.values(),
+    *("\n", "\n\n", "    ", "\t", "> ", "- ", "1. ", "* ", "+ "),
+    *("```", "~~~", "`", "``", "|", "\\"),
+    *("<", "</", "<!", "<?", "<![CDATA[", "<b>", "<a href=x>", "<http://a>", "http://a"),
+    *("&lt;", "&#60;", "&#x3c;script&#x3e;", "&NewLine;", "&#10;", "&#96;&#96;&#96;", "&"),
+    *("[", "]", "(", ")", "![", "[a]", "[a]: http://b 'c'\n", "**", "_", "#", "===", "---"),
+    *("a", "b c", "  \n", "\\\n", "{", "}", "$", "\u2028", "\x0c"),
+]
 
 
 def session(text: str) -> list[dict[str, Any]]:
@@ -119,15 +137,9 @@ async def test_hostile_content_is_harmless_in_html(
     store: BeanieSessionStore, tmp_path: Path, text: str
 ) -> None:
     page = await exported(store, tmp_path, "html", text)
-    found = Tags(page)
-    assert found.open == []
-    assert not {"script", "img", "svg", "iframe", "link", "textarea", "object"} & set(found.tags)
+    found = _assert_harmless_html(page)
     assert found.tags.count("style") == found.tags.count("title") == 1
     assert found.tags.count("html") == found.tags.count("body") == 1
-    for name, value in found.attributes:
-        assert not name.startswith("on")
-        if name in ("href", "src"):
-            assert (value or "").startswith(("http://", "https://", "mailto:"))
     assert "default-src 'none'" in page
     # Our own headings, and whatever is one in a text stands within its frame.
     assert page.count("the end") == 2
@@ -139,23 +151,7 @@ async def test_hostile_content_is_harmless_in_markdown(
     store: BeanieSessionStore, tmp_path: Path, text: str
 ) -> None:
     page = await exported(store, tmp_path, "markdown", text)
-    # As a reader that lets HTML through, and links to anything, would take it.
-    lenient = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    lenient.validateLink = lambda url: True
-    tokens = lenient.parse(page)
-    depth = 0
-    headings: list[str] = []
-    for index, token in enumerate(tokens):
-        assert token.type != "html_block", token.content
-        for child in token.children or ():
-            assert child.type not in ("html_inline", "image"), child.content
-            href = str(child.attrs.get("href", ""))
-            assert not href or href.startswith(("http://", "https://")), href
-        depth += (token.type == "blockquote_open") - (token.type == "blockquote_close")
-        if token.type == "heading_open" and not depth:
-            headings.append(tokens[index + 1].content)
-        if token.type in ("hr", "table_open"):
-            assert depth
+    headings = _headings_of_harmless_markdown(page)
     # No text made a heading of ours, or swallowed one.
     allowed = ("Agent", "Assistant, 2026", "User, 2026", "Subagent ")
     assert all(heading.startswith(allowed) for heading in headings[1:]), headings
@@ -165,9 +161,101 @@ async def test_hostile_content_is_harmless_in_markdown(
     _assert_no_control_characters(page)
 
 
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join))
+@settings(max_examples=300)
+def test_no_mixture_of_hostile_parts_gets_out_of_its_place(text: str) -> None:
+    pieces = [Prose(text), Output(text, text, "bash"), Note(text), Speaker("User", None)]
+    _assert_harmless_html("".join(map(HtmlPage().piece, pieces)))
+    page = MarkdownPage()
+    shown = "".join(map(page.piece, pieces)) + page.subagent(f"Subagent {text}")
+    user, subagent = _headings_of_harmless_markdown(shown)
+    assert user == "User"
+    assert subagent.startswith("Subagent")
+
+
+def _assert_harmless_html(page: str) -> Tags:
+    found = Tags(page)
+    assert found.open == []
+    assert not {"script", "img", "svg", "iframe", "link", "textarea", "object"} & set(found.tags)
+    for name, value in found.attributes:
+        assert not name.startswith("on")
+        assert name != "src"
+        # None at all leads to the page itself.
+        assert name != "href" or not value or _is_web(value)
+    return found
+
+
+def _headings_of_harmless_markdown(page: str) -> list[str]:
+    """The headings that are ours, as a reader that lets HTML and any link through takes it."""
+    lenient = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    lenient.validateLink = lambda url: True
+    tokens = lenient.parse(page)
+    depth = 0
+    headings: list[str] = []
+    for index, token in enumerate(tokens):
+        assert token.type != "html_block", token.content
+        for child in token.children or ():
+            # The break alone is the renderer's own, in headings of two lines.
+            is_tag = child.type == "html_inline" and child.content != "<br />"
+            assert not is_tag, child.content
+            assert child.type != "image", child.content
+            href = str(child.attrs.get("href", ""))
+            assert not href or _is_web(href), href
+        depth += (token.type == "blockquote_open") - (token.type == "blockquote_close")
+        if token.type == "heading_open" and not depth:
+            headings.append(tokens[index + 1].content)
+        if token.type in ("hr", "table_open"):
+            assert depth
+    return headings
+
+
+def _is_web(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://", "mailto:"))
+
+
 def _assert_no_control_characters(page: str) -> None:
     assert not [c for c in page if ord(c) < 32 and c not in "\n\t"]
-    assert not {"\x7f", "\x85", "\u202e"} & set(page)
+    assert not {"\x7f", "\x85", "\u2028", "\u202e", "\u2067"} & set(page)
+
+
+@pytest.mark.parametrize("form", ["markdown", "html"])
+async def test_texts_that_would_take_hours_to_render_are_shown_as_they_are(
+    store: BeanieSessionStore, tmp_path: Path, form: Any
+) -> None:
+    await store.append(KEY, [message("- item\n" * 50_000), message("[" * 1_000_000)])
+    await export_transcripts(store, tmp_path, format=form)
+    (path,) = tmp_path.rglob("session.*")
+    page = path.read_text()
+    assert page.count("- item\n") >= 49_999
+    assert "[" * 1_000_000 in page
+    assert page.count("Long text") == 2
+
+
+@pytest.mark.parametrize("form", ["markdown", "html"])
+async def test_deep_arguments_and_results_of_tools_are_shown(
+    store: BeanieSessionStore, tmp_path: Path, form: Any
+) -> None:
+    call = {"type": "tool_use", "id": "t1", "name": "Odd", "input": {"a": "DEEP"}}
+    result = {"type": "web_search_tool_result", "tool_use_id": "t1", "content": "DEEP"}
+    said = {"role": "assistant", "content": [call, result]}
+    entry = _as_deep_as_can_be({"type": "assistant", "uuid": "a", "message": said})
+    await store.append(KEY, [entry, message("after")])
+    report = await export_transcripts(store, tmp_path, format=form)
+    assert (report.changed, report.failed) == (1, 0)
+    (path,) = tmp_path.rglob("session.*")
+    assert path.read_text().count("bottom") == 2
+
+
+def _as_deep_as_can_be(entry: Any) -> Any:
+    """With as many arrays in place of "DEEP" as this Python's parser takes."""
+    levels = 5_000
+    while True:
+        deep = f'{"[" * levels}"bottom"{"]" * levels}'
+        text = json.dumps(entry).replace('"DEEP"', deep)
+        try:
+            return full_stack(partial(json.loads, text))
+        except RecursionError:
+            levels = levels * 99 // 100
 
 
 @pytest.mark.parametrize("form", ["markdown", "html"])
