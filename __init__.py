@@ -7,6 +7,7 @@ async for message in query(prompt=..., options=ClaudeAgentOptions(session_store=
 from .app.adopt import AdoptionProblem, AdoptionReport, adopt
 from .app.adoption_sources import AdoptionSource
 from .app.conversation import Tokens, ToolCall, Turn
+from .app.copies import copy_sessions
 from .app.driver import database_of
 from .app.embedded import EmbeddedMongo
 from .app.errors import (
@@ -35,10 +36,14 @@ from .app.errors import (
     SessionChangedError,
     SessionStoreError,
     StandaloneError,
+    TransferError,
     UnknownSessionError,
     UnreachableError,
 )
-from .app.reader import StreamedEntry
+from .app.exports import export_transcripts
+from .app.imports import import_transcripts
+from .app.new_sessions import NewSession
+from .app.reader import SessionListing, StreamedEntry
 from .app.repair import Difference, Verification
 from .app.retention import clear_retention, retention_policies, set_retention
 from .app.schema import (
@@ -50,9 +55,11 @@ from .app.schema import (
 )
 from .app.search import SearchHit, disable_search, enable_search
 from .app.session_pages import SessionPage
+from .app.session_replay import SessionReplay
 from .app.statistics import ToolStatistics, UsageStatistics
 from .app.store import BeanieSessionStore
 from .app.transcript import Subagent, Transcript
+from .app.transfer import TransferProblem, TransferReport
 from .models import DOCUMENT_MODELS, EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from .models.blocks import (
     Block,
@@ -103,6 +110,7 @@ __all__ = [
     "MigrationLockLostError",
     "MongodNotFoundError",
     "MongodStartError",
+    "NewSession",
     "NotInitializedError",
     "RetentionPolicy",
     "SchemaOutdatedError",
@@ -112,7 +120,9 @@ __all__ = [
     "SearchHit",
     "ServerError",
     "SessionChangedError",
+    "SessionListing",
     "SessionPage",
+    "SessionReplay",
     "SessionStoreError",
     "SessionSummary",
     "SessionTotals",
@@ -130,6 +140,9 @@ __all__ = [
     "ToolUseBlock",
     "Transcript",
     "TranscriptEntry",
+    "TransferError",
+    "TransferProblem",
+    "TransferReport",
     "Turn",
     "UnknownBlock",
     "UnknownEntry",
@@ -142,10 +155,13 @@ __all__ = [
     "Verification",
     "adopt",
     "clear_retention",
+    "copy_sessions",
     "database_of",
     "disable_search",
     "downgrade_schema",
     "enable_search",
+    "export_transcripts",
+    "import_transcripts",
     "parse_entry",
     "retention_policies",
     "schema_status",

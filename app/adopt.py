@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -30,6 +29,7 @@ from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .reader import state as read_state
 from .schema import upgrade_schema
+from .transfer import in_parallel
 
 _KEPT_PROBLEMS = 100
 _TRIES = 3
@@ -177,7 +177,7 @@ async def adopt(
             on_progress=on_progress,
             on_problem=on_problem,
         )
-        await _in_parallel(run, iter(sessions), workers)
+        await in_parallel(_each(sessions), run.adopt, workers)
     return report
 
 
@@ -203,19 +203,9 @@ def _is_bound(models: StoreModels, target: Database) -> bool:
     return bound.name == target.name and bound.client is target.client
 
 
-async def _in_parallel(run: _Run, sessions: Iterator[SourceSession], workers: int) -> None:
-    async def work() -> None:
-        for session in sessions:
-            await run.adopt(session)
-
-    tasks = [asyncio.create_task(work()) for _ in range(workers)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        # A write under way ends before the caller may close the client.
-        await asyncio.gather(*tasks, return_exceptions=True)
+async def _each(sessions: SessionList) -> AsyncIterator[SourceSession]:
+    for session in sessions:
+        yield session
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ what other writers remember of the summary misses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -54,8 +54,12 @@ def claim_for(
     folded: Folded,
     retention: Retention,
     tries: Sequence[ObjectId],
+    next_mtime: Callable[[Connection, int], int],
 ) -> Claim:
-    """A try to append ``count`` entries, of which ``folded`` is the summary's new state."""
+    """A try to append ``count`` entries, of which ``folded`` is the summary's new state.
+
+    ``next_mtime`` says when a session changes that changed at a time before.
+    """
     clears = retention.is_managed if known is None else known.is_expired
     if known is not None and known.is_expired:
         known = None
@@ -79,7 +83,7 @@ def claim_for(
     if expires_at is not None and (moves_date or known is None):
         changes["expires_at"] = expires_at
     if folded.data is not None:
-        mtime = max(connection.server.now_ms(), mtime + 1)
+        mtime = next_mtime(connection, mtime)
         changes["mtime"] = Int64(mtime)
         # Most batches change nothing in the fold; then the summary's text stays as it is.
         if folded.data != data:

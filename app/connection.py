@@ -11,10 +11,19 @@ from beanie import Document
 from beanie.odm.utils.encoder import Encoder
 
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
-from .driver import Client, Collection, Server, collection_of, server_of, with_store_rules
+from .driver import (
+    Client,
+    Collection,
+    Database,
+    Server,
+    collection_of,
+    server_of,
+    with_store_rules,
+)
 from .errors import InvalidModelError
 from .expiry import policy_collection_name
 from .failures import reported
+from .model_names import collection_name
 from .schema import require_usable_schema
 
 
@@ -78,6 +87,24 @@ class Binding:
         self._raw = raw
         self._connection = connection
         return connection, True
+
+
+class DatabaseBinding:
+    """Stays with one database, whatever ``init_beanie`` does."""
+
+    def __init__(self, models: StoreModels, database: Database) -> None:
+        self.models = models
+        self._database = database
+        self._connection: Connection | None = None
+
+    async def connection(self) -> tuple[Connection, bool]:
+        """As :meth:`Binding.connection`."""
+        if self._connection is not None:
+            return self._connection, False
+        models = (self.models.entries, self.models.summaries, EntryChunk)
+        entries, summaries, chunks = (self._database[collection_name(model)] for model in models)
+        self._connection = await connect_models(self.models, (entries, summaries, chunks))
+        return self._connection, True
 
 
 # Stores are cheap to make, one per request say; what was found of a database is kept for all.

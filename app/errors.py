@@ -111,5 +111,9 @@ class MigrationLockLostError(SessionStoreError):
     """This process was away for so long that another one took over the migration."""
 
 
+class TransferError(SessionStoreError, ValueError):
+    """What to import, export or copy is not there, or has no place where it should go."""
+
+
 class AdoptionError(SessionStoreError, ValueError):
     """What to adopt is not there, is not what it was said to be, or could be two things."""

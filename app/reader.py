@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from bson import ObjectId
-from claude_agent_sdk.types import SessionStoreListEntry, SessionSummaryEntry
+from claude_agent_sdk import SessionKey
+from claude_agent_sdk.types import (
+    SessionListSubkeysKey,
+    SessionStoreListEntry,
+    SessionSummaryEntry,
+)
 from pymongo.errors import (
     AutoReconnect,
     CursorNotFound,
@@ -57,6 +62,33 @@ class StreamedEntry(dict[str, Any]):
 
     seq: int
     """Position within the session, from 1; pass it as ``after`` to go on behind this entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionListing:
+    """A session of a tenant, wherever it is."""
+
+    project_key: str
+    session_id: str
+    mtime: int | None
+    """Epoch milliseconds of its last change; ``None`` without a main transcript."""
+    title: str | None = None
+    """Its title, or how it begins; ``None`` where that is not known."""
+    metadata: dict[str, Any] | None = None
+    """What its maker put on it."""
+
+    def key(self, subpath: str = "") -> SessionKey:
+        """The key of its main transcript, or of a subagent's."""
+        key: SessionKey = {"project_key": self.project_key, "session_id": self.session_id}
+        return {**key, "subpath": subpath} if subpath else key
+
+    @property
+    def subkeys_key(self) -> SessionListSubkeysKey:
+        """What ``list_subkeys`` takes."""
+        return {"project_key": self.project_key, "session_id": self.session_id}
+
+    def __str__(self) -> str:
+        return f"session {self.session_id!r:.80} of project {self.project_key!r:.80}"
 
 
 async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any]] | None:
@@ -196,6 +228,46 @@ async def sessions(
     return await retried(connection, attempt)
 
 
+async def session_listings(
+    connection: Connection, owner: Mapping[str, str]
+) -> AsyncIterator[SessionListing]:
+    """The sessions that ``owner``, a query for fields of the key, asks for, in order."""
+    fields = {"_id": 0, "project_key": 1, "session_id": 1, "mtime": 1, **_SHOWN}
+    order = [("project_key", 1), ("session_id", 1)]
+    attempts = Attempts()
+    behind: dict[str, Any] = {}
+    while True:
+        try:
+            query = {**owner, **NOT_EXPIRED, **behind}
+            async for row in connection.summaries.find(query, fields, sort=order):
+                found = await _listing(row)
+                yield found
+                attempts = Attempts()
+                same = {
+                    "project_key": found.project_key,
+                    "session_id": {"$gt": found.session_id},
+                }
+                behind = {"$or": [same, {"project_key": {"$gt": found.project_key}}]}
+            return
+        except PyMongoError as error:
+            # A slow consumer outlives its cursor; the next one goes on from here.
+            if not is_resumable(error) or not await attempts.pause():
+                raise
+
+
+_SHOWN = dict.fromkeys(("title", "first_prompt", "metadata", "packed_metadata"), 1)
+
+
+async def _listing(row: Mapping[str, Any]) -> SessionListing:
+    project_key, session_id = row["project_key"], row["session_id"]
+    title = row.get("title") or row.get("first_prompt")
+    metadata = row.get("metadata")
+    if "packed_metadata" in row:
+        what = f"the metadata of session {session_id}"
+        metadata = await _decoded(row["packed_metadata"], what)
+    return SessionListing(project_key, session_id, row.get("mtime"), title, metadata)
+
+
 async def session_summaries(
     connection: Connection, tenant: str, project_key: str
 ) -> list[SessionSummaryEntry]:
@@ -240,6 +312,22 @@ async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
         return await with_confirmed_reads(connection.entries).distinct("subpath", query)
 
     return await retried(connection, attempt)
+
+
+async def last_agent_metadata(connection: Connection, key: TranscriptKey) -> dict[str, Any] | None:
+    """The last entry of type ``agent_metadata`` of a transcript, ``None`` without one."""
+    # What is packed cannot be queried, but is rare.
+    kinds = [{"entry.type": "agent_metadata"}, {"entry": {"$exists": False}}]
+    query = {**key.transcript_filter(), "uuid": {"$exists": False}, "$or": kinds}
+
+    async def attempt() -> dict[str, Any] | None:
+        async for document in connection.entries.find(query, sort=[("seq", -1)]):
+            entry = await content_of(connection, key, document)
+            if entry.get("type") == "agent_metadata":
+                return entry
+        return None
+
+    return await retried(attempt)
 
 
 async def state(connection: Connection, key: TranscriptKey) -> SessionState | None:

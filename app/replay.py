@@ -30,6 +30,8 @@ class Recognised:
 
     stored: tuple[bool, ...]
     position: ReplayPosition | None
+    last: int | None
+    """Where the last of those stands that are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ async def recognise(
     if not anchors:
         if after is not None:
             return await _continued(stored, batch, after)
-        return Recognised((False,) * len(batch), None)
+        return Recognised((False,) * len(batch), None, None)
     known = [None if entry.uuid is None else anchors.get(entry.uuid) for entry in batch]
     fixed = [(index, seq) for index, seq in enumerate(known) if seq is not None]
     if after is not None and after.seq < fixed[0][1]:
@@ -105,6 +107,7 @@ async def recognise(
     return Recognised(
         stored=tuple(seq is not None for seq in known),
         position=None if last is None else ReplayPosition(last, await stored.end()),
+        last=next((seq for seq in reversed(known) if seq is not None), None),
     )
 
 
@@ -126,12 +129,13 @@ async def _continued(
         places = [next((m.seq for m in rest if m.fingerprint == each), None) for each in prints]
         if places[-1] is not None and None not in places:
             end = await stored.end()
-            return Recognised((True,) * len(batch), ReplayPosition(places[-1], end))
+            return Recognised((True,) * len(batch), ReplayPosition(places[-1], end), places[-1])
     if next_uuid is None:
         run = await stored.markers(after.seq, None)
     is_end = next_uuid is None and [m.fingerprint for m in run] == prints[: len(run)]
     count = len(run) if is_end else 0
-    return Recognised(tuple(index < count for index in range(len(batch))), None)
+    last = run[count - 1].seq if count else None
+    return Recognised(tuple(index < count for index in range(len(batch))), None, last)
 
 
 @dataclass(frozen=True, slots=True)

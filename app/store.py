@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import date, datetime
 from typing import Any, cast
@@ -19,17 +19,19 @@ from . import reader, repair, retention, statistics
 from .client import open_database
 from .codec import encode_entries, encode_metadata
 from .completion import completed
-from .connection import Binding, Connection, StoreModels
-from .driver import bind_models
+from .connection import Binding, Connection, DatabaseBinding, StoreModels
+from .driver import Database, bind_models
 from .errors import InvalidKeyError
 from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
-from .reader import StreamedEntry
+from .new_sessions import NewSession, insert_sessions
+from .reader import SessionListing, StreamedEntry
 from .repair import Verification
 from .schema import upgrade_schema
 from .search import SearchHit, search
 from .session_filter import SessionFilter, checked_limit, checked_text
 from .session_pages import SessionPage, session_page
+from .session_replay import SessionReplay
 from .statistics import Days, ToolStatistics, UsageStatistics, checked_groups
 from .transcript import Transcript
 from .turns import Turns
@@ -76,9 +78,12 @@ class BeanieSessionStore(SessionStore):
         summaries: type[SessionSummary] = SessionSummary,
     ) -> None:
         self._tenant = checked_name("tenant", tenant)
-        self._writer = Writer(encode_metadata(metadata))
+        self.metadata = metadata
+        """What is put on each session that this store creates."""
+        self._metadata = encode_metadata(metadata)
+        self._writer = Writer(self._metadata)
         self._turns = Turns()
-        self._binding = Binding(StoreModels(entries, summaries))
+        self._binding: Binding | DatabaseBinding = Binding(StoreModels(entries, summaries))
 
     @property
     def tenant(self) -> str:
@@ -128,6 +133,25 @@ class BeanieSessionStore(SessionStore):
             await store._connection()
             yield store
 
+    @classmethod
+    def on(
+        cls,
+        database: Database,
+        *,
+        tenant: str = "default",
+        metadata: dict[str, Any] | None = None,
+        entries: type[TranscriptEntry] = TranscriptEntry,
+        summaries: type[SessionSummary] = SessionSummary,
+    ) -> BeanieSessionStore:
+        """A store on a given database, whatever ``init_beanie`` gave to the Document classes.
+
+        So one process works on two databases, for example to copy from one to the other. The
+        schema must be there already, see :func:`upgrade_schema`. Arguments are those of the class.
+        """
+        store = cls(tenant=tenant, metadata=metadata, entries=entries, summaries=summaries)
+        store._binding = DatabaseBinding(StoreModels(entries, summaries), database)
+        return store
+
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
         """Store a batch of entries: whole or not at all, once however often it is tried.
 
@@ -153,6 +177,57 @@ class BeanieSessionStore(SessionStore):
             connection = await self._connection()
             with reported(connection.client, f"append to {transcript}"):
                 await self._writer.append(connection, transcript, batch)
+
+    async def replay(
+        self,
+        key: SessionKey,
+        *,
+        mtime: int | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> SessionReplay:
+        """Take a session that comes from elsewhere, from its start: ``await replay.add(entries)``.
+
+        What is stored of it already is skipped, entries without uuid included, so the same
+        session can come again and again; use a new one for each time.
+
+        Args:
+            key: the session; a ``subpath`` is not looked at.
+            mtime: when it changed last where it comes from, epoch milliseconds; ``None`` is now.
+            metadata: for the session, if it is new, instead of the metadata of this store.
+
+        Raises:
+            InvalidMetadataError: the metadata is no JSON object or is too large.
+        """
+        require_asyncio()
+        session = TranscriptKey.parse(self._tenant, key).session
+        encoded = self._metadata if metadata is None else encode_metadata(metadata)
+        return SessionReplay(await self._connection(), session, encoded, mtime)
+
+    async def insert_sessions(self, sessions: Sequence[NewSession]) -> list[int | None]:
+        """Store whole sessions, many small ones at once, and say how many entries of each.
+
+        That is 0 where exactly these are stored already, and ``None`` where nothing was done, for
+        the session needs more care than fits many at once: give it to :meth:`replay`. Together
+        they should not take more than a few MiB.
+
+        Raises:
+            InvalidEntryError: an entry is no JSON object; nothing was stored.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        keyed = [(TranscriptKey.parse(self._tenant, each.key()), each) for each in sessions]
+        for each in sessions:
+            for subpath in each.transcripts:
+                if subpath:
+                    checked_name("subpath", subpath)
+        return await completed(self._insert_sessions(keyed))
+
+    async def _insert_sessions(
+        self, sessions: Sequence[tuple[TranscriptKey, NewSession]]
+    ) -> list[int | None]:
+        connection = await self._connection()
+        with reported(connection.client, "store new sessions"):
+            return await insert_sessions(connection, sessions, self._metadata)
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """All entries of a transcript, deep-equal and in order; ``None`` if there are none.
@@ -235,6 +310,14 @@ class BeanieSessionStore(SessionStore):
             transcripts = await reader.load_session(connection, session)
         return Transcript(transcripts.pop("", []), transcripts) if transcripts else None
 
+    async def agent_metadata(self, key: SessionKey) -> dict[str, Any] | None:
+        """What the agent says of the subagent whose transcript it is; the last of it counts."""
+        require_asyncio()
+        transcript = TranscriptKey.parse(self._tenant, key)
+        connection = await self._connection()
+        with reported(connection.client, f"read {transcript}"):
+            return await reader.last_agent_metadata(connection, transcript)
+
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """``{"session_id": ..., "mtime": epoch milliseconds}`` of each session of the project.
 
@@ -246,6 +329,29 @@ class BeanieSessionStore(SessionStore):
         connection = await self._connection()
         with reported(connection.client, "list sessions"):
             return await reader.sessions(connection, self._tenant, project)
+
+    async def session_keys(
+        self, project_key: str | None = None, session_id: str | None = None
+    ) -> AsyncIterator[SessionListing]:
+        """Every session of the tenant, in the order of project and id, in constant memory.
+
+        Unlike :meth:`list_sessions` it goes over all projects, and lists sessions without a main
+        transcript too.
+
+        Args:
+            project_key: only the sessions of this project.
+            session_id: only sessions of this id.
+        """
+        require_asyncio()
+        owner = {"tenant": self._tenant}
+        if project_key is not None:
+            owner["project_key"] = checked_name("project_key", project_key)
+        if session_id is not None:
+            owner["session_id"] = checked_name("session_id", session_id)
+        connection = await self._connection()
+        with reported(connection.client, "list sessions"):
+            async for listing in reader.session_listings(connection, owner):
+                yield listing
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """The SDK's summary of each session that :meth:`list_sessions` lists.

@@ -124,7 +124,7 @@ class Writer:
                 return await self._store(connection, key, batch, is_fresh, tries)
             except _LandedError:
                 is_fresh = False
-                if await _confirmed(connection, lambda s: _is_stored(connection, tries, s)):
+                if await confirmed(connection, lambda s: _is_stored(connection, tries, s)):
                     return
             except _ReplayError:
                 is_fresh = False
@@ -167,7 +167,7 @@ class Writer:
         batch: Sequence[EncodedEntry],
         after: ReplayPosition | None,
     ) -> Sequence[EncodedEntry]:
-        recognised = await _confirmed(
+        recognised = await confirmed(
             connection, lambda session: recognise(connection, key, batch, after, session)
         )
         position = recognised.position
@@ -175,6 +175,10 @@ class Writer:
             end = None if self.others_repeat_too else position.end
             self._replays.put(key, ReplayPosition(position.seq, end))
         return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
+
+    def _mtime(self, connection: Connection, last: int) -> int:
+        """When a session changes that changed at ``last`` before, epoch milliseconds."""
+        return max(connection.server.now_ms(), last + 1)
 
     async def _store(
         self,
@@ -202,7 +206,7 @@ class Writer:
             if folded is None:
                 contents = contents or await _contents(batch)
                 folded = fold(known, key, contents)
-            claim = claim_for(connection, len(batch), known, folded, retention, tries)
+            claim = claim_for(connection, len(batch), known, folded, retention, tries, self._mtime)
 
             async def work(session: ClientSession | None, claim: Claim = claim) -> None:
                 await self._claim_and_insert(connection, key, batch, claim, session)
@@ -260,14 +264,7 @@ class Writer:
         claim: Claim,
         session: ClientSession | None,
     ) -> None:
-        summary = {
-            "_id": claim.next.id,
-            **key.session_filter(),
-            **claim.changes,
-            **value_fields(self._metadata, "metadata", "packed_metadata"),
-            "created_at": connection.server.now(),
-            **connection.summary_defaults(),
-        }
+        summary = summary_document(connection, key, claim, self._metadata)
         expired = {**key.session_filter(), **EXPIRED}
         if claim.clears:
             await connection.summaries.delete_one(expired, session=session)
@@ -280,6 +277,20 @@ class Writer:
             await connection.chunks.delete_many(expired, session=session)
             await connection.entries.delete_many(expired, session=session)
         await replace_summary_chunks(connection, key, claim, session)
+
+
+def summary_document(
+    connection: Connection, key: TranscriptKey, claim: Claim, metadata: EncodedValue | None
+) -> dict[str, Any]:
+    """The summary of a session that a claim creates."""
+    return {
+        "_id": claim.next.id,
+        **key.session_filter(),
+        **claim.changes,
+        **value_fields(metadata, "metadata", "packed_metadata"),
+        "created_at": connection.server.now(),
+        **connection.summary_defaults(),
+    }
 
 
 async def _state(connection: Connection, key: TranscriptKey) -> SessionState | None:
@@ -322,7 +333,7 @@ async def _is_stored(
     return await connection.entries.find_one(query, {"_id": 1}, session=session) is not None
 
 
-async def _confirmed(
+async def confirmed(
     connection: Connection, read: Callable[[ClientSession | None], Awaitable[T]]
 ) -> T:
     """What is read of the transcript, once a majority has it.
@@ -381,7 +392,7 @@ async def _insert_entries(
     if chunks:
         await connection.chunks.insert_many(chunks, session=session)
     common = {"created_at": claim.changes["active_at"], **dated}
-    documents = _documents(connection, key, batch, claim, common)
+    documents = entry_documents(connection, key, batch, claim, common)
     try:
         await insert_encoded(connection.entries, documents, session)
     except BulkWriteError as error:
@@ -394,7 +405,7 @@ async def _insert_entries(
         raise
 
 
-def _documents(
+def entry_documents(
     connection: Connection,
     key: TranscriptKey,
     batch: Sequence[EncodedEntry],

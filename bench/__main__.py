@@ -14,7 +14,7 @@ from . import chart, machine, report
 from .peers.ours import Ours
 from .plan import Plan, Size
 from .results import Section
-from .sections import append, cpu, disk, growth, listing, load, parse, writers
+from .sections import append, cpu, disk, growth, imports, listing, load, parse, writers
 
 SECTIONS = {
     "append": append.run,
@@ -25,6 +25,7 @@ SECTIONS = {
     "listing": listing.run,
     "growth": growth.run,
     "disk": disk.run,
+    "imports": imports.run,
 }
 _HERE = Path(__file__).parent
 

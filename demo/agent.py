@@ -133,9 +133,23 @@ def mirrored(entries: list[Entry]) -> list[Entry]:
 
 def run_python(arguments: list[str], environment: dict[str, str], job: Any, timeout: float) -> str:
     """Run this interpreter apart from this process; end everything it started if it hangs."""
+    command = [sys.executable, "-I", *arguments]
+    return run_apart(command, environment, timeout, given=json.dumps(job))
+
+
+def run_apart(
+    command: list[str],
+    environment: dict[str, str],
+    timeout: float,
+    *,
+    given: str = "",
+    cwd: Path | None = None,
+) -> str:
+    """Run a program apart from this process, and return what it says."""
     with subprocess.Popen(
-        [sys.executable, "-I", *arguments],
+        command,
         env=environment,
+        cwd=cwd,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -143,7 +157,7 @@ def run_python(arguments: list[str], environment: dict[str, str], job: Any, time
         start_new_session=True,
     ) as process:
         try:
-            output, errors = process.communicate(json.dumps(job), timeout)
+            output, errors = process.communicate(given, timeout)
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):

@@ -28,7 +28,7 @@ from claude_agent_sdk import (
 )
 from pymongo import MongoClient
 from support.entries import assert_summary_is_the_fold, marker, message
-from support.server import connected, profiled
+from support.server import connected, profiled, quick_to_forget
 from typer.testing import CliRunner
 
 from beanie_session_store import BeanieSessionStore, InvalidKeyError
@@ -273,16 +273,6 @@ async def clean_run(adapter: Adapter, url: str, name: str) -> int:
     """Adopt all at once into another target, and say how many entries it took."""
     async with connected(url) as client:
         return (await adopt(adapter.database, client[name], tenant="acme")).entries
-
-
-@asynccontextmanager
-async def quick_to_forget(url: str) -> AsyncIterator[None]:
-    """Let the server abort what a killed process left open within seconds, not a minute."""
-    async with connected(url) as client:
-        name = "transactionLifetimeLimitSeconds"
-        await client.admin.command({"setParameter": 1, name: 1})
-        yield
-        await client.admin.command({"setParameter": 1, name: 60})
 
 
 CHILD = """

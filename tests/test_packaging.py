@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DECLARED = dict(
     re.findall(
-        r'^    "([a-z-]+)>=([0-9.]+)[,"]',
+        r'^    "([a-z0-9-]+)>=([0-9.]+)[,"]',
         (ROOT / "pyproject.toml").read_text().split("[project.scripts]")[0],
         re.MULTILINE,
     )

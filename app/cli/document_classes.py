@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 
 from ...models import SessionSummary, TranscriptEntry
 from ..connection import StoreModels
 from ..errors import InvalidModelError
+from .named import named
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,8 @@ class DocumentClasses:
 def _imported(name: str | None, default: type) -> type:
     if name is None:
         return default
-    module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return named(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidModelError(
             f"There is no Document class {name!r} to import ({error}). Name it module:Class, such "

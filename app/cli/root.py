@@ -25,6 +25,7 @@ from ..errors import (
     InvalidModelError,
     InvalidURLError,
     SessionStoreError,
+    TransferError,
 )
 from ..failures import reported
 
@@ -44,9 +45,15 @@ FAILED = 1
 MISUSED = 2
 """Exit codes: what was asked for failed; it was asked for wrongly."""
 
-_MISUSES = (InvalidKeyError, InvalidMigrationError, InvalidModelError, InvalidURLError)
+_MISUSES = (
+    InvalidKeyError,
+    InvalidMigrationError,
+    InvalidModelError,
+    InvalidURLError,
+    TransferError,
+)
 
-COMMANDS = ("schema", "retention", "adopt")
+COMMANDS = ("schema", "retention", "adopt", "imports", "exports", "copies")
 
 app = typer.Typer(
     name="session-store",

@@ -1,0 +1,71 @@
+"""``session-store export``: sessions as files."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..driver import Database
+from ..exports import export_transcripts
+from ..transfer import TransferReport
+from .root import app, run
+from .transfer_progress import finish, problem_shown, progress_shown
+from .transfer_store import store_on
+
+
+class ExportFormat(Enum):
+    """What is written of each session."""
+
+    JSONL = "jsonl"
+    MARKDOWN = "markdown"
+    HTML = "html"
+
+
+@app.command("export")
+def export_command(
+    context: typer.Context,
+    target: Annotated[
+        Path, typer.Argument(help="Where to: a folder of projects, or with --archive a file.")
+    ],
+    session: Annotated[str | None, typer.Option(help="Only the session of this id.")] = None,
+    project: Annotated[str | None, typer.Option(help="Only this project key.")] = None,
+    form: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="The agent's own files, or a page per session to read."),
+    ] = ExportFormat.JSONL,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Write one .tar.gz file of that folder.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Sessions to export at once.")] = 4,
+) -> None:
+    """Write the sessions of --tenant as the files that the agent keeps, or as pages to read.
+
+    Exported to ~/.claude/projects, `claude --resume` finds them. On pages, all that a transcript
+    says is escaped or sanitised. Exits with 1 if a session could not be exported.
+
+    Example: session-store --tenant acme export --session 6645a6b0-... ~/.claude/projects
+    """
+
+    async def command(database: Database) -> TransferReport:
+        store = await store_on(context, database, upgrade=False)
+        with progress_shown("exporting") as on_progress:
+            return await export_transcripts(
+                store,
+                target,
+                project_key=project,
+                session_id=session,
+                format=form.value,
+                archive=archive,
+                overwrite=overwrite,
+                workers=workers,
+                on_progress=on_progress,
+                on_problem=problem_shown,
+            )
+
+    finish(context, run(context, command))

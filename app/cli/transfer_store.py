@@ -1,0 +1,25 @@
+"""The store that the global options name."""
+
+from __future__ import annotations
+
+import typer
+
+from ..driver import Database
+from ..schema import upgrade_schema
+from ..store import BeanieSessionStore
+from .root import models_of, options_of
+
+
+async def store_on(
+    context: typer.Context, database: Database, *, upgrade: bool = True, tenant: str | None = None
+) -> BeanieSessionStore:
+    """A store on a database, of ``--tenant`` unless said, with its schema brought up to date."""
+    models = models_of(context)
+    if upgrade:
+        await upgrade_schema(database, entries=models.entries, summaries=models.summaries)
+    return BeanieSessionStore.on(
+        database,
+        tenant=options_of(context).tenant if tenant is None else tenant,
+        entries=models.entries,
+        summaries=models.summaries,
+    )

@@ -1,0 +1,229 @@
+"""Copying sessions from another store: of ours, or any that the SDK can use."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from claude_agent_sdk import SessionKey, SessionStore
+from claude_agent_sdk.types import SessionStoreListEntry
+
+from .errors import (
+    AccessDeniedError,
+    ClientClosedError,
+    SessionStoreError,
+    TransferError,
+    UnknownSessionError,
+    UnreachableError,
+)
+from .failures import require_asyncio
+from .jsonl import BATCH_BYTES, BATCH_ENTRIES, json_line
+from .key import checked_name
+from .reader import SessionListing
+from .store import BeanieSessionStore
+from .transfer import OnProblem, OnProgress, Progress, TransferReport, in_parallel
+
+
+async def copy_sessions(
+    source: SessionStore,
+    target: BeanieSessionStore,
+    *,
+    projects: Sequence[str] | None = None,
+    session_id: str | None = None,
+    workers: int = 4,
+    on_progress: OnProgress | None = None,
+    on_problem: OnProblem | None = None,
+) -> TransferReport:
+    """Store the sessions of another store, with order, uuids, times and subagents.
+
+    It may be run again, also after it was killed, and then adds only what is new. A source of
+    ours is read in constant memory, and its sessions keep their metadata and the order among
+    their transcripts; another one gives each transcript whole, as the SDK's protocol has it.
+
+    Args:
+        source: any store that the SDK can use; it is only read.
+        target: where to; its metadata, if it has any, goes before that of the source.
+        projects: only the sessions of these project keys. A source that is not ours needs them,
+            for the SDK's protocol cannot list them.
+        session_id: only sessions of this id.
+        workers: sessions to copy at once.
+        on_progress: called whenever a batch or a session is done.
+        on_problem: called with each session that was not copied, or not whole.
+
+    Raises:
+        TransferError: the source cannot be listed.
+        UnknownSessionError: the source has no session of what was asked for.
+        SessionStoreError: a server is away or refuses; run it again.
+    """
+    require_asyncio()
+    if workers < 1:
+        raise TransferError(f"workers must be at least 1, not {workers}.")
+    for project in projects or ():
+        checked_name("project_key", project)
+    progress = Progress(TransferReport(), on_progress, on_problem)
+    ours = isinstance(source, BeanieSessionStore)
+    reader: _Source = _OurSource(source) if ours else _OtherSource(source, progress)
+    async for _ in reader.sessions(projects, session_id):
+        progress.report.listed += 1
+    if not progress.report.listed:
+        which = "sessions" if session_id is None else f"session {session_id}"
+        raise UnknownSessionError(f"The source has no {which} to copy; nothing was written.")
+
+    async def copy(listing: SessionListing) -> None:
+        await _copy(reader, target, listing, progress)
+
+    await in_parallel(reader.sessions(projects, session_id), copy, workers)
+    return progress.report
+
+
+class _Source(Protocol):
+    """What sessions are read from."""
+
+    def sessions(
+        self, projects: Sequence[str] | None, session_id: str | None
+    ) -> AsyncIterator[SessionListing]:
+        """The sessions that are asked for."""
+        ...
+
+    def entries(self, listing: SessionListing) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        """The entries of a session, each with the subpath of its transcript."""
+        ...
+
+
+async def _copy(
+    source: _Source, target: BeanieSessionStore, listing: SessionListing, progress: Progress
+) -> None:
+    try:
+        replay = await target.replay(
+            listing.key(), mtime=listing.mtime, metadata=target.metadata or listing.metadata
+        )
+        async for batch in _batches(source.entries(listing)):
+            added = await replay.add(batch.entries, batch.subpath)
+            progress.moved(batch.size, added)
+    except (UnreachableError, AccessDeniedError, ClientClosedError):
+        raise
+    # What another store raises can be anything.
+    except Exception as error:
+        reason = str(error) or "no reason given"
+        if not isinstance(error, SessionStoreError):
+            reason = f"{type(error).__name__}: {reason}"
+        progress.problem(str(listing), reason)
+        progress.finished("failed")
+    else:
+        progress.finished("changed" if replay.added else "unchanged")
+
+
+@dataclass(slots=True)
+class _Batch:
+    subpath: str
+    entries: list[Mapping[str, Any]]
+    size: int
+
+
+async def _batches(
+    entries: AsyncIterator[tuple[str, Mapping[str, Any]]],
+) -> AsyncIterator[_Batch]:
+    """Entries that follow one another in one transcript, about as many as the SDK sends at once."""
+    batch = _Batch("", [], 0)
+    async for subpath, entry in entries:
+        is_full = len(batch.entries) >= BATCH_ENTRIES or batch.size >= BATCH_BYTES
+        if batch.entries and (subpath != batch.subpath or is_full):
+            yield batch
+            batch = _Batch(subpath, [], 0)
+        batch.subpath = subpath
+        batch.entries.append(entry)
+        batch.size += len(json_line(entry))
+    if batch.entries:
+        yield batch
+
+
+class _OurSource:
+    """A store of ours."""
+
+    def __init__(self, store: BeanieSessionStore) -> None:
+        self._store = store
+
+    async def sessions(
+        self, projects: Sequence[str] | None, session_id: str | None
+    ) -> AsyncIterator[SessionListing]:
+        for project in [None] if projects is None else projects:
+            async for listing in self._store.session_keys(project, session_id):
+                yield listing
+
+    async def entries(
+        self, listing: SessionListing
+    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        subpaths = ["", *await self._store.list_subkeys(listing.subkeys_key)]
+        streams = [aiter(self._store.stream(listing.key(subpath))) for subpath in subpaths]
+        # As they were written: what a subagent says stands between the lines of the main one.
+        waiting: list[tuple[int, int, Mapping[str, Any]]] = []
+        for index, stream in enumerate(streams):
+            entry = await anext(stream, None)
+            if entry is not None:
+                waiting.append((entry.seq, index, entry))
+        heapq.heapify(waiting)
+        while waiting:
+            _, index, entry = waiting[0]
+            yield subpaths[index], entry
+            following = await anext(streams[index], None)
+            if following is None:
+                heapq.heappop(waiting)
+            else:
+                heapq.heapreplace(waiting, (following.seq, index, following))
+
+
+class _OtherSource:
+    """Any store that the SDK can use."""
+
+    def __init__(self, store: SessionStore, progress: Progress) -> None:
+        self._store = store
+        self._progress = progress
+        self._lists_subagents = True
+
+    async def sessions(
+        self, projects: Sequence[str] | None, session_id: str | None
+    ) -> AsyncIterator[SessionListing]:
+        if projects is None:
+            raise TransferError(
+                "The SDK's stores cannot list their projects: name those to copy (--project, or "
+                "projects=...). project_key_for_directory of claude_agent_sdk has the key of a "
+                "directory."
+            )
+        for project in projects:
+            try:
+                listed: list[SessionStoreListEntry] = await self._store.list_sessions(project)
+            except NotImplementedError:
+                if session_id is None:
+                    raise TransferError(
+                        "The source cannot list its sessions: name the one to copy (--session, or "
+                        "session_id=...)."
+                    ) from None
+                listed = [{"session_id": session_id, "mtime": 0}]
+            except SessionStoreError:
+                raise
+            except Exception as error:
+                raise TransferError(
+                    f"The source could not list the sessions of project {project}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            for each in listed:
+                if session_id in (None, each["session_id"]):
+                    yield SessionListing(project, each["session_id"], int(each["mtime"]) or None)
+
+    async def entries(
+        self, listing: SessionListing
+    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        subpaths: list[str] = []
+        try:
+            subpaths = await self._store.list_subkeys(listing.subkeys_key)
+        except NotImplementedError:
+            if self._lists_subagents:
+                self._lists_subagents = False
+                reason = "cannot list subagents; main transcripts alone are copied"
+                self._progress.problem("the source", reason)
+        for subpath in ["", *subpaths]:
+            key: SessionKey = listing.key(subpath)
+            for entry in await self._store.load(key) or ():
+                yield subpath, entry

@@ -1,0 +1,185 @@
+"""Exporting sessions: as the agent's own files, or as pages to read."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from .agent_files import write_agent_files
+from .archive import ArchiveWriter
+from .errors import (
+    AccessDeniedError,
+    ClientClosedError,
+    SessionStoreError,
+    TransferError,
+    UnknownSessionError,
+    UnreachableError,
+)
+from .failures import require_asyncio
+from .pages import page_of
+from .reader import SessionListing
+from .session_page import write_page
+from .staging import StagedFiles
+from .store import BeanieSessionStore
+from .transfer import OnProblem, OnProgress, Progress, TransferReport, in_parallel
+
+# What the next session would meet as well.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+_Write = Callable[[BeanieSessionStore, SessionListing, StagedFiles, Progress], Awaitable[None]]
+_Deliver = Callable[[Sequence[Path]], Awaitable[None]]
+
+
+async def export_transcripts(
+    store: BeanieSessionStore,
+    target: Path | str,
+    *,
+    project_key: str | None = None,
+    session_id: str | None = None,
+    format: Literal["jsonl", "markdown", "html"] = "jsonl",  # noqa: A002
+    archive: bool = False,
+    overwrite: bool = False,
+    workers: int = 4,
+    on_progress: OnProgress | None = None,
+    on_problem: OnProblem | None = None,
+) -> TransferReport:
+    """Write sessions to disk, each whole or not at all.
+
+    As ``"jsonl"`` they are the files that the agent keeps, so that it can resume them from there.
+    As ``"markdown"`` or ``"html"`` each is one page, on which all that a transcript says is
+    escaped or sanitised. A session whose names have no place on disk, or whose files are there
+    already, is reported and left out.
+
+    Args:
+        store: where from; the sessions are those of its tenant.
+        target: a folder of projects, such as ``~/.claude/projects``; made if it is not there.
+        project_key: only the sessions of this project.
+        session_id: only sessions of this id.
+        format: ``"jsonl"``, or ``"markdown"`` or ``"html"`` (with the extra ``export``).
+        archive: make ``target`` a ``.tar.gz`` file of such a folder.
+        overwrite: replace files that are there.
+        workers: sessions to export at once.
+        on_progress: called whenever a part of a session, or all of it, is written.
+        on_problem: called with each session that was left out.
+
+    Raises:
+        UnknownSessionError: there is no session of what was asked for.
+        TransferError: the archive is there already, or an extra is not installed.
+        OSError: the disk is full, or the target cannot be written.
+        SessionStoreError: the server is away or refuses.
+    """
+    require_asyncio()
+    if workers < 1:
+        raise TransferError(f"workers must be at least 1, not {workers}.")
+    write: _Write = write_agent_files
+    if format != "jsonl":
+        write = partial(write_page, page_of(format))
+    report = TransferReport()
+    progress = Progress(report, on_progress, on_problem)
+    await _count(store, project_key, session_id, report)
+    place = _archive if archive else _folder
+    async with place(_expanded(target), overwrite) as (root, deliver):
+        run = _Export(store, write, root, overwrite, deliver, progress)
+        await in_parallel(store.session_keys(project_key, session_id), run.session, workers)
+    return report
+
+
+async def _count(
+    store: BeanieSessionStore,
+    project_key: str | None,
+    session_id: str | None,
+    report: TransferReport,
+) -> None:
+    async for _ in store.session_keys(project_key, session_id):
+        report.listed += 1
+    if not report.listed:
+        of_project = "" if project_key is None else f" of project {project_key}"
+        which = "sessions" if session_id is None else f"session {session_id}"
+        raise UnknownSessionError(
+            f"Tenant {store.tenant} has no {which}{of_project}; nothing was written."
+        )
+
+
+@asynccontextmanager
+async def _folder(target: Path, overwrite: bool) -> AsyncGenerator[tuple[Path, _Deliver]]:
+    """The folder to write to; what is published there is delivered."""
+
+    async def deliver(paths: Sequence[Path]) -> None:
+        pass
+
+    _make(target)
+    yield target, deliver
+
+
+@asynccontextmanager
+async def _archive(target: Path, overwrite: bool) -> AsyncGenerator[tuple[Path, _Deliver]]:
+    """A folder for what is on its way into the archive, which appears once it is whole."""
+    _make(target.parent)
+    with (
+        StagedFiles(target.parent, overwrite=overwrite) as files,
+        TemporaryDirectory(prefix=".session-store-", dir=target.parent) as folder,
+    ):
+        writer = ArchiveWriter(files.create(PurePosixPath(target.name)))
+        one_at_a_time = asyncio.Lock()
+
+        async def deliver(paths: Sequence[Path]) -> None:
+            async with one_at_a_time:
+                await asyncio.to_thread(writer.move, Path(folder), paths)
+
+        yield Path(folder), deliver
+        await asyncio.to_thread(writer.close)
+        files.publish(None)
+
+
+def _expanded(path: Path | str) -> Path:
+    return Path(path).expanduser()
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+class _Export:
+    """One run: what all of its sessions share."""
+
+    def __init__(
+        self,
+        store: BeanieSessionStore,
+        write: _Write,
+        root: Path,
+        overwrite: bool,
+        deliver: _Deliver,
+        progress: Progress,
+    ) -> None:
+        self._store = store
+        self._write = write
+        self._root = root
+        self._overwrite = overwrite
+        self._deliver = deliver
+        self._progress = progress
+
+    async def session(self, listing: SessionListing) -> None:
+        """Export one session."""
+        try:
+            with StagedFiles(self._root, overwrite=self._overwrite) as files:
+                await self._write(self._store, listing, files, self._progress)
+                published = files.publish(listing.mtime)
+            await self._deliver(published)
+        except (UnreachableError, AccessDeniedError, ClientClosedError):
+            raise
+        except SessionStoreError as error:
+            self._progress.problem(str(listing), str(error))
+            self._progress.finished("failed")
+        except OSError as error:
+            if error.errno in _OF_THE_DISK:
+                raise
+            self._progress.problem(str(listing), f"cannot be written: {error}")
+            self._progress.finished("failed")
+        else:
+            self._progress.finished("changed")

@@ -1,0 +1,222 @@
+"""Importing what the agent wrote to disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .archive import ENDINGS, unpacked
+from .errors import (
+    AccessDeniedError,
+    ClientClosedError,
+    SessionStoreError,
+    TransferError,
+    UnreachableError,
+)
+from .failures import require_asyncio
+from .jsonl import BATCH_BYTES, BrokenLine, batches, read_sidecar
+from .layout import SessionFiles, TranscriptFiles, default_projects, find_sessions
+from .new_sessions import NewSession
+from .session_replay import SessionReplay
+from .store import BeanieSessionStore
+from .transfer import OnProblem, OnProgress, Progress, TransferReport, in_parallel
+
+# What is stored in one transaction with others, and how many of them.
+_SMALL_BYTES = 64 * 1024
+_TOGETHER = 100
+
+
+async def import_transcripts(
+    store: BeanieSessionStore,
+    *paths: Path | str,
+    workers: int = 4,
+    on_progress: OnProgress | None = None,
+    on_problem: OnProblem | None = None,
+) -> TransferReport:
+    """Store the sessions that the agent wrote to disk, with subagents and their metadata.
+
+    It may be run again, also after it was killed: what is stored already is recognised, and only
+    what is new is added. A session's time is that of its file. A line that is no entry is reported
+    and skipped.
+
+    Args:
+        store: where to; its metadata is put on each session that is made.
+        paths: folders of projects, project folders, JSONL files, or archives (``.tar.gz``) that
+            were exported; without any, the agent's own projects, ``~/.claude/projects``.
+        workers: sessions to import at once.
+        on_progress: called whenever a batch or a session is done.
+        on_problem: called with each line, file or session that was left out.
+
+    Raises:
+        TransferError: there is nothing to import at a path.
+        OSError: a folder cannot be read.
+        SessionStoreError: the server is away or refuses; run it again.
+    """
+    require_asyncio()
+    if workers < 1:
+        raise TransferError(f"workers must be at least 1, not {workers}.")
+    named = [Path(path) for path in paths] or [default_projects()]
+    with ExitStack() as stack:
+        places = [await asyncio.to_thread(_unpacked, stack, path) for path in named]
+        found = await asyncio.to_thread(_found, places)
+        report = TransferReport(listed=len(found), total_bytes=sum(each.size for each in found))
+        run = _Import(store, Progress(report, on_progress, on_problem))
+        await in_parallel(_groups(found), run.sessions, workers)
+    return report
+
+
+def _unpacked(stack: ExitStack, path: Path) -> Path:
+    path = path.expanduser()
+    is_archive = path.name.endswith(ENDINGS) and path.is_file()
+    return stack.enter_context(unpacked(path)) if is_archive else path
+
+
+def _found(paths: Sequence[Path]) -> list[SessionFiles]:
+    found: dict[tuple[str, str], SessionFiles] = {}
+    for session in (each for path in paths for each in find_sessions(path)):
+        key = session.project_key, session.session_id
+        # Of a session that is named twice, once by a file of it, all of it.
+        if key not in found or found[key].size < session.size:
+            found[key] = session
+    # The newest last, for times that are equal are told apart by the order of import.
+    return sorted(found.values(), key=lambda session: session.mtime or 0)
+
+
+async def _groups(sessions: Sequence[SessionFiles]) -> AsyncIterator[list[SessionFiles]]:
+    """The sessions in their order, those that are small together."""
+    group: list[SessionFiles] = []
+    size = 0
+    for session in sessions:
+        is_small = session.size <= _SMALL_BYTES
+        if group and (not is_small or len(group) >= _TOGETHER or size >= BATCH_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(session)
+        size += session.size
+        if not is_small:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+@dataclass(slots=True)
+class _Read:
+    """A small session in memory, and the lines of it that are broken."""
+
+    session: NewSession
+    broken: list[BrokenLine]
+
+
+def _read(files: SessionFiles) -> _Read | None:
+    """A whole session; ``None`` of one that cannot be read."""
+    broken: list[BrokenLine] = []
+    transcripts: dict[str, list[dict[str, Any]]] = {}
+    try:
+        for each in files.transcripts:
+            entries = transcripts.setdefault(each.subpath, [])
+            if each.lines is not None:
+                for batch in batches(each.lines, broken.append):
+                    entries += batch.entries
+            if each.sidecar is not None:
+                metadata = read_sidecar(each.sidecar, broken.append)
+                if metadata is not None:
+                    entries.append({**metadata, "type": "agent_metadata"})
+    except OSError:
+        return None
+    session = NewSession(files.project_key, files.session_id, files.mtime, transcripts)
+    return _Read(session, broken)
+
+
+class _Import:
+    """One run: what all of its sessions share."""
+
+    def __init__(self, store: BeanieSessionStore, progress: Progress) -> None:
+        self._store = store
+        self._progress = progress
+
+    async def sessions(self, group: Sequence[SessionFiles]) -> None:
+        """Import some sessions: those that are small and new together, the others one by one."""
+        for session in await self._together(group) if len(group) > 1 else group:
+            await self._session(session)
+
+    async def _together(self, group: Sequence[SessionFiles]) -> Sequence[SessionFiles]:
+        """Import what can be stored at once, and return the others."""
+        read = await asyncio.to_thread(lambda: [(files, _read(files)) for files in group])
+        whole = [(files, found) for files, found in read if found is not None]
+        try:
+            stored = await self._store.insert_sessions([found.session for _, found in whole])
+        except (UnreachableError, AccessDeniedError, ClientClosedError):
+            raise
+        except SessionStoreError:
+            # Which of them it is shows when each is tried alone.
+            return group
+        left = [files for files, found in read if found is None]
+        for (files, found), count in zip(whole, stored, strict=True):
+            if count is None:
+                left.append(files)
+                continue
+            for line in found.broken:
+                self._broken(line)
+            self._progress.moved(files.size, count)
+            self._progress.finished("changed" if count else "unchanged")
+        return left
+
+    async def _session(self, session: SessionFiles) -> None:
+        is_whole = True
+        added = 0
+        where = f"session {session.session_id} of project {session.project_key}"
+        try:
+            replay = await self._store.replay(
+                {"project_key": session.project_key, "session_id": session.session_id},
+                mtime=session.mtime,
+            )
+            for files in session.transcripts:
+                is_whole = await self._transcript(replay, files) and is_whole
+            added = replay.added
+        except (UnreachableError, AccessDeniedError, ClientClosedError):
+            raise
+        except SessionStoreError as error:
+            is_whole = False
+            self._progress.problem(where, str(error))
+        if not is_whole:
+            self._progress.finished("failed")
+        else:
+            self._progress.finished("changed" if added else "unchanged")
+
+    async def _transcript(self, replay: SessionReplay, files: TranscriptFiles) -> bool:
+        """Import one transcript, and return whether all of its files could be read."""
+        try:
+            if files.lines is not None:
+                await self._lines(replay, files.lines, files.subpath)
+            if files.sidecar is not None:
+                await self._sidecar(replay, files.sidecar, files.subpath)
+        except OSError as error:
+            if isinstance(error, SessionStoreError):
+                raise
+            path = error.filename or files.lines or files.sidecar
+            self._progress.problem(str(path), f"cannot be read: {error.strerror or error}")
+            return False
+        return True
+
+    async def _lines(self, replay: SessionReplay, path: Path, subpath: str) -> None:
+        remaining = batches(path, self._broken)
+        try:
+            while batch := await asyncio.to_thread(next, remaining, None):
+                added = await replay.add(batch.entries, subpath)
+                self._progress.moved(batch.size, added)
+        finally:
+            await asyncio.to_thread(remaining.close)
+
+    async def _sidecar(self, replay: SessionReplay, path: Path, subpath: str) -> None:
+        metadata = await asyncio.to_thread(read_sidecar, path, self._broken)
+        if metadata is not None:
+            self._progress.moved(entries=await replay.add_metadata(metadata, subpath))
+
+    def _broken(self, line: BrokenLine) -> None:
+        self._progress.report.skipped_lines += 1
+        self._progress.problem(line.where, f"{line.reason}; skipped")

@@ -1,0 +1,214 @@
+"""Where the agent keeps transcripts on disk, and which key stands for which file.
+
+    <projects>/<project key>/<session id>.jsonl                          the main transcript
+    <projects>/<project key>/<session id>/subagents/agent-a1.jsonl       subpath subagents/agent-a1
+    <projects>/<project key>/<session id>/subagents/agent-a1.meta.json   its agent_metadata
+
+This is the mapping of the SDK, so that an imported session and a mirrored one agree. Names of
+stored sessions are anybody's texts: none becomes a path before it was checked here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .errors import TransferError
+
+LINES = ".jsonl"
+SIDECAR = ".meta.json"
+_SUBAGENTS = "subagents"
+# What file systems take, with room for the longest ending and the mark of an unfinished file.
+_MAX_NAME_BYTES = 255 - len(".meta.json.partial")
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|\ud800-\udfff]')
+# Windows gives these to devices, whatever ending follows.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\.|$)", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptFiles:
+    """The files of one transcript: its lines, and what the agent keeps beside them."""
+
+    subpath: str
+    lines: Path | None
+    sidecar: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFiles:
+    """A session as it lies on disk."""
+
+    project_key: str
+    session_id: str
+    transcripts: tuple[TranscriptFiles, ...]
+    """The main one first, if there is one."""
+    size: int
+    """Bytes of all files."""
+    mtime: int | None
+    """When the main transcript was changed last, epoch milliseconds."""
+
+
+def default_projects() -> Path:
+    """The agent's own projects on this machine."""
+    config = os.environ.get("CLAUDE_CONFIG_DIR")
+    return (Path(config) if config else Path.home() / ".claude") / "projects"
+
+
+def find_sessions(path: Path) -> Iterator[SessionFiles]:
+    """The sessions of a folder of projects, of one project, or of one JSONL file.
+
+    A file below a ``subagents`` folder is that transcript alone; any other one is a session,
+    with its subagents.
+
+    Raises:
+        TransferError: there is nothing at that path, or nothing that the agent writes.
+        OSError: it cannot be read.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - keeps the name of a link, as the SDK does
+    if not path.exists():
+        raise TransferError(f"There is no {path}. Name a folder of projects, or a JSONL file.")
+    if path.is_file():
+        if path.suffix != LINES:
+            raise TransferError(f"{path} is no {LINES} file, which is what the agent writes.")
+        yield _session_of_file(path)
+        return
+    count = 0
+    for project in _projects(path):
+        for session_id in sorted(_session_ids(project)):
+            yield _session(project, session_id)
+            count += 1
+    if not count:
+        raise TransferError(
+            f"{path} holds no transcripts: neither *{LINES} files nor folders with them. Name a "
+            "folder such as ~/.claude/projects."
+        )
+
+
+def main_path(project_key: str, session_id: str, ending: str = LINES) -> PurePosixPath:
+    """Where the main transcript of a session lies below the folder of projects.
+
+    Raises:
+        TransferError: a name has no place on disk, or would lead out of the folder.
+    """
+    project = _component("project key", project_key)
+    return PurePosixPath(project, _component("session id", session_id) + ending)
+
+
+def transcript_path(project_key: str, session_id: str, subpath: str) -> PurePosixPath:
+    """Where the lines of a transcript lie below the folder of projects.
+
+    Raises:
+        TransferError: a name has no place on disk, or would lead out of the folder.
+    """
+    main = main_path(project_key, session_id)
+    if not subpath:
+        return main
+    parts = [_component("subpath", part) for part in subpath.split("/")]
+    return main.with_name(session_id).joinpath(*parts[:-1], parts[-1] + LINES)
+
+
+def sidecar_of(lines: PurePosixPath) -> PurePosixPath:
+    """Where the agent keeps what it knows of a subagent."""
+    return lines.with_name(lines.name.removesuffix(LINES) + SIDECAR)
+
+
+def file_key(path: PurePosixPath) -> tuple[str, str, str] | None:
+    """Project key, session id and subpath of a file below the folder of projects.
+
+    ``None`` for a file that is no part of a transcript.
+    """
+    parts = list(path.parts)
+    ending = SIDECAR if path.name.endswith(SIDECAR) else LINES
+    if not path.name.endswith(ending) or len(parts) < 2:
+        return None
+    parts[-1] = parts[-1].removesuffix(ending)
+    if len(parts) == 2:
+        return (parts[0], parts[1], "") if ending == LINES else None
+    if len(parts) < 4 or parts[2] != _SUBAGENTS:
+        return None
+    return parts[0], parts[1], "/".join(parts[2:])
+
+
+def _component(what: str, name: str) -> str:
+    shown = repr(name if len(name) <= 80 else name[:80] + "...")
+    if name in ("", ".", "..") or _UNSAFE.search(name) or name[-1] in ". ":
+        raise TransferError(
+            f"its {what} has the part {shown}, which is no plain name of a file; not written"
+        )
+    if _DEVICE.match(name):
+        raise TransferError(
+            f"its {what} has the part {shown}, which some systems reserve for a device; not written"
+        )
+    if len(name.encode()) > _MAX_NAME_BYTES:
+        raise TransferError(
+            f"its {what} has the part {shown}, longer than {_MAX_NAME_BYTES} bytes; not written"
+        )
+    return name
+
+
+def _projects(path: Path) -> list[Path]:
+    if any(_session_ids(path)):
+        return [path]
+    # A whole configuration folder, such as ~/.claude.
+    below = path / "projects"
+    root = below if below.is_dir() else path
+    return sorted(each for each in root.iterdir() if each.is_dir())
+
+
+def _session_ids(project: Path) -> set[str]:
+    found: set[str] = set()
+    with os.scandir(project) as children:
+        for child in children:
+            if child.name.endswith(LINES) and child.name != LINES:
+                if child.is_file():
+                    found.add(child.name.removesuffix(LINES))
+            elif child.is_dir() and (Path(child.path) / _SUBAGENTS).is_dir():
+                found.add(child.name)
+    return found
+
+
+def _session_of_file(path: Path) -> SessionFiles:
+    parts = path.parts
+    if _SUBAGENTS in parts[:-1]:
+        at = parts.index(_SUBAGENTS)
+        if at < 2:
+            raise TransferError(f"{path} is in no folder of a project, so its key is not known.")
+        subpath = "/".join(parts[at:]).removesuffix(LINES)
+        sidecar = path.with_name(path.name.removesuffix(LINES) + SIDECAR)
+        files = TranscriptFiles(subpath, path, sidecar if sidecar.is_file() else None)
+        return SessionFiles(parts[at - 2], parts[at - 1], (files,), _size(files), None)
+    return _session(path.parent, path.name.removesuffix(LINES))
+
+
+def _session(project: Path, session_id: str) -> SessionFiles:
+    main = project / (session_id + LINES)
+    found: list[TranscriptFiles] = []
+    mtime = None
+    if main.is_file():
+        mtime = main.stat().st_mtime_ns // 1_000_000
+        found.append(TranscriptFiles("", main, None))
+    found += _subagents(project / session_id)
+    size = sum(map(_size, found))
+    return SessionFiles(project.name, session_id, tuple(found), size, mtime)
+
+
+def _subagents(session: Path) -> list[TranscriptFiles]:
+    files: dict[str, dict[str, Path]] = {}
+    for folder, _, names in os.walk(session / _SUBAGENTS):
+        for name in names:
+            ending = next((each for each in (LINES, SIDECAR) if name.endswith(each)), None)
+            if ending is not None:
+                path = Path(folder) / name
+                subpath = path.relative_to(session).as_posix().removesuffix(ending)
+                files.setdefault(subpath, {})[ending] = path
+    return [
+        TranscriptFiles(subpath, found.get(LINES), found.get(SIDECAR))
+        for subpath, found in sorted(files.items())
+    ]
+
+
+def _size(files: TranscriptFiles) -> int:
+    return sum(each.stat().st_size for each in (files.lines, files.sidecar) if each is not None)

@@ -1,0 +1,197 @@
+"""Whole sessions that are not stored yet, many of them in one transaction.
+
+The write path takes four commands for a new session, however small it is, so tens of thousands of
+small ones take that many times four. Here a few commands store a hundred of them. Whatever is not
+plain, such as a session that another writer has begun, is left to the write path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bson import ObjectId
+from pymongo.errors import BulkWriteError
+
+from ..models.totals import Tally
+from .attempts import Attempts
+from .claim import claim_for
+from .codec import EncodedEntry, EncodedValue, encode_entries
+from .connection import Connection
+from .driver import (
+    ClientSession,
+    OutcomeUnknownError,
+    TransientFailureError,
+    insert_encoded,
+    transact,
+    with_confirmed_reads,
+)
+from .expiry import NOT_EXPIRED, retention_of
+from .key import TranscriptKey
+from .reader import CONTENT, content_of
+from .summaries import Folded, fold_on
+from .writer import entry_documents, summary_document
+
+_DUPLICATE_KEY = 11000
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """A session with all of its entries."""
+
+    project_key: str
+    session_id: str
+    mtime: int | None
+    """When it changed last, epoch milliseconds; ``None`` is now."""
+    transcripts: Mapping[str, Sequence[Mapping[str, Any]]] = field(repr=False)
+    """The entries by subpath; ``""`` is the main transcript."""
+
+    def key(self) -> dict[str, str]:
+        """The key of its main transcript."""
+        return {"project_key": self.project_key, "session_id": self.session_id}
+
+
+@dataclass(slots=True)
+class _Documents:
+    summaries: list[dict[str, Any]]
+    entries: list[bytes]
+
+
+async def insert_sessions(
+    connection: Connection,
+    sessions: Sequence[tuple[TranscriptKey, NewSession]],
+    metadata: EncodedValue | None,
+) -> list[int | None]:
+    """Store those sessions that are not stored yet, all of them or none.
+
+    It says how many entries of each were stored: 0 where exactly these are there already, and
+    ``None`` where the write path has to look. The keys are those of main transcripts, each once.
+
+    Raises:
+        InvalidEntryError: an entry is no JSON object; nothing was stored.
+        PyMongoError: what the driver raises.
+    """
+    outcome: list[int | None] = [None] * len(sessions)
+    if not connection.server.has_transactions:
+        return outcome
+    known = await _known(connection, [key for key, _ in sessions])
+    found = {key: transcripts async for key, transcripts in _stored(connection, known)}
+    documents = _Documents([], [])
+    for index, (key, session) in enumerate(sessions):
+        if key in known:
+            given = {subpath: list(e) for subpath, e in session.transcripts.items() if e}
+            outcome[index] = 0 if found.get(key) == given else None
+        elif (made := await _documents(connection, key, session, metadata)) is not None:
+            outcome[index] = len(made.entries)
+            documents.summaries += made.summaries
+            documents.entries += made.entries
+    if not documents.summaries:
+        return outcome
+    if not await _insert(connection, documents):
+        return [None if count else count for count in outcome]
+    return outcome
+
+
+async def _insert(connection: Connection, documents: _Documents) -> bool:
+    async def work(session: ClientSession | None) -> None:
+        await connection.summaries.insert_many(documents.summaries, session=session)
+        await insert_encoded(connection.entries, documents.entries, session)
+
+    try:
+        await transact(connection.client, connection.server, work, Attempts())
+    except (TransientFailureError, OutcomeUnknownError):
+        return False
+    except BulkWriteError as error:
+        # Another writer began one of them first.
+        if all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
+            return False
+        raise
+    return True
+
+
+async def _known(connection: Connection, keys: Sequence[TranscriptKey]) -> list[TranscriptKey]:
+    known: list[TranscriptKey] = []
+    for owner in _owners(keys):
+        query = {**owner, **NOT_EXPIRED}
+        fields = {"_id": 0, "tenant": 1, "project_key": 1, "session_id": 1}
+        async for row in connection.summaries.find(query, fields):
+            known.append(TranscriptKey(row["tenant"], row["project_key"], row["session_id"]))
+    return known
+
+
+async def _stored(
+    connection: Connection, keys: Sequence[TranscriptKey]
+) -> AsyncIterator[tuple[TranscriptKey, dict[str, list[dict[str, Any]]]]]:
+    """The entries of sessions by subpath, once a majority has them."""
+    entries = with_confirmed_reads(connection.entries)
+    fields = {**CONTENT, "tenant": 1, "project_key": 1, "session_id": 1, "subpath": 1}
+    order = [(name, 1) for name in ("tenant", "project_key", "session_id", "subpath", "seq")]
+    for owner in _owners(keys):
+        session: TranscriptKey | None = None
+        transcripts: dict[str, list[dict[str, Any]]] = {}
+        async for row in entries.find(owner, fields, sort=order):
+            key = TranscriptKey(row["tenant"], row["project_key"], row["session_id"])
+            if session is not None and key != session:
+                yield session, transcripts
+                transcripts = {}
+            session = key
+            content = await content_of(connection, replace(key, subpath=row["subpath"]), row)
+            transcripts.setdefault(row["subpath"], []).append(content)
+        if session is not None:
+            yield session, transcripts
+
+
+def _owners(keys: Sequence[TranscriptKey]) -> list[dict[str, Any]]:
+    """Queries for all of the sessions; each starts with the shard key."""
+    by_project: dict[tuple[str, str], list[str]] = {}
+    for key in keys:
+        by_project.setdefault((key.tenant, key.project_key), []).append(key.session_id)
+    return [
+        {"tenant": tenant, "project_key": project_key, "session_id": {"$in": session_ids}}
+        for (tenant, project_key), session_ids in by_project.items()
+    ]
+
+
+async def _documents(
+    connection: Connection,
+    key: TranscriptKey,
+    session: NewSession,
+    metadata: EncodedValue | None,
+) -> _Documents | None:
+    """What is stored of a session; ``None`` of one that takes more than a document per entry."""
+    retention = await retention_of(connection.policies, key.tenant, key.project_key)
+    if retention.is_managed:
+        # Remains of an expired session of the same key may be in the way.
+        return None
+    encoded = {
+        subpath: await encode_entries(list(entries))
+        for subpath, entries in session.transcripts.items()
+    }
+    count = sum(map(len, encoded.values()))
+    if not count or any(entry.chunks for batch in encoded.values() for entry in batch):
+        return None
+    totals = Tally()
+    for subpath, batch in encoded.items():
+        for each in batch:
+            totals.add(each.entry, not subpath)
+    main: Sequence[EncodedEntry] = encoded.get("", ())
+    data = fold_on(None, key, [each.entry for each in main]) if main else None
+
+    def mtime(connection: Connection, last: int) -> int:
+        now = connection.server.now_ms()
+        return now if session.mtime is None else min(session.mtime, now)
+
+    claim = claim_for(connection, count, None, Folded(data, totals), retention, (), mtime)
+    if claim.data_chunks:
+        return None
+    documents = _Documents([summary_document(connection, key, claim, metadata)], [])
+    common = {"created_at": claim.changes["active_at"]}
+    first = claim.first_seq
+    for subpath, batch in encoded.items():
+        # Each batch has an id of its own, as if it had been appended.
+        part = replace(claim, first_seq=first, tries=(ObjectId(),))
+        transcript = replace(key, subpath=subpath)
+        documents.entries += entry_documents(connection, transcript, batch, part, common)
+        first += len(batch)
+    return documents

@@ -1,0 +1,200 @@
+"""What of a transcript a page shows: pieces of text, each with its place in the page's order.
+
+Nothing is decided here about how it looks. Each entry is turned into pieces as it comes, so that
+a page is written while its session is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from ..models.blocks import (
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    McpToolResultBlock,
+    McpToolUseBlock,
+    ServerToolResultBlock,
+    ServerToolUseBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    text_of,
+)
+from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
+from ..models.packing import full_stack
+from ..models.records import AiTitleEntry, CustomTitleEntry, SummaryEntry
+from ..models.system import SystemEntry
+from ..models.transcript import parse_entry
+
+_SHELLS = frozenset({"Bash", "BashOutput"})
+_MAX_OPEN_CALLS = 10_000
+# To render longer ones can take hours: some parts of it go with the square of the length.
+_MAX_PROSE = 100_000
+_MAX_PROSE_LINES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """From here on, who said it and when."""
+
+    name: str
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prose:
+    """A text in Markdown, by a person or the model."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A text that is shown as it is: what a tool was given or returned."""
+
+    title: str
+    text: str
+    language: str = ""
+    is_folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line about the conversation, by the agent or by us."""
+
+    text: str
+
+
+Piece = Speaker | Prose | Output | Note
+
+
+class Page(Protocol):
+    """A way to write pieces down; everything in them is anybody's text."""
+
+    ending: str
+
+    def head(self, title: str, facts: Mapping[str, str]) -> str:
+        """What comes before the first piece."""
+        ...
+
+    def subagent(self, title: str) -> str:
+        """What comes before a subagent's first piece."""
+        ...
+
+    def piece(self, piece: Piece) -> str:
+        """One piece."""
+        ...
+
+    def foot(self) -> str:
+        """What comes behind the last piece."""
+        ...
+
+
+class Pieces:
+    """Turns the entries of one transcript into pieces, in their order."""
+
+    def __init__(self) -> None:
+        self._speaker: str | None = None
+        self._calls: dict[str, str] = {}
+        self._left_out: Counter[str] = Counter()
+
+    def of(self, entry: Mapping[str, Any]) -> Iterator[Piece]:
+        """The pieces that an entry adds."""
+        view = parse_entry(entry)
+        if isinstance(view, UserEntry | AssistantEntry):
+            yield from self._message(view)
+        elif isinstance(view, SystemEntry) and isinstance(view.content, str) and view.content:
+            yield Note(view.content)
+        elif isinstance(view, CustomTitleEntry) and view.custom_title:
+            yield Note(f"Title: {view.custom_title}")
+        elif isinstance(view, AiTitleEntry) and view.ai_title:
+            yield Note(f"Title: {view.ai_title}")
+        elif isinstance(view, SummaryEntry) and view.summary:
+            yield Note(f"Summary: {view.summary}")
+        else:
+            self._left_out[str(view.type)[:60]] += 1
+
+    def rest(self) -> Iterator[Piece]:
+        """What is said of the entries that gave no piece."""
+        if self._left_out:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._left_out.items()))
+            yield Note(f"Entries not shown: {kinds}")
+
+    def _message(self, entry: UserEntry | AssistantEntry) -> Iterator[Piece]:
+        name = _speaker(entry)
+        for block in entry.blocks:
+            is_result = isinstance(block, ToolResultBlock | McpToolResultBlock)
+            # A result belongs to the call, whoever passes it on.
+            if name != self._speaker and not is_result:
+                self._speaker = name
+                yield Speaker(name, entry.timestamp)
+            yield self._block(block)
+
+    def _block(self, block: Block) -> Piece:
+        if isinstance(block, TextBlock):
+            return _prose(block.text)
+        if isinstance(block, ThinkingBlock):
+            return Output("Thinking", block.thinking, is_folded=True)
+        if isinstance(block, ToolUseBlock | ServerToolUseBlock | McpToolUseBlock):
+            if block.id is not None and len(self._calls) < _MAX_OPEN_CALLS:
+                self._calls[block.id] = block.name
+            return _call(block.name, block.input)
+        if isinstance(block, ToolResultBlock | McpToolResultBlock):
+            name = self._calls.pop(block.tool_use_id or "", "a tool")
+            title = f"{'Error' if block.is_error else 'Result'} of {name}"
+            return Output(title, _result(block), is_folded=True)
+        if isinstance(block, ServerToolResultBlock):
+            name = self._calls.pop(block.tool_use_id or "", "a tool")
+            return Output(f"Result of {name}", _json(block.content), "json", is_folded=True)
+        return Note(_described(block))
+
+
+def _speaker(entry: ConversationEntry) -> str:
+    if isinstance(entry, AssistantEntry):
+        return "Assistant"
+    if isinstance(entry, UserEntry) and entry.is_prompt:
+        return "User"
+    return "Agent"
+
+
+def _prose(text: str) -> Piece:
+    if len(text) > _MAX_PROSE or text.count("\n") > _MAX_PROSE_LINES:
+        return Output("Long text", text, is_folded=True)
+    return Prose(text)
+
+
+def _call(name: str, arguments: Mapping[str, Any]) -> Output:
+    command = arguments.get("command")
+    if name in _SHELLS and isinstance(command, str):
+        return Output(name, command, "bash")
+    return Output(name, _json(arguments), "json")
+
+
+def _result(block: ToolResultBlock | McpToolResultBlock) -> str:
+    if isinstance(block.content, str):
+        return block.content
+    others = [_described(b) for b in block.content if not isinstance(b, TextBlock)]
+    return "\n".join([text_of(block.content), *others]).strip("\n")
+
+
+def _described(block: Block) -> str:
+    if isinstance(block, ImageBlock | DocumentBlock) and block.source is not None:
+        kind = block.source.media_type or block.source.type or "unknown kind"
+        size = len(block.source.data or "") * 3 // 4
+        return f"[{block.type}: {kind}, {size:,} bytes]"
+    return f"[{block.type!s:.60}]"
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=2)
+    except RecursionError:
+        # Without an indent it is written by other code, which needs less of the stack.
+        return full_stack(lambda: json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,23 @@
+"""Texts of a transcript without what a terminal or an encoder would trip over."""
+
+from __future__ import annotations
+
+# The escape sequences in a tool's output would otherwise run where the page is printed.
+_VISIBLE = {0x7F: 0x2421, **{code: 0x2400 + code for code in range(32) if code not in b"\t\n"}}
+# To some programs they end a line, to others not: what stood within one would then begin one.
+_SEPARATORS = {0x2028: 0x2424, 0x2029: 0x2424}
+# Half an emoji has no UTF-8. The others turn the order of what follows around.
+_ORDER = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_REPLACED = (*range(0x80, 0xA0), *range(0xD800, 0xE000), *_ORDER)
+_TABLE = _VISIBLE | _SEPARATORS | dict.fromkeys(_REPLACED, 0xFFFD)
+
+
+def plain(text: str) -> str:
+    """The text with control characters made visible."""
+    return text.replace("\r\n", "\n").translate(_TABLE)
+
+
+def line(text: str, length: int = 200) -> str:
+    """The beginning of the text, as one line."""
+    joined = " ".join(plain(text[: 4 * length]).split())
+    return joined if len(joined) <= length else joined[: length - 3] + "..."

@@ -1,0 +1,56 @@
+"""A session as one page, written while it is read."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from .layout import main_path
+from .page import Page, Pieces
+from .reader import SessionListing
+from .staging import StagedFiles
+from .store import BeanieSessionStore
+from .transfer import Progress
+
+
+async def write_page(
+    page: Page,
+    store: BeanieSessionStore,
+    listing: SessionListing,
+    files: StagedFiles,
+    progress: Progress,
+) -> None:
+    """Write the main transcript, and below it those of the subagents, each in its order.
+
+    Raises:
+        TransferError: a name has no place on disk.
+        OSError: a file cannot be written.
+        SessionStoreError: as for :meth:`BeanieSessionStore.stream`.
+    """
+    file = files.create(main_path(listing.project_key, listing.session_id, page.ending))
+
+    def write(text: str, entries: int = 0) -> None:
+        progress.moved(file.write(text.encode()), entries)
+
+    write(page.head(listing.title or listing.session_id, _facts(store, listing)))
+    for subpath in ["", *sorted(await store.list_subkeys(listing.subkeys_key))]:
+        pieces = Pieces()
+        if subpath:
+            metadata = await store.agent_metadata(listing.key(subpath)) or {}
+            kind, task = (str(metadata.get(name) or "") for name in ("agentType", "description"))
+            write(page.subagent(f"Subagent {': '.join(filter(None, (kind, task))) or subpath}"))
+        async for entry in store.stream(listing.key(subpath)):
+            write("".join(map(page.piece, pieces.of(entry))), 1)
+        write("".join(map(page.piece, pieces.rest())))
+    write(page.foot())
+
+
+def _facts(store: BeanieSessionStore, listing: SessionListing) -> dict[str, str]:
+    facts = {
+        "Session": listing.session_id,
+        "Project": listing.project_key,
+        "Tenant": store.tenant,
+    }
+    if listing.mtime is not None:
+        changed = datetime.fromtimestamp(listing.mtime / 1000, timezone.utc)
+        facts["Last change"] = f"{changed:%Y-%m-%d %H:%M:%S} UTC"
+    return facts

@@ -1,0 +1,150 @@
+"""A session that comes from elsewhere, from its start: what is stored of it already is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .codec import EncodedEntry, EncodedValue, encode_entries
+from .completion import completed
+from .connection import Connection
+from .errors import ContentionError, UnreachableError
+from .failures import reported
+from .key import TranscriptKey, checked_name
+from .reader import last_agent_metadata
+from .reader import state as read_state
+from .replay import ReplayPosition, recognise
+from .writer import Writer, confirmed
+
+# A killed run's open transaction blocks its session for up to 90 seconds; one try takes 25.
+_TRIES = 4
+
+
+class SessionReplay:
+    """Stores the transcripts of one session again, each from its start and in order.
+
+    Unlike :meth:`BeanieSessionStore.append`, which sees one batch, it knows where a transcript
+    begins, so it recognises entries without uuid that have no neighbour with one. Use one per
+    session and run. See :meth:`BeanieSessionStore.replay`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        session: TranscriptKey,
+        metadata: EncodedValue | None,
+        mtime: int | None,
+    ) -> None:
+        self.added = 0
+        """Entries stored so far."""
+        self._connection = connection
+        self._session = session
+        self._writer = _DatedWriter(metadata, mtime)
+        self._positions: dict[str, ReplayPosition] = {}
+        self._free: int | None = None
+
+    async def add(self, entries: Sequence[Mapping[str, Any]], subpath: str = "") -> int:
+        """Store the next entries of a transcript, all at once, and return how many were new.
+
+        What other writers store meanwhile is never taken for a part of the transcript.
+
+        Raises:
+            InvalidKeyError: the subpath is no usable name.
+            InvalidEntryError: an entry is no JSON object; nothing of the batch was stored.
+            SessionStoreError: as for :meth:`BeanieSessionStore.append`.
+        """
+        if subpath:
+            checked_name("subpath", subpath)
+        return await completed(self._add(entries, replace(self._session, subpath=subpath)))
+
+    async def add_metadata(self, metadata: Mapping[str, Any], subpath: str) -> int:
+        """Store what the agent keeps beside a subagent's transcript, unless it is the last known.
+
+        The agent hands it to a store as an entry of type ``agent_metadata``, whose last one counts.
+        """
+        entry = {**metadata, "type": "agent_metadata"}
+        key = replace(self._session, subpath=checked_name("subpath", subpath))
+        with reported(self._connection.client, f"read {key}"):
+            if await last_agent_metadata(self._connection, key) == entry:
+                return 0
+        return await completed(self._append(key, await encode_entries([entry])))
+
+    async def _add(self, entries: Sequence[Mapping[str, Any]], key: TranscriptKey) -> int:
+        batch = await encode_entries(entries)
+        if not batch:
+            return 0
+        with reported(self._connection.client, f"read {key}"):
+            missing = await self._missing(key, batch)
+        added = await self._append(key, missing)
+        if added and missing[-1] is batch[-1]:
+            # The transcript goes on behind what was stored now, which no later batch repeats.
+            self._positions[key.subpath] = ReplayPosition(self._writer.last_seq, None)
+        return added
+
+    async def _missing(
+        self, key: TranscriptKey, batch: Sequence[EncodedEntry]
+    ) -> Sequence[EncodedEntry]:
+        connection = self._connection
+        if self._free is None:
+            state = await read_state(connection, self._session)
+            self._free = 1 if state is None or state.is_expired else state.next_seq
+        if self._free == 1:
+            return batch
+        after = self._positions.get(key.subpath) or ReplayPosition(0, self._free)
+        recognised = await confirmed(
+            connection, lambda session: recognise(connection, key, batch, after, session)
+        )
+        if recognised.last is not None:
+            self._positions[key.subpath] = ReplayPosition(recognised.last, self._free)
+        return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
+
+    async def _append(self, key: TranscriptKey, batch: Sequence[EncodedEntry]) -> int:
+        if not batch:
+            return 0
+        left = _TRIES
+        while True:
+            left -= 1
+            self._writer.stored = 0
+            try:
+                with reported(self._connection.client, f"append to {key}"):
+                    await self._writer.append(self._connection, key, batch)
+            except (UnreachableError, ContentionError):
+                # An election may just be over.
+                if not left:
+                    raise
+            else:
+                self.added += self._writer.stored
+                return self._writer.stored
+
+
+class _DatedWriter(Writer):
+    """Appends with the time that the session has where it comes from."""
+
+    def __init__(self, metadata: EncodedValue | None, mtime: int | None) -> None:
+        super().__init__(metadata)
+        self.stored = 0
+        """Entries that the last call stored."""
+        self.last_seq = 0
+        """Where the last of them stands."""
+        self._source_mtime = mtime
+
+    def _mtime(self, connection: Connection, last: int) -> int:
+        if self._source_mtime is None:
+            return super()._mtime(connection, last)
+        # A clock that was ahead would keep the session the newest one for ever.
+        return max(last, min(self._source_mtime, connection.server.now_ms()))
+
+    async def _claim_and_insert(
+        self,
+        connection: Connection,
+        key: TranscriptKey,
+        batch: Sequence[EncodedEntry],
+        claim: Any,
+        session: Any,
+    ) -> None:
+        # What an earlier try inserted was rolled back with it.
+        self.stored = 0
+        await super()._claim_and_insert(connection, key, batch, claim, session)
+        self.stored = len(batch)
+        self.last_seq = claim.first_seq + len(batch) - 1
