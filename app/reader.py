@@ -234,20 +234,22 @@ async def session_listings(
     """The sessions that ``owner``, a query for fields of the key, asks for, in order."""
     fields = {"_id": 0, "project_key": 1, "session_id": 1, "mtime": 1, **_SHOWN}
     order = [("project_key", 1), ("session_id", 1)]
+    summaries = with_confirmed_reads(connection.summaries)
     attempts = Attempts()
     behind: dict[str, Any] = {}
     while True:
         try:
             query = {**owner, **NOT_EXPIRED, **behind}
-            async for row in connection.summaries.find(query, fields, sort=order):
-                found = await _listing(row)
-                yield found
-                attempts = Attempts()
-                same = {
-                    "project_key": found.project_key,
-                    "session_id": {"$gt": found.session_id},
-                }
-                behind = {"$or": [same, {"project_key": {"$gt": found.project_key}}]}
+            async with confirmed_primary(connection.client):
+                async for row in summaries.find(query, fields, sort=order):
+                    found = await _listing(row)
+                    yield found
+                    attempts = Attempts()
+                    same = {
+                        "project_key": found.project_key,
+                        "session_id": {"$gt": found.session_id},
+                    }
+                    behind = {"$or": [same, {"project_key": {"$gt": found.project_key}}]}
             return
         except PyMongoError as error:
             # A slow consumer outlives its cursor; the next one goes on from here.
@@ -321,13 +323,14 @@ async def last_agent_metadata(connection: Connection, key: TranscriptKey) -> dic
     query = {**key.transcript_filter(), "uuid": {"$exists": False}, "$or": kinds}
 
     async def attempt() -> dict[str, Any] | None:
-        async for document in connection.entries.find(query, sort=[("seq", -1)]):
+        entries = with_confirmed_reads(connection.entries)
+        async for document in entries.find(query, sort=[("seq", -1)]):
             entry = await content_of(connection, key, document)
             if entry.get("type") == "agent_metadata":
                 return entry
         return None
 
-    return await retried(attempt)
+    return await retried(connection, attempt)
 
 
 async def state(connection: Connection, key: TranscriptKey) -> SessionState | None:
