@@ -29,6 +29,12 @@ this lets through was complete when the read began.
 EXPIRED: dict[str, Any] = {"$expr": {"$not": [NOT_EXPIRED["$expr"]]}}
 """A query for documents whose date has passed, by the server's clock."""
 
+
+def not_expired_at(date: datetime) -> dict[str, Any]:
+    """:data:`NOT_EXPIRED` by a date of ours, which an index can tell without the document."""
+    return {"expires_at": {"$not": {"$lte": date}}}
+
+
 CACHE_SECONDS = 5.0
 """How long a store may go on with a policy that was changed meanwhile."""
 

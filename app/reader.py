@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -38,7 +39,7 @@ from .driver import (
 )
 from .elections import confirmed_primary
 from .errors import CorruptEntryError, SessionChangedError
-from .expiry import NOT_EXPIRED
+from .expiry import NOT_EXPIRED, not_expired_at
 from .key import TranscriptKey
 from .summaries import DATA_FIELDS, STATE_PROJECTION, SessionState
 
@@ -218,10 +219,10 @@ async def sessions(
     connection: Connection, tenant: str, project_key: str
 ) -> list[SessionStoreListEntry]:
     """Id and modification time of every session with a main transcript."""
-    query = _listed(tenant, project_key)
     fields = {"_id": 0, "session_id": 1, "mtime": 1}
 
     async def attempt() -> list[SessionStoreListEntry]:
+        query = _listed(connection, tenant, project_key)
         found = await find_all(connection.summaries, connection.server, query, fields, "session_id")
         return cast("list[SessionStoreListEntry]", found)
 
@@ -274,7 +275,6 @@ async def session_summaries(
     connection: Connection, tenant: str, project_key: str
 ) -> list[SessionSummaryEntry]:
     """The folded summary of every session with a main transcript."""
-    query = _listed(tenant, project_key)
     fields = {"_id": 0, "session_id": 1, "mtime": 1, **dict.fromkeys(DATA_FIELDS, 1)}
 
     async def unpacked(
@@ -289,12 +289,14 @@ async def session_summaries(
         return cast("list[SessionSummaryEntry]", rows)
 
     async def attempt() -> list[SessionSummaryEntry]:
+        query = _listed(connection, tenant, project_key)
         found = await find_all(connection.summaries, connection.server, query, fields, "session_id")
         if not any("data_chunks" in row for row in found):
             return await unpacked(found)
-        # Chunks must be of the same moment as the summary that they belong to.
+        # Chunks must be of the same moment as the summary that they belong to, and may be deleted
+        # as soon as the server says that they have expired.
         async with snapshot(connection.client, connection.server) as session:
-            cursor = connection.summaries.find(query, fields, session=session)
+            cursor = connection.summaries.find({**query, **NOT_EXPIRED}, fields, session=session)
             return await unpacked(await cursor.to_list(None), session)
 
     return await retried(connection, attempt)
@@ -415,10 +417,15 @@ async def content_of(
     return await _decoded(packed, what)
 
 
-def _listed(tenant: str, project_key: str) -> dict[str, Any]:
+def _listed(connection: Connection, tenant: str, project_key: str) -> dict[str, Any]:
     """A query for the sessions that are listed."""
-    owner = {"tenant": tenant, "project_key": project_key}
-    return {**owner, "mtime": {"$exists": True}, **NOT_EXPIRED}
+    return {
+        "tenant": tenant,
+        "project_key": project_key,
+        # An index tells what is compared, but not whether a field is there.
+        "mtime": {"$gte": -math.inf},
+        **not_expired_at(connection.server.now()),
+    }
 
 
 async def _state(

@@ -25,6 +25,16 @@ ACTIVITY_INDEX = IndexModel(
 )
 """For the latest sessions of a tenant, a page at a time."""
 
+LISTING_INDEX = IndexModel(
+    [
+        *SESSION_INDEX.document["key"].items(),
+        ("mtime", ASCENDING),
+        ("expires_at", ASCENDING),
+    ],
+    name="session_listing",
+)
+"""Holds all that ``list_sessions`` answers, so that no document is read for it."""
+
 
 class SessionSummary(Document):
     """What is known of a session without reading its entries.
@@ -88,4 +98,4 @@ class SessionSummary(Document):
         """Collection and indexes, as Beanie reads them."""
 
         name = "claude_transcript_summaries"
-        indexes = [SESSION_INDEX, ACTIVITY_INDEX, EXPIRY_INDEX]
+        indexes = [SESSION_INDEX, ACTIVITY_INDEX, LISTING_INDEX, EXPIRY_INDEX]

@@ -20,7 +20,7 @@ from claude_agent_sdk import SessionKey
 
 from beanie_session_store.models.entry import ORDER_INDEX, UUID_INDEX
 from beanie_session_store.models.retention import EXPIRY_INDEX
-from beanie_session_store.models.summary import ACTIVITY_INDEX, SESSION_INDEX
+from beanie_session_store.models.summary import ACTIVITY_INDEX, LISTING_INDEX, SESSION_INDEX
 from beanie_session_store.models.totals import Tally
 
 from ..entries import TURN_ENTRIES, Entry, EntrySource
@@ -47,7 +47,9 @@ class SameWrites(MongoContender):
         self.entries = self.database["entries"]
         self.summaries = self.database["summaries"]
         await self.entries.create_indexes([ORDER_INDEX, UUID_INDEX, EXPIRY_INDEX])
-        await self.summaries.create_indexes([SESSION_INDEX, ACTIVITY_INDEX, EXPIRY_INDEX])
+        await self.summaries.create_indexes(
+            [SESSION_INDEX, ACTIVITY_INDEX, LISTING_INDEX, EXPIRY_INDEX]
+        )
         self._known: dict[tuple[object, ...], tuple[ObjectId, int]] = {}
 
     async def append(self, key: SessionKey, entries: list[Entry]) -> None:
