@@ -16,13 +16,13 @@ from ..peers.same_writes import SameWrites
 from ..plan import Plan
 from ..results import Chart, Section, Verdict, spread
 
-_APPENDS = 4
+_APPENDS = 8
 _LIMIT = 1.15
 
 
 async def run(plan: Plan) -> Section:
     """Measure appends of one turn to sessions that each process wrote last."""
-    rounds = plan.pick(quick=8, default=60)
+    rounds = plan.pick(quick=8, default=120)
     with EmbeddedMongo() as mongo:
         classes = (SameWrites, Ours, PullRequest1014, MongodbPackage)
         contenders = [await each.open(mongo.url, "cpu") for each in classes]
