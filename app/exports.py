@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from .agent_files import write_agent_files
-from .archive import ArchiveWriter
+from .archive import ENDINGS, ArchiveWriter
 from .errors import (
     AccessDeniedError,
     ClientClosedError,
@@ -80,11 +80,16 @@ async def export_transcripts(
     write: _Write = write_agent_files
     if format != "jsonl":
         write = partial(write_page, page_of(format))
+    target = _expanded(target)
+    if archive and not target.name.endswith(ENDINGS):
+        raise TransferError(
+            f"{target} must end in .tar.gz, for an import to know the archive by it."
+        )
     report = TransferReport()
     progress = Progress(report, on_progress, on_problem)
     await _count(store, project_key, session_id, report)
     place = _archive if archive else _folder
-    async with place(_expanded(target), overwrite) as (root, deliver):
+    async with place(target, overwrite) as (root, deliver):
         run = _Export(store, write, root, overwrite, deliver, progress)
         await in_parallel(store.session_keys(project_key, session_id), run.session, workers)
     return report
