@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,11 @@ async def import_transcripts(
     with ExitStack() as stack:
         places = [await asyncio.to_thread(_unpacked, stack, path) for path in named]
         found = await asyncio.to_thread(_found, places)
-        report = TransferReport(listed=len(found), total_bytes=sum(each.size for each in found))
+        sessions = [session for part in found for session in part]
+        report = TransferReport(len(sessions), sum(session.size for session in sessions))
         run = _Import(store, Progress(report, on_progress, on_problem))
-        await in_parallel(_groups(found), run.sessions, workers)
+        for part in found:
+            await in_parallel(_groups(part), run.sessions, workers)
     return report
 
 
@@ -75,15 +78,22 @@ def _unpacked(stack: ExitStack, path: Path) -> Path:
     return stack.enter_context(unpacked(path)) if is_archive else path
 
 
-def _found(paths: Sequence[Path]) -> list[SessionFiles]:
-    found: dict[tuple[str, str], SessionFiles] = {}
+def _found(paths: Sequence[Path]) -> list[list[SessionFiles]]:
+    """The sessions, in parts that are imported one after the other.
+
+    A session that is found in two places, say on two hosts, comes in two of them: at once, what
+    has no uuid would be stored twice.
+    """
+    found: dict[tuple[str, str], list[SessionFiles]] = {}
     for session in (each for path in paths for each in find_sessions(path)):
-        key = session.project_key, session.session_id
-        # Of a session that is named twice, once by a file of it, all of it.
-        if key not in found or found[key].size < session.size:
-            found[key] = session
+        places = found.setdefault((session.project_key, session.session_id), [])
+        # Of one that is named twice, once by a file of it, all of it.
+        if not any(session.is_part_of(other) for other in places):
+            places[:] = [other for other in places if not other.is_part_of(session)]
+            places.append(session)
+    parts = zip_longest(*found.values())
     # The newest last, for times that are equal are told apart by the order of import.
-    return sorted(found.values(), key=lambda session: session.mtime or 0)
+    return [sorted(filter(None, part), key=lambda session: session.mtime or 0) for part in parts]
 
 
 async def _groups(sessions: Sequence[SessionFiles]) -> AsyncIterator[list[SessionFiles]]:

@@ -303,6 +303,70 @@ async def test_an_unreadable_file_costs_no_other_session(
     assert "No such file" in str(problems[0])
 
 
+async def test_what_is_no_file_among_the_subagents_costs_no_session(
+    projects: Path, store: BeanieSessionStore
+) -> None:
+    write(main(projects), *turn(1))
+    below = projects / PROJECT / SESSION / "subagents"
+    write(below / "agent-a1.jsonl", *turn(2))
+    # Nobody writes to it, so that reading would wait for ever.
+    os.mkfifo(below / "agent-pipe.jsonl")
+    (below / "agent-folder.jsonl").mkdir()
+    other = write(main(projects, "22222222-2222-4222-8222-222222222222"), *turn(3))
+    report = await import_transcripts(store, projects)
+    assert (report.changed, report.failed, report.problem_count) == (2, 0, 0)
+    (below / "agent-gone.jsonl").symlink_to(projects / "nowhere")
+    report = await import_transcripts(store, projects)
+    assert (report.unchanged, report.failed) == (1, 1)
+    assert "agent-gone.jsonl: cannot be read" in str(report.problems[0])
+    assert await store.list_subkeys(KEY) == [SUBAGENT["subpath"]]
+    assert await store.load({**KEY, "session_id": other.stem})
+
+
+async def test_other_files_of_the_configuration_folder_do_not_hide_its_projects(
+    projects: Path, store: BeanieSessionStore
+) -> None:
+    write(main(projects), *turn(1))
+    write(projects.parent / "history.jsonl", {"display": "what was typed"})
+    write(projects / "stray.jsonl", marker())
+    for path in (projects.parent, projects):
+        report = await import_transcripts(store, path)
+        assert report.listed == 1
+    assert await store.load(KEY)
+
+
+async def test_a_session_in_two_places_brings_what_each_has(
+    projects: Path, store: BeanieSessionStore
+) -> None:
+    """As after it was resumed on another host."""
+    begin = turn(1)
+    here = [message("here"), marker("here"), message("still here")]
+    there = [message("there"), marker("there"), message("still there"), message("farther")]
+    elsewhere = projects.parent / "elsewhere"
+    write(main(projects), *begin, *here)
+    write(main(elsewhere), *begin, *there)
+    small(projects, 3)
+    small(elsewhere, 3)
+    await import_transcripts(store, projects, elsewhere, main(projects))
+    assert await store.load(KEY) == [*begin, *here, *there]
+    await assert_summary_is_the_fold(store, KEY)
+    assert (await import_transcripts(store, projects, elsewhere)).entries == 0
+
+
+async def test_names_that_are_no_text_cost_no_other_session(
+    projects: Path, store: BeanieSessionStore, command: SessionStoreCommand
+) -> None:
+    write(main(projects), *turn(1))
+    odd = write(
+        Path(os.fsdecode(os.fsencode(projects / PROJECT) + b"/\xff\x1b[2J.jsonl")), *turn(2)
+    )
+    assert odd.exists()
+    done = await command("--json", "import", projects)
+    assert (done.code, done.json["changed"], done.json["failed"]) == (1, 1, 1)
+    assert "lone surrogate" in done.errors
+    assert "\x1b" not in done.errors
+
+
 async def test_nothing_to_import_is_an_error(projects: Path, store: BeanieSessionStore) -> None:
     with pytest.raises(TransferError, match="There is no"):
         await import_transcripts(store, projects)
