@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import TransferError
 from .layout import LINES, SIDECAR, file_key, transcript_path
@@ -31,9 +31,7 @@ class ArchiveWriter:
         for path in paths:
             self._tar.add(path, path.relative_to(root).as_posix(), filter=_anonymous)
             path.unlink()
-        # It remembers all that it ever wrote, to tell hard links.
-        self._tar.members.clear()
-        self._tar.inodes.clear()
+        _forget_members(self._tar)
 
     def close(self) -> None:
         """Write the end."""
@@ -70,8 +68,7 @@ def _extract_all(stream: gzip.GzipFile, root: Path) -> int:
     with tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
             count += _extract(tar, member, root)
-            # It would keep every one.
-            tar.members.clear()
+            _forget_members(tar)
     return count
 
 
@@ -96,6 +93,12 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> bool:
         mtime = round(member.mtime * 1000) * 1_000_000
         os.utime(path, ns=(mtime, mtime))
     return True
+
+
+def _forget_members(tar: Any) -> None:
+    # It would remember every one, to tell hard links and to be asked again.
+    tar.members.clear()
+    tar.inodes.clear()
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -10,19 +10,16 @@ from typing import Any, Protocol
 from claude_agent_sdk import SessionKey, SessionStore
 
 from .errors import (
-    AccessDeniedError,
-    ClientClosedError,
     SessionStoreError,
     TransferError,
     UnknownSessionError,
-    UnreachableError,
 )
 from .failures import require_asyncio
 from .jsonl import BATCH_BYTES, BATCH_ENTRIES, json_line
 from .key import checked_name
 from .reader import SessionListing
 from .store import BeanieSessionStore
-from .transfer import OnProblem, OnProgress, Progress, TransferReport, in_parallel
+from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
 
 
 async def copy_sessions(
@@ -103,7 +100,7 @@ async def _copy(
         async for batch in _batches(source.entries(listing)):
             added = await replay.add(batch.entries, batch.subpath)
             progress.moved(batch.size, added)
-    except (UnreachableError, AccessDeniedError, ClientClosedError):
+    except ENDS_A_RUN:
         raise
     # What another store raises can be anything.
     except Exception as error:

@@ -14,12 +14,9 @@ from typing import Literal
 from .agent_files import write_agent_files
 from .archive import ENDINGS, ArchiveWriter
 from .errors import (
-    AccessDeniedError,
-    ClientClosedError,
     SessionStoreError,
     TransferError,
     UnknownSessionError,
-    UnreachableError,
 )
 from .failures import require_asyncio
 from .pages import page_of
@@ -27,7 +24,7 @@ from .reader import SessionListing
 from .session_page import write_page
 from .staging import StagedFiles
 from .store import BeanieSessionStore
-from .transfer import OnProblem, OnProgress, Progress, TransferReport, in_parallel
+from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
 
 # What the next session would meet as well.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -176,7 +173,7 @@ class _Export:
                 await self._write(self._store, listing, files, self._progress)
                 published = files.publish(listing.mtime)
             await self._deliver(published)
-        except (UnreachableError, AccessDeniedError, ClientClosedError):
+        except ENDS_A_RUN:
             raise
         except SessionStoreError as error:
             self._progress.problem(str(listing), str(error))

@@ -12,11 +12,8 @@ from typing import Any
 
 from .archive import ENDINGS, unpacked
 from .errors import (
-    AccessDeniedError,
-    ClientClosedError,
     SessionStoreError,
     TransferError,
-    UnreachableError,
 )
 from .failures import require_asyncio
 from .jsonl import BATCH_BYTES, BrokenLine, batches, read_sidecar
@@ -24,7 +21,7 @@ from .layout import SessionFiles, TranscriptFiles, default_projects, find_sessio
 from .new_sessions import NewSession
 from .session_replay import SessionReplay
 from .store import BeanieSessionStore
-from .transfer import OnProblem, OnProgress, Progress, TransferReport, in_parallel
+from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
 
 # What is stored in one transaction with others, and how many of them.
 _SMALL_BYTES = 64 * 1024
@@ -160,7 +157,7 @@ class _Import:
         whole = [(files, found) for files, found in read if found is not None]
         try:
             stored = await self._store.insert_sessions([found.session for _, found in whole])
-        except (UnreachableError, AccessDeniedError, ClientClosedError):
+        except ENDS_A_RUN:
             raise
         except SessionStoreError:
             # Which of them it is shows when each is tried alone.
@@ -188,7 +185,7 @@ class _Import:
             for files in session.transcripts:
                 is_whole = await self._transcript(replay, files) and is_whole
             added = replay.added
-        except (UnreachableError, AccessDeniedError, ClientClosedError):
+        except ENDS_A_RUN:
             raise
         except SessionStoreError as error:
             is_whole = False

@@ -16,10 +16,11 @@ import pytest
 from claude_agent_sdk import import_session_to_store
 from support.command import SessionStoreCommand
 from support.entries import assert_summary_is_the_fold, marker, message, turn
-from support.server import quick_to_forget
+from support.server import connected, failing, profiled, quick_to_forget
 
 from beanie_session_store import (
     BeanieSessionStore,
+    SchemaOutdatedError,
     SessionSummary,
     TranscriptEntry,
     TransferError,
@@ -110,6 +111,38 @@ async def test_equal_entries_of_another_conversation_are_not_taken_for_ones_own(
     assert (await import_transcripts(store, projects)).entries == 6
     assert (await import_transcripts(store, projects)).entries == 0
     assert await store.load(KEY) == [*other, *lines]
+
+
+async def test_equal_entries_that_others_store_meanwhile_are_not_taken_for_ones_own(
+    store: BeanieSessionStore,
+) -> None:
+    first, second, same = message("first"), message("second"), marker("same")
+    await store.append(KEY, [first])
+    replay = await store.replay(KEY)
+    assert await replay.add([first, marker("own")]) == 1
+    await store.append(KEY, [same, same])
+    assert await replay.add([same, same]) == 2
+    await store.append(KEY, [second, same])
+    assert await replay.add([second, same]) == 1
+    assert replay.added == 4
+    found = [entry.get("mode") for entry in await store.load(KEY) or []]
+    assert found.count("same") == 6
+
+
+async def test_entries_that_change_while_they_are_taken_are_stored_and_summed_up_alike(
+    store: BeanieSessionStore,
+) -> None:
+    begun = turn(1)
+    await store.append(KEY, begun)
+    replay = await store.replay(KEY)
+    for number in range(5):
+        title = {"type": "custom-title", "customTitle": "before", "sessionId": "s", "n": number}
+        task = asyncio.create_task(replay.add([*begun, message(f"{number}"), title]))
+        while not task.done():
+            await asyncio.sleep(0)
+            title["customTitle"] += "!"
+        await task
+        await assert_summary_is_the_fold(store, KEY)
 
 
 async def test_a_file_of_many_batches_without_uuid_is_recognised_whole(
@@ -482,6 +515,69 @@ async def test_without_transactions_sessions_are_stored_one_by_one(
     assert (await import_transcripts(store, projects)).entries == 0
     key = {"project_key": paths[0].parent.name, "session_id": paths[0].stem}
     await assert_summary_is_the_fold(store, key)
+
+
+async def test_of_a_session_that_has_grown_in_the_store_little_is_read(
+    projects: Path, database: Database, store: BeanieSessionStore
+) -> None:
+    """It may be larger than the memory, however small its file is."""
+    (path, *_) = small(projects, 3)
+    await import_transcripts(store, projects)
+    key: Any = {"project_key": path.parent.name, "session_id": path.stem}
+    await store.append(key, [message("x") for _ in range(2000)])
+    operations: list[Any] = []
+    async with profiled(database, operations):
+        assert (await import_transcripts(store, projects)).entries == 0
+    assert operations
+    assert max(each.get("nreturned", 0) for each in operations) < 100
+
+
+@pytest.mark.parametrize("broken", ["find", "getMore"])
+async def test_an_election_among_small_sessions_does_not_end_the_import(
+    projects: Path, database: Database, store: BeanieSessionStore, broken: str
+) -> None:
+    paths = small(projects)
+    await import_transcripts(store, projects)
+    for path in paths:
+        path.write_bytes(path.read_bytes() + json.dumps(message("more")).encode() + b"\n")
+    interrupted = 11602
+    async with failing(database, broken, {"times": 2}, errorCode=interrupted):
+        report = await import_transcripts(store, projects)
+    assert (report.changed, report.failed, report.entries) == (30, 0, 30)
+
+
+async def test_an_import_that_ends_early_leaves_no_transaction_open(
+    projects: Path, mongo_url: str, database: Database
+) -> None:
+    for number in range(8):
+        lines = [message("x" * 100_000) for _ in range(20)]
+        write(main(projects, f"{number:08d}{SESSION[8:]}"), *lines)
+
+    class StopError(Exception):
+        pass
+
+    def stop(report: Any) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        await import_transcripts(BeanieSessionStore(), projects, on_progress=stop)
+    # The server's view, in which one that a client left stays for a minute.
+    stages: list[Any] = [
+        {"$currentOp": {"idleSessions": True}},
+        {"$match": {"transaction.parameters.autocommit": False}},
+    ]
+    command = {"aggregate": 1, "pipeline": stages, "cursor": {}}
+    assert (await database.client.admin.command(command))["cursor"]["firstBatch"] == []
+
+
+async def test_what_every_session_would_meet_ends_the_import(
+    projects: Path, mongo_url: str, database_name: str
+) -> None:
+    small(projects, 3)
+    async with connected(mongo_url) as client:
+        outdated = BeanieSessionStore.on(client[database_name])
+        with pytest.raises(SchemaOutdatedError):
+            await import_transcripts(outdated, projects)
 
 
 # The command
