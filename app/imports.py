@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,11 @@ async def import_transcripts(
         raise TransferError(f"workers must be at least 1, not {workers}.")
     named = [Path(path) for path in paths] or [default_projects()]
     with ExitStack() as stack:
-        places = [await asyncio.to_thread(_unpacked, stack, path) for path in named]
-        found = await asyncio.to_thread(_found, places)
+        places = {await asyncio.to_thread(_unpacked, stack, path): path for path in named}
+        found = await asyncio.to_thread(_found, list(places))
         sessions = [session for part in found for session in part]
         report = TransferReport(len(sessions), sum(session.size for session in sessions))
-        run = _Import(store, Progress(report, on_progress, on_problem))
+        run = _Import(store, Progress(report, on_progress, on_problem), places)
         for part in found:
             await in_parallel(_groups(part), run.sessions, workers)
     return report
@@ -142,9 +142,13 @@ def _read(files: SessionFiles) -> _Read | None:
 class _Import:
     """One run: what all of its sessions share."""
 
-    def __init__(self, store: BeanieSessionStore, progress: Progress) -> None:
+    def __init__(
+        self, store: BeanieSessionStore, progress: Progress, places: Mapping[Path, Path]
+    ) -> None:
+        """``places`` says as what the caller named each folder that is imported."""
         self._store = store
         self._progress = progress
+        self._places = places
 
     async def sessions(self, group: Sequence[SessionFiles]) -> None:
         """Import some sessions: those that are small and new together, the others one by one."""
@@ -205,8 +209,9 @@ class _Import:
         except OSError as error:
             if isinstance(error, SessionStoreError):
                 raise
-            path = error.filename or files.lines or files.sidecar
-            self._progress.problem(str(path), f"cannot be read: {error.strerror or error}")
+            path = Path(error.filename or files.lines or files.sidecar or "")
+            where = str(self._as_named(path))
+            self._progress.problem(where, f"cannot be read: {error.strerror or error}")
             return False
         return True
 
@@ -226,4 +231,12 @@ class _Import:
 
     def _broken(self, line: BrokenLine) -> None:
         self._progress.report.skipped_lines += 1
-        self._progress.problem(line.where, f"{line.reason}; skipped")
+        where = replace(line, path=self._as_named(line.path)).where
+        self._progress.problem(where, f"{line.reason}; skipped")
+
+    def _as_named(self, path: Path) -> Path:
+        """The path of a file in an archive, and not of where that is unpacked for a moment."""
+        for folder, named in self._places.items():
+            if folder != named and path.is_relative_to(folder):
+                return named / path.relative_to(folder)
+        return path

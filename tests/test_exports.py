@@ -364,6 +364,18 @@ async def test_an_archive_that_was_cut_or_changed_anywhere_is_refused(
     assert [listing async for listing in other.session_keys()] == []
 
 
+async def test_a_broken_line_in_an_archive_is_named_by_the_archive(
+    store: BeanieSessionStore, tmp_path: Path
+) -> None:
+    archive = tmp_path / "backup.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        member = tarfile.TarInfo("project/session.jsonl")
+        member.size = 7
+        tar.addfile(member, io.BytesIO(b"broken\n"))
+    report = await import_transcripts(store, archive)
+    assert [each.where for each in report.problems] == [f"{archive}/project/session.jsonl:1"]
+
+
 @pytest.mark.parametrize("mtime", ["nan", "inf", "1e300", "-1e300", "-1"])
 async def test_an_odd_time_in_an_archive_costs_nothing(
     store: BeanieSessionStore, tmp_path: Path, mtime: str

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +22,7 @@ from support.server import connected, failing, profiled, quick_to_forget
 
 from beanie_session_store import (
     BeanieSessionStore,
+    NewSession,
     SchemaOutdatedError,
     SessionSummary,
     TranscriptEntry,
@@ -28,6 +31,7 @@ from beanie_session_store import (
     set_retention,
 )
 from beanie_session_store.app.driver import Database
+from beanie_session_store.app.jsonl import batches
 
 PROJECT = "-srv-app"
 SESSION = "11111111-1111-4111-8111-111111111111"
@@ -213,6 +217,34 @@ async def test_a_broken_line_is_named_and_skipped(
     # Repaired, the line goes where lines that come late go.
     write(main(projects), *before, marker("repaired"), *after)
     assert (await import_transcripts(store, projects)).entries == 1
+
+
+def test_a_line_without_end_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.jsonl"
+    with path.open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+        file.seek(0, os.SEEK_END)
+        file.write(b'\n{"type": "mode"}\n')
+    broken: list[Any] = []
+    tracemalloc.start()
+    try:
+        found = [entry for batch in batches(path, broken.append) for entry in batch.entries]
+        assert tracemalloc.get_traced_memory()[1] < 16 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert found == [{"type": "mode"}]
+    assert [each.where for each in broken] == [f"{path}:1"]
+
+
+@pytest.mark.parametrize("length", [2**20 - 1, 2**20, 2**20 + 1, 2**21, 3 * 2**20])
+def test_lines_of_any_length_are_read_whole(tmp_path: Path, length: int) -> None:
+    entry = {"type": "x", "text": ""}
+    entry["text"] = "x" * (length - len(json.dumps(entry)))
+    for end in (b"", b"\n", b"\n\n"):
+        path = write(tmp_path / "long.jsonl", marker(), entry)
+        path.write_bytes(path.read_bytes()[:-1] + end)
+        found = [each for batch in batches(path, pytest.fail) for each in batch.entries]
+        assert found == [marker(), entry]
 
 
 async def test_the_last_line_of_a_file_that_is_being_written_comes_with_the_next_import(
@@ -458,6 +490,42 @@ async def test_sessions_stored_together_are_as_those_stored_one_by_one(
     await together.append(key, [message("next")])
     assert (await together.load(key) or [])[-1]["message"]["content"] == "next"
     await assert_summary_is_the_fold(together, key)
+
+
+async def test_odd_sessions_stored_together_are_as_those_stored_one_by_one(
+    projects: Path, database: Database
+) -> None:
+    said = message("twice")
+    lines: dict[str, list[Any]] = {
+        "subagent alone": [],
+        "no uuid": [marker("same")] * 3,
+        "one uuid twice": [said, marker(), said, message("between"), said],
+        "half a title": [{"type": "custom-title", "customTitle": "\ud83d" * 3}, message("x")],
+        "beyond 64 bits": [message("x", number=2**70), message("$ref", x={"$ref": 1, "$id": 2})],
+        "long ago": [message("x")],
+    }
+    for session_id, entries in lines.items():
+        if entries:
+            os.utime(write(main(projects, session_id), *entries), (-1000, -1000))
+    write(main(projects, "subagent alone").with_suffix("") / "subagents" / "a.jsonl", *turn(1))
+    together, alone = BeanieSessionStore(tenant="together"), BeanieSessionStore(tenant="alone")
+    await import_transcripts(together, projects)
+    for session_id in lines:
+        replay = await alone.replay({**KEY, "session_id": session_id}, mtime=-1_000_000)
+        async for subpath, entry in together.stream_session({**KEY, "session_id": session_id}):
+            await replay.add([dict(entry)], subpath)
+    assert await documents("together") == await documents("alone")
+
+
+async def test_what_takes_more_than_one_document_is_left_to_the_replay(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    large = random.Random(1).randbytes(18_000_000).hex()
+    huge = NewSession("project", "huge", None, {"": [message(large)]})
+    small = NewSession("project", "small", None, {"": [message("x")]})
+    assert await store.insert_sessions([huge, small]) == [None, 1]
+    assert [each.session_id async for each in store.session_keys()] == ["small"]
+    assert await store.insert_sessions([huge, small]) == [None, 0]
 
 
 async def test_small_sessions_come_again_grow_and_meet_others(
