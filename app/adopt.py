@@ -17,9 +17,7 @@ from .codec import EncodedValue, encode_metadata
 from .connection import Binding, Connection, StoreModels
 from .driver import Database, bind_models, collection_of, with_store_rules
 from .errors import (
-    AccessDeniedError,
     AdoptionError,
-    ClientClosedError,
     ContentionError,
     InvalidKeyError,
     SessionStoreError,
@@ -29,7 +27,7 @@ from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .reader import state as read_state
 from .schema import upgrade_schema
-from .transfer import in_parallel
+from .transfer import ENDS_A_RUN, in_parallel
 
 _KEPT_PROBLEMS = 100
 _TRIES = 3
@@ -231,7 +229,7 @@ class _Run:
                 outcome = await self._adopt(session, key)
         except InvalidKeyError as error:
             self.problem(session, f"{str(error).split(';')[0]}; skipped", session.example)
-        except (UnreachableError, AccessDeniedError, ClientClosedError):
+        except ENDS_A_RUN:
             raise
         except SessionStoreError as error:
             self.problem(session, f"{error} Run the adoption again to go on with it.")

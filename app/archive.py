@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import tarfile
 import zlib
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import TransferError
 from .layout import LINES, SIDECAR, file_key, transcript_path
 
 ENDINGS = (".tar.gz", ".tgz")
+_PIECE_BYTES = 1024 * 1024
 
 
 class ArchiveWriter:
@@ -29,6 +31,7 @@ class ArchiveWriter:
         for path in paths:
             self._tar.add(path, path.relative_to(root).as_posix(), filter=_anonymous)
             path.unlink()
+        _forget_members(self._tar)
 
     def close(self) -> None:
         """Write the end."""
@@ -48,13 +51,25 @@ def unpacked(archive: Path) -> Generator[Path]:
     with TemporaryDirectory(prefix="session-store-import-") as folder:
         root = Path(folder)
         try:
-            with tarfile.open(archive, "r|gz") as tar:
-                count = sum(_extract(tar, member, root) for member in tar)
-        except (tarfile.TarError, EOFError, zlib.error) as error:
+            # Through gzip, for tarfile alone takes a stream that is cut or damaged for a whole one.
+            with gzip.open(archive) as stream:
+                count = _extract_all(stream, root)
+                while stream.read(_PIECE_BYTES):
+                    pass
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise TransferError(f"{archive} is no readable .tar.gz archive: {error}") from None
         if not count:
             raise TransferError(f"{archive} holds no transcripts (<project key>/<id>{LINES}).")
         yield root
+
+
+def _extract_all(stream: gzip.GzipFile, root: Path) -> int:
+    count = 0
+    with tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            count += _extract(tar, member, root)
+            _forget_members(tar)
+    return count
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> bool:
@@ -72,10 +87,18 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as target:
         shutil.copyfileobj(source, target)
-    # A float, which ends just short of the millisecond that it stands for.
-    mtime = round(member.mtime * 1000) * 1_000_000
-    os.utime(path, ns=(mtime, mtime))
+    # It can be any number, or none.
+    with suppress(ValueError, OverflowError):
+        # A float, which ends just short of the millisecond that it stands for.
+        mtime = round(member.mtime * 1000) * 1_000_000
+        os.utime(path, ns=(mtime, mtime))
     return True
+
+
+def _forget_members(tar: Any) -> None:
+    # It would remember every one, to tell hard links and to be asked again.
+    tar.members.clear()
+    tar.inodes.clear()
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -45,6 +45,13 @@ async def ended_with_caller(work: Awaitable[T]) -> T:
         raise
 
 
+async def settled() -> None:
+    """Wait for what goes on without its caller, of all that runs in this event loop."""
+    loop = asyncio.get_running_loop()
+    tasks = [task for task in _unfinished if task.get_loop() is loop]
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _end(task: asyncio.Future[Any]) -> None:
     while not task.done():
         task.cancel()

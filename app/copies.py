@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from claude_agent_sdk import SessionKey, SessionStore
-from claude_agent_sdk.types import SessionStoreListEntry
 
 from .errors import (
-    AccessDeniedError,
-    ClientClosedError,
     SessionStoreError,
     TransferError,
     UnknownSessionError,
-    UnreachableError,
 )
 from .failures import require_asyncio
 from .jsonl import BATCH_BYTES, BATCH_ENTRIES, json_line
 from .key import checked_name
 from .reader import SessionListing
 from .store import BeanieSessionStore
-from .transfer import OnProblem, OnProgress, Progress, TransferReport, in_parallel
+from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
 
 
 async def copy_sessions(
@@ -60,8 +56,10 @@ async def copy_sessions(
     require_asyncio()
     if workers < 1:
         raise TransferError(f"workers must be at least 1, not {workers}.")
-    for project in projects or ():
-        checked_name("project_key", project)
+    if projects is not None:
+        names = [projects] if isinstance(projects, str) else projects
+        # One that is named twice would be copied twice at once.
+        projects = list(dict.fromkeys(checked_name("project_key", name) for name in names))
     progress = Progress(TransferReport(), on_progress, on_problem)
     ours = isinstance(source, BeanieSessionStore)
     reader: _Source = _OurSource(source) if ours else _OtherSource(source, progress)
@@ -102,7 +100,7 @@ async def _copy(
         async for batch in _batches(source.entries(listing)):
             added = await replay.add(batch.entries, batch.subpath)
             progress.moved(batch.size, added)
-    except (UnreachableError, AccessDeniedError, ClientClosedError):
+    except ENDS_A_RUN:
         raise
     # What another store raises can be anything.
     except Exception as error:
@@ -155,23 +153,14 @@ class _OurSource:
     async def entries(
         self, listing: SessionListing
     ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        subpaths = ["", *await self._store.list_subkeys(listing.subkeys_key)]
-        streams = [aiter(self._store.stream(listing.key(subpath))) for subpath in subpaths]
+        if not await self._store.list_subkeys(listing.subkeys_key):
+            # In the order of an index, for which nothing need be sorted.
+            async for entry in self._store.stream(listing.key()):
+                yield "", entry
+            return
         # As they were written: what a subagent says stands between the lines of the main one.
-        waiting: list[tuple[int, int, Mapping[str, Any]]] = []
-        for index, stream in enumerate(streams):
-            entry = await anext(stream, None)
-            if entry is not None:
-                waiting.append((entry.seq, index, entry))
-        heapq.heapify(waiting)
-        while waiting:
-            _, index, entry = waiting[0]
-            yield subpaths[index], entry
-            following = await anext(streams[index], None)
-            if following is None:
-                heapq.heappop(waiting)
-            else:
-                heapq.heapreplace(waiting, (following.seq, index, following))
+        async for subpath, entry in self._store.stream_session(listing.key()):
+            yield subpath, entry
 
 
 class _OtherSource:
@@ -193,14 +182,7 @@ class _OtherSource:
             )
         for project in projects:
             try:
-                listed: list[SessionStoreListEntry] = await self._store.list_sessions(project)
-            except NotImplementedError:
-                if session_id is None:
-                    raise TransferError(
-                        "The source cannot list its sessions: name the one to copy (--session, or "
-                        "session_id=...)."
-                    ) from None
-                listed = [{"session_id": session_id, "mtime": 0}]
+                listed = await self._listed(project)
             except SessionStoreError:
                 raise
             except Exception as error:
@@ -208,22 +190,42 @@ class _OtherSource:
                     f"The source could not list the sessions of project {project}: "
                     f"{type(error).__name__}: {error}"
                 ) from error
-            for each in listed:
-                if session_id in (None, each["session_id"]):
-                    yield SessionListing(project, each["session_id"], int(each["mtime"]) or None)
+            if listed is None:
+                if session_id is None:
+                    raise TransferError(
+                        "The source cannot list its sessions: name the one to copy (--session, or "
+                        "session_id=...)."
+                    )
+                listed = {session_id: None}
+            for each, mtime in listed.items():
+                if session_id in (None, each):
+                    yield SessionListing(project, each, mtime)
+
+    async def _listed(self, project: str) -> dict[str, int | None] | None:
+        """The sessions of a project with their times; ``None`` of a store that lists none."""
+        # The SDK lets a store leave the method out.
+        if not hasattr(self._store, "list_sessions"):
+            return None
+        try:
+            listed = await self._store.list_sessions(project)
+        except NotImplementedError:
+            return None
+        return {each["session_id"]: int(each.get("mtime") or 0) or None for each in listed}
 
     async def entries(
         self, listing: SessionListing
     ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        subpaths: list[str] = []
-        try:
-            subpaths = await self._store.list_subkeys(listing.subkeys_key)
-        except NotImplementedError:
-            if self._lists_subagents:
-                self._lists_subagents = False
-                reason = "cannot list subagents; main transcripts alone are copied"
-                self._progress.problem("the source", reason)
-        for subpath in ["", *subpaths]:
+        for subpath in ["", *dict.fromkeys(await self._subpaths(listing))]:
             key: SessionKey = listing.key(subpath)
             for entry in await self._store.load(key) or ():
                 yield subpath, entry
+
+    async def _subpaths(self, listing: SessionListing) -> list[str]:
+        with suppress(NotImplementedError):
+            if hasattr(self._store, "list_subkeys"):
+                return await self._store.list_subkeys(listing.subkeys_key)
+        if self._lists_subagents:
+            self._lists_subagents = False
+            reason = "cannot list subagents; main transcripts alone are copied"
+            self._progress.problem("the source", reason)
+        return []

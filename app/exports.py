@@ -12,14 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from .agent_files import write_agent_files
-from .archive import ArchiveWriter
+from .archive import ENDINGS, ArchiveWriter
 from .errors import (
-    AccessDeniedError,
-    ClientClosedError,
     SessionStoreError,
     TransferError,
     UnknownSessionError,
-    UnreachableError,
 )
 from .failures import require_asyncio
 from .pages import page_of
@@ -27,7 +24,7 @@ from .reader import SessionListing
 from .session_page import write_page
 from .staging import StagedFiles
 from .store import BeanieSessionStore
-from .transfer import OnProblem, OnProgress, Progress, TransferReport, in_parallel
+from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
 
 # What the next session would meet as well.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -80,11 +77,16 @@ async def export_transcripts(
     write: _Write = write_agent_files
     if format != "jsonl":
         write = partial(write_page, page_of(format))
+    target = _expanded(target)
+    if archive and not target.name.endswith(ENDINGS):
+        raise TransferError(
+            f"{target} must end in .tar.gz, for an import to know the archive by it."
+        )
     report = TransferReport()
     progress = Progress(report, on_progress, on_problem)
     await _count(store, project_key, session_id, report)
     place = _archive if archive else _folder
-    async with place(_expanded(target), overwrite) as (root, deliver):
+    async with place(target, overwrite) as (root, deliver):
         run = _Export(store, write, root, overwrite, deliver, progress)
         await in_parallel(store.session_keys(project_key, session_id), run.session, workers)
     return report
@@ -171,7 +173,7 @@ class _Export:
                 await self._write(self._store, listing, files, self._progress)
                 published = files.publish(listing.mtime)
             await self._deliver(published)
-        except (UnreachableError, AccessDeniedError, ClientClosedError):
+        except ENDS_A_RUN:
             raise
         except SessionStoreError as error:
             self._progress.problem(str(listing), str(error))

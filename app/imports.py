@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from .archive import ENDINGS, unpacked
 from .errors import (
-    AccessDeniedError,
-    ClientClosedError,
     SessionStoreError,
     TransferError,
-    UnreachableError,
 )
 from .failures import require_asyncio
 from .jsonl import BATCH_BYTES, BrokenLine, batches, read_sidecar
@@ -23,7 +21,7 @@ from .layout import SessionFiles, TranscriptFiles, default_projects, find_sessio
 from .new_sessions import NewSession
 from .session_replay import SessionReplay
 from .store import BeanieSessionStore
-from .transfer import OnProblem, OnProgress, Progress, TransferReport, in_parallel
+from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
 
 # What is stored in one transaction with others, and how many of them.
 _SMALL_BYTES = 64 * 1024
@@ -61,11 +59,13 @@ async def import_transcripts(
         raise TransferError(f"workers must be at least 1, not {workers}.")
     named = [Path(path) for path in paths] or [default_projects()]
     with ExitStack() as stack:
-        places = [await asyncio.to_thread(_unpacked, stack, path) for path in named]
-        found = await asyncio.to_thread(_found, places)
-        report = TransferReport(listed=len(found), total_bytes=sum(each.size for each in found))
-        run = _Import(store, Progress(report, on_progress, on_problem))
-        await in_parallel(_groups(found), run.sessions, workers)
+        places = {await asyncio.to_thread(_unpacked, stack, path): path for path in named}
+        found = await asyncio.to_thread(_found, list(places))
+        sessions = [session for part in found for session in part]
+        report = TransferReport(len(sessions), sum(session.size for session in sessions))
+        run = _Import(store, Progress(report, on_progress, on_problem), places)
+        for part in found:
+            await in_parallel(_groups(part), run.sessions, workers)
     return report
 
 
@@ -75,15 +75,22 @@ def _unpacked(stack: ExitStack, path: Path) -> Path:
     return stack.enter_context(unpacked(path)) if is_archive else path
 
 
-def _found(paths: Sequence[Path]) -> list[SessionFiles]:
-    found: dict[tuple[str, str], SessionFiles] = {}
+def _found(paths: Sequence[Path]) -> list[list[SessionFiles]]:
+    """The sessions, in parts that are imported one after the other.
+
+    A session that is found in two places, say on two hosts, comes in two of them: at once, what
+    has no uuid would be stored twice.
+    """
+    found: dict[tuple[str, str], list[SessionFiles]] = {}
     for session in (each for path in paths for each in find_sessions(path)):
-        key = session.project_key, session.session_id
-        # Of a session that is named twice, once by a file of it, all of it.
-        if key not in found or found[key].size < session.size:
-            found[key] = session
+        places = found.setdefault((session.project_key, session.session_id), [])
+        # Of one that is named twice, once by a file of it, all of it.
+        if not any(session.is_part_of(other) for other in places):
+            places[:] = [other for other in places if not other.is_part_of(session)]
+            places.append(session)
+    parts = zip_longest(*found.values())
     # The newest last, for times that are equal are told apart by the order of import.
-    return sorted(found.values(), key=lambda session: session.mtime or 0)
+    return [sorted(filter(None, part), key=lambda session: session.mtime or 0) for part in parts]
 
 
 async def _groups(sessions: Sequence[SessionFiles]) -> AsyncIterator[list[SessionFiles]]:
@@ -135,9 +142,13 @@ def _read(files: SessionFiles) -> _Read | None:
 class _Import:
     """One run: what all of its sessions share."""
 
-    def __init__(self, store: BeanieSessionStore, progress: Progress) -> None:
+    def __init__(
+        self, store: BeanieSessionStore, progress: Progress, places: Mapping[Path, Path]
+    ) -> None:
+        """``places`` says as what the caller named each folder that is imported."""
         self._store = store
         self._progress = progress
+        self._places = places
 
     async def sessions(self, group: Sequence[SessionFiles]) -> None:
         """Import some sessions: those that are small and new together, the others one by one."""
@@ -150,7 +161,7 @@ class _Import:
         whole = [(files, found) for files, found in read if found is not None]
         try:
             stored = await self._store.insert_sessions([found.session for _, found in whole])
-        except (UnreachableError, AccessDeniedError, ClientClosedError):
+        except ENDS_A_RUN:
             raise
         except SessionStoreError:
             # Which of them it is shows when each is tried alone.
@@ -178,7 +189,7 @@ class _Import:
             for files in session.transcripts:
                 is_whole = await self._transcript(replay, files) and is_whole
             added = replay.added
-        except (UnreachableError, AccessDeniedError, ClientClosedError):
+        except ENDS_A_RUN:
             raise
         except SessionStoreError as error:
             is_whole = False
@@ -198,8 +209,9 @@ class _Import:
         except OSError as error:
             if isinstance(error, SessionStoreError):
                 raise
-            path = error.filename or files.lines or files.sidecar
-            self._progress.problem(str(path), f"cannot be read: {error.strerror or error}")
+            path = Path(error.filename or files.lines or files.sidecar or "")
+            where = str(self._as_named(path))
+            self._progress.problem(where, f"cannot be read: {error.strerror or error}")
             return False
         return True
 
@@ -219,4 +231,12 @@ class _Import:
 
     def _broken(self, line: BrokenLine) -> None:
         self._progress.report.skipped_lines += 1
-        self._progress.problem(line.where, f"{line.reason}; skipped")
+        where = replace(line, path=self._as_named(line.path)).where
+        self._progress.problem(where, f"{line.reason}; skipped")
+
+    def _as_named(self, path: Path) -> Path:
+        """The path of a file in an archive, and not of where that is unpacked for a moment."""
+        for folder, named in self._places.items():
+            if folder != named and path.is_relative_to(folder):
+                return named / path.relative_to(folder)
+        return path

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from ..models.packing import full_stack
 
@@ -15,6 +15,7 @@ BATCH_ENTRIES = 500
 BATCH_BYTES = 1024 * 1024
 # A damaged file may have no newline for the rest of the disk.
 _MAX_LINE_BYTES = 256 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +50,11 @@ def batches(path: Path, on_broken: Callable[[BrokenLine], None]) -> Generator[Ba
     entries: list[dict[str, Any]] = []
     size = 0
     with path.open("rb") as file:
-        # Lines end at newlines alone: JSON may hold the other separators of Unicode as they are.
-        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), 1):
-            size += len(line)
-            if len(line) >= _MAX_LINE_BYTES and not line.endswith(b"\n"):
-                while rest := file.readline(_MAX_LINE_BYTES):
-                    size += len(rest)
-                    if rest.endswith(b"\n"):
-                        break
-                on_broken(BrokenLine(path, number, f"longer than {_MAX_LINE_BYTES} bytes"))
+        for number, (length, line) in enumerate(_lines(file), 1):
+            size += length
+            if line is None:
+                reason = f"no JSON object, or longer than {_MAX_LINE_BYTES} bytes"
+                on_broken(BrokenLine(path, number, reason))
             elif line.strip():
                 try:
                     entries.append(parse_object(line))
@@ -71,6 +68,28 @@ def batches(path: Path, on_broken: Callable[[BrokenLine], None]) -> Generator[Ba
                 entries, size = [], 0
     if entries or size:
         yield Batch(entries, size)
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """The length of each line, and the line; ``None`` of a long one that can be no entry.
+
+    Lines end at newlines alone: JSON may hold the other separators of Unicode as they are.
+    """
+    while piece := file.readline(_PIECE_BYTES):
+        if piece.endswith(b"\n") or len(piece) < _PIECE_BYTES:
+            yield len(piece), piece
+            continue
+        length = len(piece)
+        parts = [piece] if piece.lstrip().startswith(b"{") else None
+        while rest := file.readline(_PIECE_BYTES):
+            length += len(rest)
+            if parts is not None:
+                parts.append(rest)
+            if length > _MAX_LINE_BYTES:
+                parts = None
+            if rest.endswith(b"\n"):
+                break
+        yield length, None if parts is None else b"".join(parts)
 
 
 def read_sidecar(path: Path, on_broken: Callable[[BrokenLine], None]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +21,7 @@ from .errors import TransferError
 
 LINES = ".jsonl"
 SIDECAR = ".meta.json"
+_PROJECTS = "projects"
 _SUBAGENTS = "subagents"
 # What file systems take, with room for the longest ending and the mark of an unfinished file.
 _MAX_NAME_BYTES = 255 - len(".meta.json.partial")
@@ -50,11 +52,15 @@ class SessionFiles:
     mtime: int | None
     """When the main transcript was changed last, epoch milliseconds."""
 
+    def is_part_of(self, other: SessionFiles) -> bool:
+        """Whether the other one has all of its files."""
+        return set(self.transcripts) <= set(other.transcripts)
+
 
 def default_projects() -> Path:
     """The agent's own projects on this machine."""
     config = os.environ.get("CLAUDE_CONFIG_DIR")
-    return (Path(config) if config else Path.home() / ".claude") / "projects"
+    return (Path(config) if config else Path.home() / ".claude") / _PROJECTS
 
 
 def find_sessions(path: Path) -> Iterator[SessionFiles]:
@@ -150,12 +156,17 @@ def _component(what: str, name: str) -> str:
 
 
 def _projects(path: Path) -> list[Path]:
-    if any(_session_ids(path)):
-        return [path]
-    # A whole configuration folder, such as ~/.claude.
-    below = path / "projects"
-    root = below if below.is_dir() else path
-    return sorted(each for each in root.iterdir() if each.is_dir())
+    # The configuration folder keeps JSONL files of other kinds beside this one.
+    for root in (path / _PROJECTS, path):
+        if root.name == _PROJECTS and root.is_dir():
+            found = _folders(root)
+            if any(map(_session_ids, found)):
+                return found
+    return [path] if _session_ids(path) else _folders(path)
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(each for each in path.iterdir() if each.is_dir())
 
 
 def _session_ids(project: Path) -> set[str]:
@@ -188,8 +199,9 @@ def _session(project: Path, session_id: str) -> SessionFiles:
     found: list[TranscriptFiles] = []
     mtime = None
     if main.is_file():
-        mtime = main.stat().st_mtime_ns // 1_000_000
         found.append(TranscriptFiles("", main, None))
+        with suppress(OSError):
+            mtime = main.stat().st_mtime_ns // 1_000_000
     found += _subagents(project / session_id)
     size = sum(map(_size, found))
     return SessionFiles(project.name, session_id, tuple(found), size, mtime)
@@ -197,11 +209,20 @@ def _session(project: Path, session_id: str) -> SessionFiles:
 
 def _subagents(session: Path) -> list[TranscriptFiles]:
     files: dict[str, dict[str, Path]] = {}
-    for folder, _, names in os.walk(session / _SUBAGENTS):
+
+    def unreadable(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            return
+        # In place of what is in it, so that the import comes to say that it is not whole.
+        path = Path(error.filename)
+        files[path.relative_to(session).as_posix()] = {LINES: path}
+
+    for folder, _, names in os.walk(session / _SUBAGENTS, onerror=unreadable):
         for name in names:
             ending = next((each for each in (LINES, SIDECAR) if name.endswith(each)), None)
-            if ending is not None:
-                path = Path(folder) / name
+            path = Path(folder) / name
+            # Of a pipe there is no end. A link to nothing is kept, and reported when it is read.
+            if ending is not None and (path.is_file() or not path.exists()):
                 subpath = path.relative_to(session).as_posix().removesuffix(ending)
                 files.setdefault(subpath, {})[ending] = path
     return [
@@ -211,4 +232,9 @@ def _subagents(session: Path) -> list[TranscriptFiles]:
 
 
 def _size(files: TranscriptFiles) -> int:
-    return sum(each.stat().st_size for each in (files.lines, files.sidecar) if each is not None)
+    size = 0
+    for path in (files.lines, files.sidecar):
+        # What is not there is reported when it is read.
+        with suppress(OSError):
+            size += 0 if path is None else path.stat().st_size
+    return size

@@ -7,7 +7,7 @@ plain, such as a session that another writer has begun, is left to the write pat
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from .driver import (
 )
 from .expiry import NOT_EXPIRED, retention_of
 from .key import TranscriptKey
-from .reader import CONTENT, content_of
+from .reader import CONTENT, content_of, retried
 from .summaries import Folded, fold_on
 from .writer import entry_documents, summary_document
 
@@ -75,8 +75,12 @@ async def insert_sessions(
     outcome: list[int | None] = [None] * len(sessions)
     if not connection.server.has_transactions:
         return outcome
-    known = await _known(connection, [key for key, _ in sessions])
-    found = {key: transcripts async for key, transcripts in _stored(connection, known)}
+    # An election in the meantime costs a look more, and not the sessions that come after.
+    known = await retried(lambda: _known(connection, [key for key, _ in sessions]))
+    counts = {key: sum(map(len, session.transcripts.values())) for key, session in sessions}
+    # One of which more is stored is another one, and may not fit the memory.
+    comparable = [key for key, next_seq in known.items() if next_seq - 1 <= counts[key]]
+    found = await retried(lambda: _stored(connection, comparable))
     documents = _Documents([], [])
     for index, (key, session) in enumerate(sessions):
         if key in known:
@@ -110,36 +114,32 @@ async def _insert(connection: Connection, documents: _Documents) -> bool:
     return True
 
 
-async def _known(connection: Connection, keys: Sequence[TranscriptKey]) -> list[TranscriptKey]:
-    known: list[TranscriptKey] = []
+async def _known(connection: Connection, keys: Sequence[TranscriptKey]) -> dict[TranscriptKey, int]:
+    """Those of the sessions that are stored, with the position of the next entry of each."""
+    known: dict[TranscriptKey, int] = {}
     for owner in _owners(keys):
         query = {**owner, **NOT_EXPIRED}
-        fields = {"_id": 0, "tenant": 1, "project_key": 1, "session_id": 1}
+        fields = {"_id": 0, "tenant": 1, "project_key": 1, "session_id": 1, "next_seq": 1}
         async for row in connection.summaries.find(query, fields):
-            known.append(TranscriptKey(row["tenant"], row["project_key"], row["session_id"]))
+            key = TranscriptKey(row["tenant"], row["project_key"], row["session_id"])
+            known[key] = row["next_seq"]
     return known
 
 
 async def _stored(
     connection: Connection, keys: Sequence[TranscriptKey]
-) -> AsyncIterator[tuple[TranscriptKey, dict[str, list[dict[str, Any]]]]]:
+) -> dict[TranscriptKey, dict[str, list[dict[str, Any]]]]:
     """The entries of sessions by subpath, once a majority has them."""
     entries = with_confirmed_reads(connection.entries)
     fields = {**CONTENT, "tenant": 1, "project_key": 1, "session_id": 1, "subpath": 1}
     order = [(name, 1) for name in ("tenant", "project_key", "session_id", "subpath", "seq")]
+    found: dict[TranscriptKey, dict[str, list[dict[str, Any]]]] = {}
     for owner in _owners(keys):
-        session: TranscriptKey | None = None
-        transcripts: dict[str, list[dict[str, Any]]] = {}
         async for row in entries.find(owner, fields, sort=order):
             key = TranscriptKey(row["tenant"], row["project_key"], row["session_id"])
-            if session is not None and key != session:
-                yield session, transcripts
-                transcripts = {}
-            session = key
             content = await content_of(connection, replace(key, subpath=row["subpath"]), row)
-            transcripts.setdefault(row["subpath"], []).append(content)
-        if session is not None:
-            yield session, transcripts
+            found.setdefault(key, {}).setdefault(row["subpath"], []).append(content)
+    return found
 
 
 def _owners(keys: Sequence[TranscriptKey]) -> list[dict[str, Any]]:
@@ -164,23 +164,23 @@ async def _documents(
     if retention.is_managed:
         # Remains of an expired session of the same key may be in the way.
         return None
-    encoded = {
-        subpath: await encode_entries(list(entries))
-        for subpath, entries in session.transcripts.items()
-    }
+    encoded: dict[str, list[EncodedEntry]] = {}
+    totals = Tally()
+    data: dict[str, Any] | None = None
+    for subpath, entries in session.transcripts.items():
+        encoded[subpath] = batch = await encode_entries(list(entries))
+        # At once, for the caller may change its dicts as soon as something is awaited.
+        for each in batch:
+            totals.add(each.entry, not subpath)
+        if batch and not subpath:
+            data = fold_on(None, key, [each.entry for each in batch])
     count = sum(map(len, encoded.values()))
     if not count or any(entry.chunks for batch in encoded.values() for entry in batch):
         return None
-    totals = Tally()
-    for subpath, batch in encoded.items():
-        for each in batch:
-            totals.add(each.entry, not subpath)
-    main: Sequence[EncodedEntry] = encoded.get("", ())
-    data = fold_on(None, key, [each.entry for each in main]) if main else None
 
     def mtime(connection: Connection, last: int) -> int:
         now = connection.server.now_ms()
-        return now if session.mtime is None else min(session.mtime, now)
+        return now if session.mtime is None else max(last, min(session.mtime, now))
 
     claim = claim_for(connection, count, None, Folded(data, totals), retention, (), mtime)
     if claim.data_chunks:

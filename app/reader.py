@@ -153,14 +153,50 @@ async def stream(
     connection: Connection, key: TranscriptKey, after: int
 ) -> AsyncGenerator[StreamedEntry]:
     """The entries behind position ``after``, one at a time and in order."""
-    attempts = Attempts()
     place = Place(key, after)
+
+    def read(session: ClientSession | None) -> AsyncGenerator[StreamedEntry]:
+        return read_on(connection, place, session)
+
+    async with contextlib.aclosing(_resumed(connection, read)) as entries:
+        async for entry in entries:
+            yield entry
+
+
+async def stream_session(
+    connection: Connection, key: TranscriptKey
+) -> AsyncGenerator[tuple[str, StreamedEntry]]:
+    """The entries of all transcripts of a session in the order of writing, with their subpaths.
+
+    One cursor for all: as many as there are subagents would each hold a batch in memory.
+    """
+    place = Place(key, 0)
+
+    async def read(session: ClientSession | None) -> AsyncGenerator[tuple[str, StreamedEntry]]:
+        await _require_same_session(connection, place, session)
+        async for subpath, seq, entry in session_entries(
+            connection, key, session, {"seq": {"$gt": place.position}, **NOT_EXPIRED}
+        ):
+            streamed = StreamedEntry(entry)
+            streamed.seq = place.position = seq
+            yield subpath, streamed
+
+    async with contextlib.aclosing(_resumed(connection, read)) as entries:
+        async for each in entries:
+            yield each
+
+
+async def _resumed(
+    connection: Connection, read: Callable[[ClientSession | None], AsyncGenerator[T]]
+) -> AsyncGenerator[T]:
+    """What ``read`` reads at one moment, which is asked to go on wherever it was cut off."""
+    attempts = Attempts()
     while True:
         try:
             async with (
                 confirmed_primary(connection.client),
                 snapshot(connection.client, connection.server) as session,
-                contextlib.aclosing(read_on(connection, place, session)) as entries,
+                contextlib.aclosing(read(session)) as entries,
             ):
                 async for entry in entries:
                     yield entry
@@ -199,13 +235,7 @@ async def read_on(
         SessionChangedError: the place is in a session that is gone.
     """
     key = place.key
-    summary = await connection.summaries.find_one(
-        {**key.session_filter(), **NOT_EXPIRED}, {"_id": 1}, session=session
-    )
-    found = None if summary is None else summary["_id"]
-    place.session = place.session or found
-    if found != place.session:
-        raise place.changed()
+    await _require_same_session(connection, place, session)
     query = {**key.transcript_filter(), "seq": {"$gt": place.position}, **NOT_EXPIRED}
     async for document in connection.entries.find(
         query, CONTENT, sort=[("seq", 1)], session=session
@@ -213,6 +243,18 @@ async def read_on(
         streamed = StreamedEntry(await content_of(connection, key, document, session))
         streamed.seq = place.position = document["seq"]
         yield streamed
+
+
+async def _require_same_session(
+    connection: Connection, place: Place, session: ClientSession | None
+) -> None:
+    summary = await connection.summaries.find_one(
+        {**place.key.session_filter(), **NOT_EXPIRED}, {"_id": 1}, session=session
+    )
+    found = None if summary is None else summary["_id"]
+    place.session = place.session or found
+    if found != place.session:
+        raise place.changed()
 
 
 async def sessions(
@@ -358,13 +400,20 @@ async def state_in(
 
 
 async def session_entries(
-    connection: Connection, key: TranscriptKey, session: ClientSession | None
+    connection: Connection,
+    key: TranscriptKey,
+    session: ClientSession | None,
+    condition: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[tuple[str, int, dict[str, Any]]]:
-    """Subpath, position and content of all entries of a session, in the order of writing."""
+    """Subpath, position and content of all entries of a session, in the order of writing.
+
+    ``condition`` is a query for those of them that are wanted.
+    """
     fields = {**CONTENT, "subpath": 1}
     # No index has the order of all transcripts together, and what is sorted may be large.
+    query = {**key.session_filter(), **(condition or {})}
     cursor = connection.entries.find(
-        key.session_filter(), fields, sort=[("seq", 1)], session=session, allow_disk_use=True
+        query, fields, sort=[("seq", 1)], session=session, allow_disk_use=True
     )
     async for document in cursor:
         subpath: str = document["subpath"]

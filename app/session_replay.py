@@ -68,7 +68,10 @@ class SessionReplay:
         with reported(self._connection.client, f"read {key}"):
             if await last_agent_metadata(self._connection, key) == entry:
                 return 0
-        return await completed(self._append(key, await encode_entries([entry])))
+        return await completed(self._add_alone(key, entry))
+
+    async def _add_alone(self, key: TranscriptKey, entry: Mapping[str, Any]) -> int:
+        return await self._append(key, await encode_entries([entry]), is_fresh=True)
 
     async def _add(self, entries: Sequence[Mapping[str, Any]], key: TranscriptKey) -> int:
         batch = await encode_entries(entries)
@@ -76,10 +79,11 @@ class SessionReplay:
             return 0
         with reported(self._connection.client, f"read {key}"):
             missing = await self._missing(key, batch)
-        added = await self._append(key, missing)
+        # What has to be compared has taken a while, in which the caller may have changed its dicts.
+        added = await self._append(key, missing, is_fresh=missing is batch)
         if added and missing[-1] is batch[-1]:
             # The transcript goes on behind what was stored now, which no later batch repeats.
-            self._positions[key.subpath] = ReplayPosition(self._writer.last_seq, None)
+            self._positions[key.subpath] = ReplayPosition(self._writer.last_seq, self._free)
         return added
 
     async def _missing(
@@ -99,7 +103,9 @@ class SessionReplay:
             self._positions[key.subpath] = ReplayPosition(recognised.last, self._free)
         return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
 
-    async def _append(self, key: TranscriptKey, batch: Sequence[EncodedEntry]) -> int:
+    async def _append(
+        self, key: TranscriptKey, batch: Sequence[EncodedEntry], *, is_fresh: bool
+    ) -> int:
         if not batch:
             return 0
         left = _TRIES
@@ -108,8 +114,9 @@ class SessionReplay:
             self._writer.stored = 0
             try:
                 with reported(self._connection.client, f"append to {key}"):
-                    await self._writer.append(self._connection, key, batch)
+                    await self._writer.append(self._connection, key, batch, is_fresh=is_fresh)
             except (UnreachableError, ContentionError):
+                is_fresh = False
                 # An election may just be over.
                 if not left:
                     raise

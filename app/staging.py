@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import BinaryIO
@@ -11,6 +12,35 @@ from typing import BinaryIO
 from .errors import TransferError
 
 _UNFINISHED = ".partial"
+
+
+@dataclass(slots=True)
+class _Staged:
+    partial: Path
+    final: Path
+    file: BinaryIO
+    identity: tuple[int, ...] = ()
+    """Which file it is, once it is closed; another export may take its name away."""
+
+    def close(self) -> None:
+        if not self.file.closed:
+            try:
+                self.file.flush()
+                self.identity = _identity(os.fstat(self.file.fileno()))
+            finally:
+                self.file.close()
+
+    def is_its_own(self) -> bool:
+        """Whether the file that has the name is still this one."""
+        try:
+            return _identity(self.partial.stat()) == self.identity
+        except FileNotFoundError:
+            return False
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    # The number of a file alone is given to the next one.
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class StagedFiles:
@@ -24,46 +54,53 @@ class StagedFiles:
     def __init__(self, root: Path, *, overwrite: bool) -> None:
         self._root = root
         self._overwrite = overwrite
-        self._open: list[BinaryIO] = []
-        self._paths: dict[Path, Path] = {}
+        self._staged: list[_Staged] = []
 
     def create(self, path: PurePosixPath) -> BinaryIO:
         """A new file, which only its owner may read, as the agent's own are.
+
+        It closes the one before: a session may have more files than a process may have open.
 
         Raises:
             TransferError: a file of that name is there, or the folder leads elsewhere.
             OSError: it cannot be made.
         """
+        self._close()
         final = self._root / path
-        final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A link that somebody put there would lead out of the folder.
         if not final.parent.resolve().is_relative_to(self._root.resolve()):
             raise TransferError(f"{final.parent} is a link out of {self._root}; not written")
-        if not self._overwrite and final.exists():
-            raise TransferError(f"{final} is there already; not written")
+        self._require_free(final)
+        final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = final.with_name(final.name + _UNFINISHED)
         partial.unlink(missing_ok=True)
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         file = os.fdopen(handle, "wb", buffering=256 * 1024)
-        self._open.append(file)
-        self._paths[partial] = final
+        self._staged.append(_Staged(partial, final, file))
         return file
 
     def publish(self, mtime: int | None) -> list[Path]:
         """Give the files their names, the last one created last, and return their paths.
 
         ``mtime`` is the time of the last one, epoch milliseconds.
+
+        Raises:
+            TransferError: a file of such a name has come meanwhile, or another export writes
+                the same ones.
+            OSError: one cannot be renamed.
         """
-        for file in self._open:
-            file.close()
-        self._open.clear()
-        published = list(self._paths.items())
-        for partial, final in published:
-            if mtime is not None and final is published[-1][1]:
-                os.utime(partial, ns=(mtime * 1_000_000, mtime * 1_000_000))
-            partial.replace(final)
-            del self._paths[partial]
-        return [final for _, final in published]
+        self._close()
+        for each in self._staged:
+            self._require_free(each.final)
+            if not each.is_its_own():
+                raise TransferError(f"{each.final} is written by another export too; not written")
+        published = [each.final for each in self._staged]
+        if mtime is not None and self._staged:
+            os.utime(self._staged[-1].partial, ns=(mtime * 1_000_000, mtime * 1_000_000))
+        while self._staged:
+            self._staged[0].partial.replace(self._staged[0].final)
+            del self._staged[0]
+        return published
 
     def __enter__(self) -> StagedFiles:
         return self
@@ -74,9 +111,21 @@ class StagedFiles:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for file in self._open:
-            # A full disk says so once more at the flush of what is thrown away.
-            with contextlib.suppress(OSError):
-                file.close()
-        for partial in self._paths:
-            partial.unlink(missing_ok=True)
+        # A full disk says so once more at the flush of what is thrown away.
+        with contextlib.suppress(OSError):
+            self._close()
+        for each in self._staged:
+            # Without an identity it was not even closed, on a disk that is full.
+            if not each.identity or each.is_its_own():
+                each.partial.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._staged:
+            self._staged[-1].close()
+
+    def _require_free(self, final: Path) -> None:
+        if final.is_dir():
+            raise TransferError(f"{final} is a folder; not written")
+        # A link is there too, even one that leads to nothing.
+        if not self._overwrite and os.path.lexists(final):
+            raise TransferError(f"{final} is there already; not written")

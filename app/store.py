@@ -266,6 +266,25 @@ class BeanieSessionStore(SessionStore):
                 async for entry in entries:
                     yield entry
 
+    async def stream_session(self, key: SessionKey) -> AsyncGenerator[tuple[str, StreamedEntry]]:
+        """The entries of a session with those of its subagents, in the order of writing.
+
+        Each comes with the subpath of its transcript, ``""`` for the main one; else as for
+        :meth:`stream`, but the server sorts them first.
+
+        Raises:
+            SessionChangedError: the session was deleted while it was streamed.
+            CorruptEntryError: a stored entry is damaged.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        session = TranscriptKey.parse(self._tenant, key).session
+        connection = await self._connection()
+        with reported(connection.client, f"stream {session}"):
+            async with aclosing(reader.stream_session(connection, session)) as entries:
+                async for each in entries:
+                    yield each
+
     def watch(self, key: SessionKey, after: int | None = None) -> AsyncGenerator[StreamedEntry]:
         """The stored entries of a transcript, then every new one as soon as it is committed.
 

@@ -7,9 +7,35 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from .completion import settled
+from .errors import (
+    AccessDeniedError,
+    ClientClosedError,
+    DriverMismatchError,
+    EventLoopError,
+    InvalidModelError,
+    NotInitializedError,
+    SchemaOutdatedError,
+    SchemaTooNewError,
+    UnreachableError,
+)
+
 T = TypeVar("T")
 
 _KEPT_PROBLEMS = 100
+
+ENDS_A_RUN = (
+    AccessDeniedError,
+    ClientClosedError,
+    DriverMismatchError,
+    EventLoopError,
+    InvalidModelError,
+    NotInitializedError,
+    SchemaOutdatedError,
+    SchemaTooNewError,
+    UnreachableError,
+)
+"""What every other session would meet as well."""
 
 Outcome = Literal["changed", "unchanged", "failed"]
 
@@ -131,5 +157,6 @@ async def in_parallel(
     finally:
         for task in tasks:
             task.cancel()
-        # A write under way ends before the caller may close the client.
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A write under way ends before the caller may close the client.
+        await settled()

@@ -95,12 +95,20 @@ class Writer:
         self._doubts.clear()
 
     async def append(
-        self, connection: Connection, key: TranscriptKey, batch: Sequence[EncodedEntry]
+        self,
+        connection: Connection,
+        key: TranscriptKey,
+        batch: Sequence[EncodedEntry],
+        *,
+        is_fresh: bool = True,
     ) -> None:
-        """Store those entries of a batch that are not stored yet, all at once."""
+        """Store those entries of a batch that are not stored yet, all at once.
+
+        ``is_fresh`` says that nothing was awaited since the batch was encoded.
+        """
         tries = self._doubts.take(key, batch)
         try:
-            await self._append(connection, key, batch, tries)
+            await self._append(connection, key, batch, tries, is_fresh)
         except BaseException:
             # However this try ended, what is not known of the ones before it still is not.
             if tries:
@@ -113,10 +121,11 @@ class Writer:
         key: TranscriptKey,
         batch: Sequence[EncodedEntry],
         tries: list[ObjectId],
+        is_fresh: bool,
     ) -> None:
         after = self._replays.take(key)
-        is_fresh = after is None or batch[0].uuid is not None
-        if not is_fresh:
+        if after is not None and batch[0].uuid is None:
+            is_fresh = False
             batch = await self._unstored(connection, key, batch, after)
         attempts = Attempts()
         while batch:

@@ -191,6 +191,78 @@ async def test_what_a_source_raises_costs_no_other_session(store: BeanieSessionS
     assert await store.load(KEY) == source.stored["session"]
 
 
+class Duck:
+    """A store that inherits nothing, with the methods that the SDK asks for alone."""
+
+    def __init__(self, entries: list[Any]) -> None:
+        self.entries = entries
+
+    async def append(self, key: Any, entries: list[Any]) -> None:
+        raise AssertionError
+
+    async def load(self, key: Any) -> list[Any] | None:
+        return self.entries
+
+
+async def test_a_store_that_inherits_nothing_is_copied(store: BeanieSessionStore) -> None:
+    source: Any = Duck(turn(1))
+    with pytest.raises(TransferError, match="cannot list its sessions"):
+        await copy_sessions(source, store, projects=["project"])
+    report = await copy_sessions(source, store, projects=["project"], session_id="session")
+    assert (report.changed, report.problem_count) == (1, 1)
+    assert await store.load(KEY) == source.entries
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        pytest.param([{"session_id": "session"}], id="no time"),
+        pytest.param([{"session_id": "session", "mtime": None}], id="time is null"),
+        pytest.param([{"session_id": "session", "mtime": 1}] * 3, id="several times"),
+    ],
+)
+async def test_an_odd_listing_is_taken_as_far_as_it_goes(
+    store: BeanieSessionStore, listed: list[Any]
+) -> None:
+    class Odd(Minimal):
+        async def list_sessions(self, project_key: str) -> Any:
+            return listed
+
+    source = Odd()
+    await source.append(KEY, [marker()] * 700)
+    report = await copy_sessions(source, store, projects=["project"])
+    assert (report.changed, report.listed) == (1, 1)
+    assert await store.load(KEY) == source.stored["session"]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        pytest.param(None, id="nothing"),
+        pytest.param([{"mtime": 1}], id="no id"),
+        pytest.param([{"session_id": "session", "mtime": "noon"}], id="no number"),
+    ],
+)
+async def test_a_listing_that_is_none_is_an_error_of_ours(
+    store: BeanieSessionStore, listed: Any
+) -> None:
+    class Odd(Minimal):
+        async def list_sessions(self, project_key: str) -> Any:
+            return listed
+
+    with pytest.raises(TransferError, match="could not list"):
+        await copy_sessions(Odd(), store, projects=["project"])
+
+
+async def test_a_project_that_is_named_twice_is_copied_once(store: BeanieSessionStore) -> None:
+    source = InMemorySessionStore()
+    await source.append(KEY, [marker()] * 700)
+    report = await copy_sessions(source, store, projects=["project", "project"])
+    assert (report.listed, report.entries) == (1, 700)
+    assert await store.load(KEY) == await source.load(KEY)
+    assert (await copy_sessions(source, store, projects="project")).unchanged == 1
+
+
 # The command
 
 STORES = """

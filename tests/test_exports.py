@@ -25,6 +25,7 @@ from beanie_session_store import (
 )
 from beanie_session_store.app.driver import Database
 from beanie_session_store.app.layout import transcript_path
+from beanie_session_store.app.staging import StagedFiles
 
 
 @pytest.fixture
@@ -156,11 +157,13 @@ async def test_a_link_in_the_folder_does_not_lead_out(
 ) -> None:
     await store.append(KEY, turn(1))
     folder.mkdir(parents=True)
+    await store.append(SUBAGENT, turn(2))
     (tmp_path / "elsewhere").mkdir()
     (folder / "project").symlink_to(tmp_path / "elsewhere")
     report = await export_transcripts(store, folder)
     assert report.failed == 1
-    assert files(tmp_path / "elsewhere") == []
+    # Not even a folder.
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 async def test_what_is_there_is_kept_unless_told_otherwise(
@@ -177,6 +180,65 @@ async def test_what_is_there_is_kept_unless_told_otherwise(
     await export_transcripts(store, folder, overwrite=True)
     assert len(lines(path)) == 6
     assert files(folder) == ["project/session.jsonl"]
+
+
+async def test_what_comes_during_an_export_is_kept_too(
+    store: BeanieSessionStore, folder: Path
+) -> None:
+    await store.append(KEY, turn(1))
+    await store.append(SUBAGENT, turn(2))
+    path = folder / "project" / "session.jsonl"
+
+    def agent_writes(report: Any) -> None:
+        if report.entries == 12 and not path.exists():
+            path.write_text("precious")
+
+    report = await export_transcripts(store, folder, on_progress=agent_writes)
+    assert report.failed == 1
+    assert "is there already" in report.problems[0].reason
+    assert path.read_text() == "precious"
+    assert files(folder) == ["project/session.jsonl"]
+
+
+async def test_a_link_of_the_same_name_is_kept(store: BeanieSessionStore, folder: Path) -> None:
+    await store.append(KEY, turn(1))
+    (folder / "project").mkdir(parents=True)
+    link = folder / "project" / "session.jsonl"
+    link.symlink_to(folder.parent / "nowhere")
+    assert (await export_transcripts(store, folder)).failed == 1
+    assert link.is_symlink()
+
+
+def test_two_exports_at_once_never_publish_what_is_not_whole(tmp_path: Path) -> None:
+    path, second = (PurePosixPath(f"project/session{end}.jsonl") for end in ("", "-2"))
+    with StagedFiles(tmp_path, overwrite=True) as one:
+        one.create(path).write(b"whole")
+        one.create(second).write(b"whole")
+        with StagedFiles(tmp_path, overwrite=True) as other:
+            other.create(path).write(b"half!")
+            with pytest.raises(TransferError, match="another export"):
+                one.publish(None)
+            assert not (tmp_path / path).exists()
+            other.publish(None)
+    assert files(tmp_path) == ["project/session.jsonl"]
+    assert (tmp_path / path).read_bytes() == b"half!"
+
+
+async def test_a_session_of_more_files_than_may_be_open_is_exported(
+    store: BeanieSessionStore, command: SessionStoreCommand, folder: Path
+) -> None:
+    await store.append(KEY, turn(1))
+    for number in range(200):
+        entries = [message("x"), {"type": "agent_metadata", "n": number}]
+        await store.append({**KEY, "subpath": f"subagents/agent-{number}"}, entries)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (150, limits[1]))
+    try:
+        done = await command("--json", "export", folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert done.code == 0, done.errors
+    assert len(files(folder)) == 401
 
 
 async def test_a_damaged_session_leaves_no_file_and_costs_no_other(
@@ -237,6 +299,19 @@ async def test_an_archive_that_is_there_is_kept(store: BeanieSessionStore, tmp_p
     assert tarfile.is_tarfile(archive)
 
 
+@pytest.mark.parametrize("name", ["backup", "backup.tar", ".", ".."])
+async def test_an_archive_has_a_name_that_an_import_knows(
+    store: BeanieSessionStore, tmp_path: Path, name: str
+) -> None:
+    await store.append(KEY, turn(1))
+    with pytest.raises(TransferError, match=r"must end in .tar.gz"):
+        await export_transcripts(store, tmp_path / name, archive=True, overwrite=True)
+    (tmp_path / "folder.tar.gz").mkdir()
+    with pytest.raises(TransferError, match="is a folder"):
+        await export_transcripts(store, tmp_path / "folder.tar.gz", archive=True, overwrite=True)
+    assert files(tmp_path) == []
+
+
 async def test_an_archive_of_anybody_names_no_place_elsewhere(
     store: BeanieSessionStore, tmp_path: Path
 ) -> None:
@@ -269,6 +344,51 @@ async def test_a_damaged_archive_is_refused(
     archive.write_bytes(content)
     with pytest.raises(TransferError, match=r"damaged.tar.gz"):
         await import_transcripts(store, archive)
+
+
+async def test_an_archive_that_was_cut_or_changed_anywhere_is_refused(
+    store: BeanieSessionStore, tmp_path: Path
+) -> None:
+    for number in range(12):
+        await store.append({**KEY, "session_id": f"{number}"}, [message(f"said {number}")])
+    archive = tmp_path / "whole.tar.gz"
+    await export_transcripts(store, archive, archive=True)
+    whole = archive.read_bytes()
+    damaged = tmp_path / "damaged.tar.gz"
+    other = BeanieSessionStore(tenant="other")
+    for at in range(20, len(whole), 37):
+        for content in (whole[:at], whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]):
+            damaged.write_bytes(content)
+            with pytest.raises(TransferError, match=r"damaged.tar.gz"):
+                await import_transcripts(other, damaged)
+    assert [listing async for listing in other.session_keys()] == []
+
+
+async def test_a_broken_line_in_an_archive_is_named_by_the_archive(
+    store: BeanieSessionStore, tmp_path: Path
+) -> None:
+    archive = tmp_path / "backup.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        member = tarfile.TarInfo("project/session.jsonl")
+        member.size = 7
+        tar.addfile(member, io.BytesIO(b"broken\n"))
+    report = await import_transcripts(store, archive)
+    assert [each.where for each in report.problems] == [f"{archive}/project/session.jsonl:1"]
+
+
+@pytest.mark.parametrize("mtime", ["nan", "inf", "1e300", "-1e300", "-1"])
+async def test_an_odd_time_in_an_archive_costs_nothing(
+    store: BeanieSessionStore, tmp_path: Path, mtime: str
+) -> None:
+    archive = tmp_path / "odd.tar.gz"
+    line = json.dumps(message("x")).encode()
+    with tarfile.open(archive, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("project/session.jsonl")
+        member.size, member.pax_headers = len(line), {"mtime": mtime}
+        tar.addfile(member, io.BytesIO(line))
+    assert (await import_transcripts(store, archive)).entries == 1
+    (listed,) = await store.list_sessions("project")
+    assert listed["mtime"] >= 0
 
 
 # The command

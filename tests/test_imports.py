@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +18,12 @@ import pytest
 from claude_agent_sdk import import_session_to_store
 from support.command import SessionStoreCommand
 from support.entries import assert_summary_is_the_fold, marker, message, turn
-from support.server import quick_to_forget
+from support.server import connected, failing, profiled, quick_to_forget
 
 from beanie_session_store import (
     BeanieSessionStore,
+    NewSession,
+    SchemaOutdatedError,
     SessionSummary,
     TranscriptEntry,
     TransferError,
@@ -27,6 +31,7 @@ from beanie_session_store import (
     set_retention,
 )
 from beanie_session_store.app.driver import Database
+from beanie_session_store.app.jsonl import batches
 
 PROJECT = "-srv-app"
 SESSION = "11111111-1111-4111-8111-111111111111"
@@ -112,6 +117,38 @@ async def test_equal_entries_of_another_conversation_are_not_taken_for_ones_own(
     assert await store.load(KEY) == [*other, *lines]
 
 
+async def test_equal_entries_that_others_store_meanwhile_are_not_taken_for_ones_own(
+    store: BeanieSessionStore,
+) -> None:
+    first, second, same = message("first"), message("second"), marker("same")
+    await store.append(KEY, [first])
+    replay = await store.replay(KEY)
+    assert await replay.add([first, marker("own")]) == 1
+    await store.append(KEY, [same, same])
+    assert await replay.add([same, same]) == 2
+    await store.append(KEY, [second, same])
+    assert await replay.add([second, same]) == 1
+    assert replay.added == 4
+    found = [entry.get("mode") for entry in await store.load(KEY) or []]
+    assert found.count("same") == 6
+
+
+async def test_entries_that_change_while_they_are_taken_are_stored_and_summed_up_alike(
+    store: BeanieSessionStore,
+) -> None:
+    begun = turn(1)
+    await store.append(KEY, begun)
+    replay = await store.replay(KEY)
+    for number in range(5):
+        title = {"type": "custom-title", "customTitle": "before", "sessionId": "s", "n": number}
+        task = asyncio.create_task(replay.add([*begun, message(f"{number}"), title]))
+        while not task.done():
+            await asyncio.sleep(0)
+            title["customTitle"] += "!"
+        await task
+        await assert_summary_is_the_fold(store, KEY)
+
+
 async def test_a_file_of_many_batches_without_uuid_is_recognised_whole(
     projects: Path, store: BeanieSessionStore
 ) -> None:
@@ -180,6 +217,34 @@ async def test_a_broken_line_is_named_and_skipped(
     # Repaired, the line goes where lines that come late go.
     write(main(projects), *before, marker("repaired"), *after)
     assert (await import_transcripts(store, projects)).entries == 1
+
+
+def test_a_line_without_end_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.jsonl"
+    with path.open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+        file.seek(0, os.SEEK_END)
+        file.write(b'\n{"type": "mode"}\n')
+    broken: list[Any] = []
+    tracemalloc.start()
+    try:
+        found = [entry for batch in batches(path, broken.append) for entry in batch.entries]
+        assert tracemalloc.get_traced_memory()[1] < 16 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert found == [{"type": "mode"}]
+    assert [each.where for each in broken] == [f"{path}:1"]
+
+
+@pytest.mark.parametrize("length", [2**20 - 1, 2**20, 2**20 + 1, 2**21, 3 * 2**20])
+def test_lines_of_any_length_are_read_whole(tmp_path: Path, length: int) -> None:
+    entry = {"type": "x", "text": ""}
+    entry["text"] = "x" * (length - len(json.dumps(entry)))
+    for end in (b"", b"\n", b"\n\n"):
+        path = write(tmp_path / "long.jsonl", marker(), entry)
+        path.write_bytes(path.read_bytes()[:-1] + end)
+        found = [each for batch in batches(path, pytest.fail) for each in batch.entries]
+        assert found == [marker(), entry]
 
 
 async def test_the_last_line_of_a_file_that_is_being_written_comes_with_the_next_import(
@@ -303,6 +368,70 @@ async def test_an_unreadable_file_costs_no_other_session(
     assert "No such file" in str(problems[0])
 
 
+async def test_what_is_no_file_among_the_subagents_costs_no_session(
+    projects: Path, store: BeanieSessionStore
+) -> None:
+    write(main(projects), *turn(1))
+    below = projects / PROJECT / SESSION / "subagents"
+    write(below / "agent-a1.jsonl", *turn(2))
+    # Nobody writes to it, so that reading would wait for ever.
+    os.mkfifo(below / "agent-pipe.jsonl")
+    (below / "agent-folder.jsonl").mkdir()
+    other = write(main(projects, "22222222-2222-4222-8222-222222222222"), *turn(3))
+    report = await import_transcripts(store, projects)
+    assert (report.changed, report.failed, report.problem_count) == (2, 0, 0)
+    (below / "agent-gone.jsonl").symlink_to(projects / "nowhere")
+    report = await import_transcripts(store, projects)
+    assert (report.unchanged, report.failed) == (1, 1)
+    assert "agent-gone.jsonl: cannot be read" in str(report.problems[0])
+    assert await store.list_subkeys(KEY) == [SUBAGENT["subpath"]]
+    assert await store.load({**KEY, "session_id": other.stem})
+
+
+async def test_other_files_of_the_configuration_folder_do_not_hide_its_projects(
+    projects: Path, store: BeanieSessionStore
+) -> None:
+    write(main(projects), *turn(1))
+    write(projects.parent / "history.jsonl", {"display": "what was typed"})
+    write(projects / "stray.jsonl", marker())
+    for path in (projects.parent, projects):
+        report = await import_transcripts(store, path)
+        assert report.listed == 1
+    assert await store.load(KEY)
+
+
+async def test_a_session_in_two_places_brings_what_each_has(
+    projects: Path, store: BeanieSessionStore
+) -> None:
+    """As after it was resumed on another host."""
+    begin = turn(1)
+    here = [message("here"), marker("here"), message("still here")]
+    there = [message("there"), marker("there"), message("still there"), message("farther")]
+    elsewhere = projects.parent / "elsewhere"
+    write(main(projects), *begin, *here)
+    write(main(elsewhere), *begin, *there)
+    small(projects, 3)
+    small(elsewhere, 3)
+    await import_transcripts(store, projects, elsewhere, main(projects))
+    assert await store.load(KEY) == [*begin, *here, *there]
+    await assert_summary_is_the_fold(store, KEY)
+    assert (await import_transcripts(store, projects, elsewhere)).entries == 0
+
+
+async def test_names_that_are_no_text_cost_no_other_session(
+    projects: Path, store: BeanieSessionStore, command: SessionStoreCommand
+) -> None:
+    write(main(projects), *turn(1))
+    odd = write(
+        Path(os.fsdecode(os.fsencode(projects / PROJECT) + b"/\xff\x1b[2J.jsonl")), *turn(2)
+    )
+    assert odd.exists()
+    done = await command("--json", "import", projects)
+    assert (done.code, done.json["changed"], done.json["failed"]) == (1, 1, 1)
+    assert "lone surrogate" in done.errors
+    assert "\x1b" not in done.errors
+
+
 async def test_nothing_to_import_is_an_error(projects: Path, store: BeanieSessionStore) -> None:
     with pytest.raises(TransferError, match="There is no"):
         await import_transcripts(store, projects)
@@ -363,6 +492,42 @@ async def test_sessions_stored_together_are_as_those_stored_one_by_one(
     await assert_summary_is_the_fold(together, key)
 
 
+async def test_odd_sessions_stored_together_are_as_those_stored_one_by_one(
+    projects: Path, database: Database
+) -> None:
+    said = message("twice")
+    lines: dict[str, list[Any]] = {
+        "subagent alone": [],
+        "no uuid": [marker("same")] * 3,
+        "one uuid twice": [said, marker(), said, message("between"), said],
+        "half a title": [{"type": "custom-title", "customTitle": "\ud83d" * 3}, message("x")],
+        "beyond 64 bits": [message("x", number=2**70), message("$ref", x={"$ref": 1, "$id": 2})],
+        "long ago": [message("x")],
+    }
+    for session_id, entries in lines.items():
+        if entries:
+            os.utime(write(main(projects, session_id), *entries), (-1000, -1000))
+    write(main(projects, "subagent alone").with_suffix("") / "subagents" / "a.jsonl", *turn(1))
+    together, alone = BeanieSessionStore(tenant="together"), BeanieSessionStore(tenant="alone")
+    await import_transcripts(together, projects)
+    for session_id in lines:
+        replay = await alone.replay({**KEY, "session_id": session_id}, mtime=-1_000_000)
+        async for subpath, entry in together.stream_session({**KEY, "session_id": session_id}):
+            await replay.add([dict(entry)], subpath)
+    assert await documents("together") == await documents("alone")
+
+
+async def test_what_takes_more_than_one_document_is_left_to_the_replay(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    large = random.Random(1).randbytes(18_000_000).hex()
+    huge = NewSession("project", "huge", None, {"": [message(large)]})
+    small = NewSession("project", "small", None, {"": [message("x")]})
+    assert await store.insert_sessions([huge, small]) == [None, 1]
+    assert [each.session_id async for each in store.session_keys()] == ["small"]
+    assert await store.insert_sessions([huge, small]) == [None, 0]
+
+
 async def test_small_sessions_come_again_grow_and_meet_others(
     projects: Path, database: Database
 ) -> None:
@@ -418,6 +583,69 @@ async def test_without_transactions_sessions_are_stored_one_by_one(
     assert (await import_transcripts(store, projects)).entries == 0
     key = {"project_key": paths[0].parent.name, "session_id": paths[0].stem}
     await assert_summary_is_the_fold(store, key)
+
+
+async def test_of_a_session_that_has_grown_in_the_store_little_is_read(
+    projects: Path, database: Database, store: BeanieSessionStore
+) -> None:
+    """It may be larger than the memory, however small its file is."""
+    (path, *_) = small(projects, 3)
+    await import_transcripts(store, projects)
+    key: Any = {"project_key": path.parent.name, "session_id": path.stem}
+    await store.append(key, [message("x") for _ in range(2000)])
+    operations: list[Any] = []
+    async with profiled(database, operations):
+        assert (await import_transcripts(store, projects)).entries == 0
+    assert operations
+    assert max(each.get("nreturned", 0) for each in operations) < 100
+
+
+@pytest.mark.parametrize("broken", ["find", "getMore"])
+async def test_an_election_among_small_sessions_does_not_end_the_import(
+    projects: Path, database: Database, store: BeanieSessionStore, broken: str
+) -> None:
+    paths = small(projects)
+    await import_transcripts(store, projects)
+    for path in paths:
+        path.write_bytes(path.read_bytes() + json.dumps(message("more")).encode() + b"\n")
+    interrupted = 11602
+    async with failing(database, broken, {"times": 2}, errorCode=interrupted):
+        report = await import_transcripts(store, projects)
+    assert (report.changed, report.failed, report.entries) == (30, 0, 30)
+
+
+async def test_an_import_that_ends_early_leaves_no_transaction_open(
+    projects: Path, mongo_url: str, database: Database
+) -> None:
+    for number in range(8):
+        lines = [message("x" * 100_000) for _ in range(20)]
+        write(main(projects, f"{number:08d}{SESSION[8:]}"), *lines)
+
+    class StopError(Exception):
+        pass
+
+    def stop(report: Any) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        await import_transcripts(BeanieSessionStore(), projects, on_progress=stop)
+    # The server's view, in which one that a client left stays for a minute.
+    stages: list[Any] = [
+        {"$currentOp": {"idleSessions": True}},
+        {"$match": {"transaction.parameters.autocommit": False}},
+    ]
+    command = {"aggregate": 1, "pipeline": stages, "cursor": {}}
+    assert (await database.client.admin.command(command))["cursor"]["firstBatch"] == []
+
+
+async def test_what_every_session_would_meet_ends_the_import(
+    projects: Path, mongo_url: str, database_name: str
+) -> None:
+    small(projects, 3)
+    async with connected(mongo_url) as client:
+        outdated = BeanieSessionStore.on(client[database_name])
+        with pytest.raises(SchemaOutdatedError):
+            await import_transcripts(outdated, projects)
 
 
 # The command

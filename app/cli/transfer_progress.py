@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from ..plain_text import plain
 from ..transfer import OnProgress, TransferProblem, TransferReport
 from .root import FAILED, show
 
@@ -50,7 +51,8 @@ def progress_shown(doing: str) -> Generator[OnProgress]:
 
 def problem_shown(problem: TransferProblem) -> None:
     """One line on stderr for each thing that was left out."""
-    typer.echo("problem: " + " ".join(str(problem).split()), err=True)
+    # The names in it are anybody's.
+    typer.echo("problem: " + " ".join(plain(str(problem)).split()), err=True)
 
 
 def finish(context: typer.Context, report: TransferReport) -> NoReturn:
