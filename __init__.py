@@ -13,6 +13,7 @@ from .app.embedded import EmbeddedMongo
 from .app.errors import (
     AccessDeniedError,
     AdoptionError,
+    AmbiguousSessionError,
     ClientClosedError,
     ContentionError,
     CorruptEntryError,
@@ -84,6 +85,7 @@ __all__ = [
     "AdoptionProblem",
     "AdoptionReport",
     "AdoptionSource",
+    "AmbiguousSessionError",
     "AssistantEntry",
     "AttachmentEntry",
     "BeanieSessionStore",

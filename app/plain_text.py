@@ -5,7 +5,8 @@ from __future__ import annotations
 # The escape sequences in a tool's output would otherwise run where the page is printed.
 _VISIBLE = {0x7F: 0x2421, **{code: 0x2400 + code for code in range(32) if code not in b"\t\n"}}
 # Half an emoji has no UTF-8. The others turn the order of what follows around.
-_REPLACED = (*range(0x80, 0xA0), *range(0xD800, 0xE000), *range(0x202A, 0x202F))
+_TURNING = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_REPLACED = (*range(0x80, 0xA0), *range(0xD800, 0xE000), *_TURNING)
 _TABLE = _VISIBLE | dict.fromkeys(_REPLACED, 0xFFFD)
 
 

@@ -224,15 +224,14 @@ async def session_listings(
     connection: Connection, owner: Mapping[str, str]
 ) -> AsyncIterator[SessionListing]:
     """The sessions that ``owner``, a query for fields of the key, asks for, in order."""
-    fields = {"_id": 0, "project_key": 1, "session_id": 1, "mtime": 1, **_SHOWN}
     order = [("project_key", 1), ("session_id", 1)]
     attempts = Attempts()
     behind: dict[str, Any] = {}
     while True:
         try:
             query = {**owner, **NOT_EXPIRED, **behind}
-            async for row in connection.summaries.find(query, fields, sort=order):
-                found = await _listing(row)
+            async for row in connection.summaries.find(query, LISTED_FIELDS, sort=order):
+                found = await listing_of(row)
                 yield found
                 attempts = Attempts()
                 same = {
@@ -247,10 +246,16 @@ async def session_listings(
                 raise
 
 
-_SHOWN = dict.fromkeys(("title", "first_prompt", "metadata", "packed_metadata"), 1)
+LISTED_FIELDS: dict[str, Any] = {
+    "_id": 0,
+    **dict.fromkeys(("project_key", "session_id", "mtime", "title", "first_prompt"), 1),
+    **dict.fromkeys(("metadata", "packed_metadata"), 1),
+}
+"""Projection of a summary to what a listing is made of."""
 
 
-async def _listing(row: Mapping[str, Any]) -> SessionListing:
+async def listing_of(row: Mapping[str, Any]) -> SessionListing:
+    """The listing that such a projection gives."""
     project_key, session_id = row["project_key"], row["session_id"]
     title = row.get("title") or row.get("first_prompt")
     metadata = row.get("metadata")

@@ -30,6 +30,7 @@ from .repair import Verification
 from .schema import upgrade_schema
 from .search import SearchHit, search
 from .session_filter import SessionFilter, checked_limit, checked_text
+from .session_names import session_named
 from .session_pages import SessionPage, session_page
 from .session_replay import SessionReplay
 from .statistics import Days, ToolStatistics, UsageStatistics, checked_groups
@@ -352,6 +353,19 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, "list sessions"):
             async for listing in reader.session_listings(connection, owner):
                 yield listing
+
+    async def session_named(self, name: str, project_key: str | None = None) -> SessionListing:
+        """The session of this id, or else the one whose id begins so; its key is ``.key()``.
+
+        Raises:
+            UnknownSessionError: there is none.
+            AmbiguousSessionError: there are several; the error names some.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        connection = await self._connection()
+        with reported(connection.client, "find the session"):
+            return await session_named(connection, self._tenant, name, project_key)
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """The SDK's summary of each session that :meth:`list_sessions` lists.

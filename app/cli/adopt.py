@@ -18,7 +18,8 @@ from ..client import open_database
 from ..driver import Database
 from ..errors import AdoptionError
 from ..failures import reported
-from .root import FAILED, MISUSED, app, fail, models_of, options_of, run, show
+from .ending import FAILED, MISUSED, fail
+from .root import app, models_of, options_of, run, show
 
 _PROGRESS_SECONDS = 2.0
 
@@ -29,8 +30,8 @@ def adopt(
     source_url: Annotated[
         str | None,
         typer.Option(
-            envvar="SESSION_STORE_SOURCE_URL",
-            help="Connection string of the source; without it, the server of --url.",
+            help="Connection string of the source; without it, the server of --url. "
+            "[SESSION_STORE_SOURCE_URL]",
         ),
     ] = None,
     source_database: Annotated[
@@ -95,7 +96,7 @@ def adopt(
         fail(str(error), MISUSED)
 
     async def command(target: Database) -> AdoptionReport:
-        async with _source(target, source_url, source_database) as database:
+        async with _source(target, source_url or options.source_url, source_database) as database:
             with reported(database.client, "read the source"):
                 found = await find_source(database, wanted)
             typer.echo(f"found {found}", err=True)

@@ -14,7 +14,8 @@ from ..driver import Database, bind_models
 from ..retention import Redating, retention_policies, set_retention
 from ..retention_script import parsed, spelled, write_retention_script
 from ..store import BeanieSessionStore
-from .root import MISUSED, app, fail, models_of, options_of, run, show
+from .ending import MISUSED, fail
+from .root import app, models_of, options_of, run, show
 
 retention = typer.Typer(no_args_is_help=True, help="How long idle sessions are kept.")
 app.add_typer(retention, name="retention")

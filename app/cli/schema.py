@@ -15,7 +15,8 @@ from ..migration_log import SchemaRun
 from ..migration_scripts import named, packaged_folder, scripts_in
 from ..migrator import SchemaStatus, renamed_collections
 from ..schema import downgrade_schema, schema_history, schema_status, upgrade_schema
-from .root import MISUSED, app, fail, models_of, run, show
+from .ending import MISUSED, fail
+from .root import app, models_of, run, show
 
 OUTDATED = 3
 """Exit code of ``status`` where there is something to upgrade."""

@@ -9,12 +9,13 @@ from time import monotonic
 from typing import NoReturn
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ..transfer import OnProgress, TransferProblem, TransferReport
-from .root import FAILED, show
+from .ending import FAILED
+from .root import show
+from .tables import console
 
 PARTIAL = 4
 """Exit code: all was done, but lines that are no entries were skipped."""
@@ -32,7 +33,7 @@ def progress_shown(doing: str) -> Generator[OnProgress]:
         return
     text = TextColumn("{task.description}")
     columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=None)
 
         def move(report: TransferReport) -> None:
