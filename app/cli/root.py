@@ -58,7 +58,7 @@ _MISUSES = (
     TransferError,
 )
 
-COMMANDS = ("schema", "retention", "adopt", "imports", "exports", "copies")
+COMMANDS = ("sessions", "schema", "retention", "adopt", "imports", "exports", "copies")
 
 app = typer.Typer(
     name=NAME,

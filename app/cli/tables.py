@@ -30,8 +30,10 @@ class Column(Generic[Row]):
     short: Callable[[Row], str] | None = None
     """For a terminal, where it is another."""
     is_number: bool = False
-    share: int = 0
-    """How much of the space left this column takes, in proportion; 0 for what its values need."""
+    fills: bool = False
+    """Whether it takes the space that the others leave, and is cut to that."""
+    largest: float = 1.0
+    """The largest part of a terminal's width it may take; longer values keep their end."""
     style: str = ""
 
 
@@ -55,7 +57,7 @@ def print_table(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> None:
     """Print a row each; the texts in them may be anybody's."""
     out = console()
     if out.is_terminal:
-        out.print(_table(columns, rows))
+        out.print(_table(columns, rows, out.width))
         return
     cells = [[column.title for column in columns]]
     cells += [[line(column.whole(row), _WHOLE) or _NOTHING for column in columns] for row in rows]
@@ -68,18 +70,24 @@ def print_table(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> None:
         print(_GAP.join(padded).rstrip())
 
 
-def _table(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> Table:
+def _table(columns: Sequence[Column[Row]], rows: Sequence[Row], width: int) -> Table:
     table = Table(box=None, padding=(0, len(_GAP), 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(
             Text(column.title),
             justify="right" if column.is_number else "left",
             style=column.style,
-            ratio=column.share or None,
+            ratio=1 if column.fills else None,
             no_wrap=True,
             overflow="ellipsis",
         )
-    table.expand = any(column.share for column in columns)
+    table.expand = any(column.fills for column in columns)
     for row in rows:
-        table.add_row(*(Text(line((column.short or column.whole)(row))) for column in columns))
+        table.add_row(*(_cell(column, row, width) for column in columns))
     return table
+
+
+def _cell(column: Column[Row], row: Row, width: int) -> Text:
+    text = line((column.short or column.whole)(row))
+    most = int(column.largest * width)
+    return Text(text if len(text) <= most else "…" + text[1 - most :])
