@@ -21,10 +21,10 @@ def shortened(count: int) -> str:
 
 
 def dollars(cost: float | None) -> str:
-    """A cost in US dollars, with as many digits as tell something."""
+    """A cost in US dollars and cents."""
     if cost is None:
         return "-"
-    return f"${cost:.2f}" if cost >= 0.995 or cost == 0 else f"${cost:.4f}"
+    return "<$0.01" if 0 < cost < 0.005 else f"${cost:.2f}"
 
 
 def ago(moment: datetime | None, now: datetime) -> str:

@@ -116,7 +116,7 @@ def _columns(rows: Sequence[SessionFigures], now: datetime) -> list[Column[Sessi
             lambda row: dollars(row.cost),
             is_number=True,
         ),
-        Column("PROJECT", lambda row: row.summary.project_key, largest=0.2, style="dim"),
+        Column("PROJECT", lambda row: row.summary.project_key, largest=0.16, style="dim"),
         Column("TITLE", lambda row: row.title, fills=True),
     ]
 

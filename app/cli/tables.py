@@ -32,8 +32,8 @@ class Column(Generic[Row]):
     is_number: bool = False
     fills: bool = False
     """Whether it takes the space that the others leave, and is cut to that."""
-    largest: float = 1.0
-    """The largest part of a terminal's width it may take; longer values keep their end."""
+    largest: float | None = None
+    """The largest part of a terminal's width that it may take; longer values keep their end."""
     style: str = ""
 
 
@@ -89,5 +89,5 @@ def _table(columns: Sequence[Column[Row]], rows: Sequence[Row], width: int) -> T
 
 def _cell(column: Column[Row], row: Row, width: int) -> Text:
     text = line((column.short or column.whole)(row))
-    most = int(column.largest * width)
+    most = len(text) if column.largest is None else int(column.largest * width)
     return Text(text if len(text) <= most else "…" + text[1 - most :])
