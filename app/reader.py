@@ -55,10 +55,12 @@ T = TypeVar("T")
 class StreamedEntry(dict[str, Any]):
     """A transcript entry, equal to the plain dict, that knows its position."""
 
-    __slots__ = ("seq",)
+    __slots__ = ("seq", "subpath")
 
     seq: int
     """Position within the session, from 1; pass it as ``after`` to go on behind this entry."""
+    subpath: str
+    """The transcript that it is of: ``""`` for the main one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,14 @@ class Place:
     position: int
     session: ObjectId | None = None
     """The ``_id`` of the session's summary; a session that is made anew has another."""
+    with_subagents: bool = False
+    """Whether all transcripts of the session are read together, in the order of writing."""
+
+    def query(self) -> dict[str, Any]:
+        """What is behind it."""
+        key = self.key
+        owner = key.session_filter() if self.with_subagents else key.transcript_filter()
+        return {**owner, "seq": {"$gt": self.position}, **NOT_EXPIRED}
 
     def changed(self) -> SessionChangedError:
         """The error for a session that is no longer the one that was read."""
@@ -197,12 +207,16 @@ async def read_on(
     place.session = place.session or found
     if found != place.session:
         raise place.changed()
-    query = {**key.transcript_filter(), "seq": {"$gt": place.position}, **NOT_EXPIRED}
+    # The order of one transcript is that of an index, and takes no room to sort.
+    several = {"allow_disk_use": True} if place.with_subagents else {}
     async for document in connection.entries.find(
-        query, CONTENT, sort=[("seq", 1)], session=session
+        place.query(), {**CONTENT, "subpath": 1}, sort=[("seq", 1)], session=session, **several
     ):
-        streamed = StreamedEntry(await content_of(connection, key, document, session))
+        subpath: str = document["subpath"]
+        transcript = key if subpath == key.subpath else replace(key, subpath=subpath)
+        streamed = StreamedEntry(await content_of(connection, transcript, document, session))
         streamed.seq = place.position = document["seq"]
+        streamed.subpath = subpath
         yield streamed
 
 

@@ -38,7 +38,7 @@ async def session_named(
     where = "" if project_key is None else f" in project {line(project_key)}"
     raise UnknownSessionError(
         f"There is no session {line(name)} of tenant {line(tenant)}{where}, and none whose id "
-        "begins so. See which there are with store.sessions(), or name another tenant or project."
+        "begins so. List the sessions to see which there are, or name another tenant or project."
     )
 
 

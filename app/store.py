@@ -31,7 +31,7 @@ from .schema import upgrade_schema
 from .search import SearchHit, search
 from .session_filter import SessionFilter, checked_limit, checked_text
 from .session_names import session_named
-from .session_pages import SessionPage, session_page
+from .session_pages import SessionPage, session_page, session_summary
 from .session_replay import SessionReplay
 from .statistics import Days, ToolStatistics, UsageStatistics, checked_groups
 from .transcript import Transcript
@@ -267,7 +267,9 @@ class BeanieSessionStore(SessionStore):
                 async for entry in entries:
                     yield entry
 
-    def watch(self, key: SessionKey, after: int | None = None) -> AsyncGenerator[StreamedEntry]:
+    def watch(
+        self, key: SessionKey, after: int | None = None, *, with_subagents: bool = False
+    ) -> AsyncGenerator[StreamedEntry]:
         """The stored entries of a transcript, then every new one as soon as it is committed.
 
         It never ends by itself: leave the loop, or cancel the task; ``contextlib.aclosing`` frees
@@ -278,19 +280,30 @@ class BeanieSessionStore(SessionStore):
         Every watcher keeps a connection of the client's pool (on Motor also a thread of its pool)
         busy: raise ``maxPoolSize`` (and ``MOTOR_MAX_WORKERS``) where many watch at once.
 
+        Args:
+            key: the transcript.
+            after: only what is behind this position.
+            with_subagents: follow all transcripts of the session together, in the order of
+                writing; ``entry.subpath`` tells whose each entry is.
+
         Raises:
             StandaloneError: the server is no replica set.
             SessionChangedError: the session was deleted or has expired.
             CorruptEntryError: a stored entry is damaged.
             SessionStoreError: as for the class.
         """
-        return self._watch(TranscriptKey.parse(self._tenant, key), _checked_position(after))
+        transcript = TranscriptKey.parse(self._tenant, key)
+        if with_subagents:
+            transcript = transcript.session
+        return self._watch(transcript, _checked_position(after), with_subagents)
 
-    async def _watch(self, transcript: TranscriptKey, after: int) -> AsyncGenerator[StreamedEntry]:
+    async def _watch(
+        self, transcript: TranscriptKey, after: int, with_subagents: bool
+    ) -> AsyncGenerator[StreamedEntry]:
         require_asyncio()
         connection = await self._connection()
         with reported(connection.client, f"watch {transcript}"):
-            async with aclosing(watch(connection, transcript, after)) as entries:
+            async with aclosing(watch(connection, transcript, after, with_subagents)) as entries:
                 async for entry in entries:
                     yield entry
 
@@ -353,6 +366,14 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, "list sessions"):
             async for listing in reader.session_listings(connection, owner):
                 yield listing
+
+    async def summary(self, key: SessionKey) -> SessionSummary | None:
+        """The summary of a session, with its totals; ``None`` if there is no such session."""
+        require_asyncio()
+        session = TranscriptKey.parse(self._tenant, key).session
+        connection = await self._connection()
+        with reported(connection.client, f"read the summary of {session}"):
+            return await session_summary(connection, self._binding.models.summaries, session)
 
     async def session_named(self, name: str, project_key: str | None = None) -> SessionListing:
         """The session of this id, or else the one whose id begins so; its key is ``.key()``.

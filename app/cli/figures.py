@@ -20,6 +20,11 @@ def shortened(count: int) -> str:
     return f"{size:.1f}T"
 
 
+def counted(count: int, what: str) -> str:
+    """So many of something whose plural ends in an s."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def dollars(cost: float | None) -> str:
     """A cost in US dollars and cents."""
     if cost is None:

@@ -58,7 +58,7 @@ _MISUSES = (
     TransferError,
 )
 
-COMMANDS = ("sessions", "schema", "retention", "adopt", "imports", "exports", "copies")
+COMMANDS = ("sessions", "show", "schema", "retention", "adopt", "imports", "exports", "copies")
 
 app = typer.Typer(
     name=NAME,
@@ -169,7 +169,12 @@ def models_of(context: typer.Context) -> StoreModels:
         fail(str(error), MISUSED)
 
 
-def run(context: typer.Context, command: Callable[[Database], Awaitable[T]]) -> T:
+def run(
+    context: typer.Context,
+    command: Callable[[Database], Awaitable[T]],
+    *,
+    until_interrupted: bool = False,
+) -> T:
     """Run a command on the database that the global options name, and return what it returns.
 
     A failure ends the process: one line on stderr and exit code 1 for what went wrong, 2 for a
@@ -186,6 +191,8 @@ def run(context: typer.Context, command: Callable[[Database], Awaitable[T]]) -> 
     except (SessionStoreError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
+        if until_interrupted:
+            raise typer.Exit(INTERRUPTED) from None
         fail("interrupted", INTERRUPTED)
 
 
