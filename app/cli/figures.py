@@ -10,8 +10,10 @@ from ..retention_script import parsed
 _STEPS = ((60, "s"), (60, "m"), (24, "h"), (14, "d"))
 
 
-def shortened(count: int) -> str:
+def shortened(count: int | None) -> str:
     """A count of at most six characters, such as ``950``, ``45.2k`` or ``3.4M``."""
+    if count is None:
+        return "-"
     size = float(count)
     for unit in ("", "k", "M", "G"):
         if size < 999.95:

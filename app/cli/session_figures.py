@@ -45,11 +45,18 @@ class SessionFigures:
         return sum(row.errors for row in totals.tools) if totals else None
 
     @property
-    def tokens(self) -> dict[str, int]:
+    def tokens(self) -> dict[str, int] | None:
         """Tokens by kind."""
-        rows = self.summary.totals.usage if self.summary.totals else []
+        if self.summary.totals is None:
+            return None
+        rows = self.summary.totals.usage
         kinds = ("input", "output", "cache_creation", "cache_read")
         return {kind: sum(getattr(row, kind) for row in rows) for kind in kinds}
+
+    @property
+    def all_tokens(self) -> int | None:
+        """Tokens of all kinds, those read from the cache included."""
+        return None if self.tokens is None else sum(self.tokens.values())
 
     @property
     def cost(self) -> float | None:

@@ -106,8 +106,8 @@ def _columns(rows: Sequence[SessionFigures], now: datetime) -> list[Column[Sessi
         Column("TOOLS", lambda row: _figure(row.calls), is_number=True),
         Column(
             "TOKENS",
-            lambda row: _figure(sum(row.tokens.values())),
-            lambda row: shortened(sum(row.tokens.values())),
+            lambda row: _figure(row.all_tokens),
+            lambda row: shortened(row.all_tokens),
             is_number=True,
         ),
         Column(

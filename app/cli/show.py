@@ -121,9 +121,10 @@ def _head(store: BeanieSessionStore, figures: SessionFigures) -> tuple[str, str]
     ]
     if figures.turns is not None:
         failed = f" ({figures.failures} failed)" if figures.failures else ""
+        calls = counted(figures.calls or 0, "tool call")
         facts.append(
-            f"{counted(figures.turns, 'turn')}, {counted(figures.calls or 0, 'tool call')}{failed}, "
-            f"{shortened(sum(figures.tokens.values()))} tokens, {dollars(figures.cost)}"
+            f"{counted(figures.turns, 'turn')}, {calls}{failed}, "
+            f"{shortened(figures.all_tokens)} tokens, {dollars(figures.cost)}"
         )
     facts.append(f"last change {stamp(figures.at)}")
     return line(figures.title) or "Untitled session", "\n".join(facts)

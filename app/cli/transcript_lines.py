@@ -45,6 +45,7 @@ class TranscriptLines:
     def write(self, depth: int, piece: Piece | Heading) -> None:
         """One piece, so deep below the main transcript."""
         if isinstance(piece, Heading):
+            self._call = None
             self._text(depth, "", f"\n{line(piece.text)}", "bold magenta")
         elif isinstance(piece, Speaker):
             at = f"  {piece.at:%Y-%m-%d %H:%M:%S}" if piece.at else ""
@@ -62,7 +63,7 @@ class TranscriptLines:
             shown = piece.title if self._is_full else f"{piece.title}: {_telling(piece.arguments)}"
             self._line(depth, "  > ", shown, "yellow")
         elif isinstance(piece, Result):
-            # Results of calls that were made at once come in any order.
+            # Only what stands right below its call needs no name.
             name = "" if piece.call_id == self._call else f"{piece.name}, "
             kind = "  ! " if piece.is_error else "  < "
             self._line(depth, kind, name + self._folded(piece), "red" if piece.is_error else "dim")
