@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from beanie_session_store.app.driver import Database
 SESSION = KEY["session_id"]
 AT = "2026-01-01T00:00:00.000Z"
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+FULL = Path("/dev/full")
 HOSTILE = (
     "\x1b[2J\x1b]8;;http://evil.example\x07x[/] [bold red]y\u202e\u2066\x9b31m\rz\x00\x08\ud83d"
 )
@@ -120,10 +122,10 @@ Assistant  2026-01-01 00:00:00
 | |
 | | Assistant  2026-01-01 00:00:00
 | |   deepest
-|   < 1 line: deep
+|   < Agent, 1 line: deep
 |   It is well
 |   - Entries not shown: 1 agent_metadata
-  < 1 line: reviewed
+  < Agent, 1 line: reviewed
   The clock is mended.
 |
 | Subagent subagents/agent-lost
@@ -277,13 +279,14 @@ async def test_a_closed_pipe_ends_it_quietly(
         assert await process.wait() == 141
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full here")
 async def test_a_full_disk_gives_one_line(
     nested: BeanieSessionStore, command: SessionStoreCommand
 ) -> None:
-    with open("/dev/full", "w") as full:
-        process = await command.started("show", SESSION, stdout=full)
-        _, errors = await process.communicate()
+    full = os.open(FULL, os.O_WRONLY)
+    process = await command.started("show", SESSION, stdout=full)
+    os.close(full)
+    _, errors = await process.communicate()
     assert process.returncode == 1
     assert len(errors.splitlines()) == 1
     assert b"No space left on device" in errors
