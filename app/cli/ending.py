@@ -6,7 +6,8 @@ import contextlib
 import os
 import re
 import sys
-from typing import NoReturn
+import warnings
+from typing import Any, NoReturn
 
 import typer
 
@@ -22,7 +23,7 @@ CLOSED = 141
 
 # Its user and password may be anything, an @ or a / included.
 # What we say ourselves of the form of a URL is no secret.
-_CREDENTIALS = re.compile(r"(mongodb(?:\+srv)?://)(?!user:password@).*@")
+_CREDENTIALS = re.compile(r"(\w://)(?!user:password@).*@")
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
@@ -33,10 +34,23 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
 
 def complain(message: str) -> None:
     """Say on one line of stderr what went wrong, without the password of a URL in it."""
+    _say("error", message)
+
+
+def warn_in_a_line() -> None:
+    """Let the warnings of libraries be one line each too, instead of a place in their source."""
+
+    def shown(message: Warning | str, *_: Any) -> None:
+        _say("warning", str(message))
+
+    warnings.showwarning = shown
+
+
+def _say(kind: str, message: str) -> None:
     line = " ".join(plain(_CREDENTIALS.sub(r"\1***@", message)).split())
     # When nobody reads what is said last, there is nobody to tell.
     with contextlib.suppress(OSError):
-        typer.echo(f"error: {line}", err=True)
+        typer.echo(f"{kind}: {line}", err=True)
 
 
 def give_up_output() -> None:

@@ -45,7 +45,7 @@ except ImportError as missing:
         "pip install 'beanie-session-store[cli]'"
     ) from None
 
-from .ending import INTERRUPTED, MISUSED, fail
+from .ending import INTERRUPTED, MISUSED, fail, warn_in_a_line
 
 T = TypeVar("T")
 
@@ -217,6 +217,7 @@ def main() -> None:
     """What the installed command ``session-store`` calls."""
     # As with `python -m`, so that --entries finds the classes of the project it is run in.
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    warn_in_a_line()
     load_commands()
     app()
 
