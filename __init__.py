@@ -8,6 +8,8 @@ from .app.adopt import AdoptionProblem, AdoptionReport, adopt
 from .app.adoption_sources import AdoptionSource
 from .app.conversation import Tokens, ToolCall, Turn
 from .app.copies import copy_sessions
+from .app.diagnosis import Diagnosis, Finding
+from .app.doctor import diagnose
 from .app.driver import database_of
 from .app.embedded import EmbeddedMongo
 from .app.errors import (
@@ -95,12 +97,14 @@ __all__ = [
     "ContentionError",
     "CorruptEntryError",
     "CostStateEntry",
+    "Diagnosis",
     "Difference",
     "DriverMismatchError",
     "EmbeddedMongo",
     "EntryChunk",
     "EntryView",
     "EventLoopError",
+    "Finding",
     "InvalidEntryError",
     "InvalidKeyError",
     "InvalidMetadataError",
@@ -159,6 +163,7 @@ __all__ = [
     "clear_retention",
     "copy_sessions",
     "database_of",
+    "diagnose",
     "disable_search",
     "downgrade_schema",
     "enable_search",
