@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 
 import pymongo
 
@@ -76,7 +77,7 @@ async def diagnose(
 
 async def _greeting(patient: Patient) -> Greeting | Finding:
     try:
-        with reported(patient.client, "reach the server"), pymongo.timeout(_SECONDS):
+        with reported(patient.client, "reach the server"), _limited(patient):
             return await greeting(patient)
     except (UnreachableError, InvalidURLError) as error:
         return server_checks.unreachable(patient, error)
@@ -90,7 +91,7 @@ async def _made(
     """What a check found, or that it could not be made."""
     doing = f"look at the {name}"
     try:
-        with reported(patient.client, doing), pymongo.timeout(_SECONDS):
+        with reported(patient.client, doing), _limited(patient):
             return await check(patient)
     except AccessDeniedError:
         return Finding(
@@ -101,6 +102,12 @@ async def _made(
         )
     except SessionStoreError as error:
         return _refused(name, "unknown", error)
+
+
+def _limited(patient: Patient) -> AbstractContextManager[None]:
+    # It would otherwise take the place of a shorter limit of the connection string.
+    given: float = patient.client.options.server_selection_timeout
+    return pymongo.timeout(min(given, _SECONDS))
 
 
 def _refused(name: str, verdict: Verdict, error: SessionStoreError) -> Finding:

@@ -74,8 +74,8 @@ async def look_around(client: Client, hello: Record) -> Members:
     """The replica set that a member tells of, once each of them was tried."""
     is_direct = client.topology_description.topology_type_name == "Single"
     deadline = time.monotonic() + _SECONDS
-    while not is_direct and _untried(client) and time.monotonic() < deadline:
-        await asyncio.sleep(_POLL_SECONDS)  # noqa: ASYNC110 - the driver sets no event
+    while _untried(client) and time.monotonic() < deadline:  # noqa: ASYNC110 - there is no event
+        await asyncio.sleep(_POLL_SECONDS)
     return Members(
         name=hello["setName"],
         with_data=(*hello.get("hosts", ()), *hello.get("passives", ())),

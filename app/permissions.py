@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from pymongo.errors import OperationFailure
+
 from ..migrations._log import LOG_COLLECTION
 from ..models import EntryChunk
 from .diagnosis import Finding
 from .expiry import policy_collection_name
 from .patient import Patient
-
-_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,7 @@ async def permissions(patient: Patient) -> Finding:
     status: dict[str, Any] = answer["authInfo"]
     users: list[dict[str, str]] = status["authenticatedUsers"]
     if not users:
-        # Where access is controlled, this is refused.
-        await patient.summaries.find_one({}, {"_id": 1})
-        return _uncontrolled(patient)
+        return await _of_nobody(patient)
     user = f"{users[0]['user']}@{users[0]['db']}"
     privileges = status["authenticatedUserPrivileges"]
     name = patient.database.name
@@ -54,7 +52,17 @@ async def permissions(patient: Patient) -> Finding:
     return Finding("permissions", "good", f"{user} may use and migrate the store")
 
 
-def _uncontrolled(patient: Patient) -> Finding:
+async def _of_nobody(patient: Patient) -> Finding:
+    try:
+        await patient.summaries.find_one({}, {"_id": 1})
+    except OperationFailure:
+        return Finding(
+            "permissions",
+            "bad",
+            "the server wants a user, and the connection string has none",
+            "Write mongodb://user:password@host:port/database, with authSource=... where the user "
+            "is of another database.",
+        )
     servers = patient.client.topology_description.server_descriptions()
     if all(_is_loopback(host) for host, _ in servers):
         return Finding("permissions", "good", "the server controls no access, and is on loopback")
@@ -122,6 +130,7 @@ def _shown(lacking: Sequence[tuple[str, str]]) -> str:
     by_collection: dict[str, list[str]] = {}
     for action, collection in lacking:
         by_collection.setdefault(collection or "the database", []).append(action)
-    parts = [f"{', '.join(actions)} on {name}" for name, actions in by_collection.items()]
-    more = len(parts) - _SHOWN
-    return "; ".join(parts[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    by_actions: dict[str, list[str]] = {}
+    for collection, actions in by_collection.items():
+        by_actions.setdefault(", ".join(actions), []).append(collection)
+    return "; ".join(f"{actions} on {', '.join(names)}" for actions, names in by_actions.items())

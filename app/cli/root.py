@@ -58,7 +58,11 @@ _MISUSES = (
     TransferError,
 )
 
-COMMANDS = ("sessions", "show", "schema", "retention", "adopt", "imports", "exports", "copies")
+COMMANDS = (
+    *("sessions", "show", "stats", "verify", "delete"),
+    *("doctor", "schema", "retention"),
+    *("adopt", "imports", "exports", "copies"),
+)
 
 app = typer.Typer(
     name=NAME,
