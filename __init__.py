@@ -63,6 +63,7 @@ from .app.statistics import ToolStatistics, UsageStatistics
 from .app.store import BeanieSessionStore
 from .app.transcript import Subagent, Transcript
 from .app.transfer import TransferProblem, TransferReport
+from .app.verification import UnsoundSession, VerificationReport, verify_sessions
 from .models import DOCUMENT_MODELS, EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from .models.blocks import (
     Block,
@@ -154,11 +155,13 @@ __all__ = [
     "UnknownEntry",
     "UnknownSessionError",
     "UnreachableError",
+    "UnsoundSession",
     "Usage",
     "UsageRow",
     "UsageStatistics",
     "UserEntry",
     "Verification",
+    "VerificationReport",
     "adopt",
     "clear_retention",
     "copy_sessions",
@@ -175,4 +178,5 @@ __all__ = [
     "set_retention",
     "unmodelled",
     "upgrade_schema",
+    "verify_sessions",
 ]

@@ -143,7 +143,9 @@ def clock(met: Greeting) -> Finding:
     skew = abs(met.skew_seconds)
     # Half of the round trip is where in it the server looked at its clock.
     if skew <= _SKEW_SECONDS + met.milliseconds / 2000:
-        return Finding("clock", "good", f"within {max(skew * 1000, 1):.0f} ms of the server's clock")
+        return Finding(
+            "clock", "good", f"within {max(skew * 1000, 1):.0f} ms of the server's clock"
+        )
     side = "behind" if met.skew_seconds > 0 else "ahead of"
     return Finding(
         "clock",
