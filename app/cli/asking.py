@@ -15,4 +15,13 @@ def require_consent(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         fail("There is nobody to ask here. Nothing was changed; give --yes to go ahead.", MISUSED)
-    typer.confirm(question, abort=True, err=True)
+    # Typer's own question would put a space into what is printed to a file.
+    try:
+        typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answer = ""
+    if not answer:
+        typer.echo(err=True)
+    if answer.strip().lower() not in ("y", "yes"):
+        raise typer.Abort

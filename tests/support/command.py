@@ -40,16 +40,21 @@ class SessionStoreCommand:
     database: str
 
     async def __call__(
-        self, *arguments: Any, cwd: Path | None = None, **environment: str
+        self, *arguments: Any, cwd: Path | None = None, stdin: Any = None, **environment: str
     ) -> Finished:
-        process = await self.started(*arguments, cwd=cwd, **environment)
+        process = await self.started(*arguments, cwd=cwd, stdin=stdin, **environment)
         output, errors = (part.decode() for part in await process.communicate())
         assert "Traceback" not in errors, errors
         assert process.returncode is not None
         return Finished(process.returncode, output, errors)
 
     async def started(
-        self, *arguments: Any, cwd: Path | None = None, stdout: Any = subprocess.PIPE, **env: str
+        self,
+        *arguments: Any,
+        cwd: Path | None = None,
+        stdin: Any = None,
+        stdout: Any = subprocess.PIPE,
+        **env: str,
     ) -> asyncio.subprocess.Process:
         """The process of a call, whose output is for the caller to read."""
         return await asyncio.create_subprocess_exec(
@@ -61,6 +66,7 @@ class SessionStoreCommand:
                 **env,
             },
             cwd=cwd,
+            stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
         )
