@@ -22,7 +22,7 @@ def delete_command(
     sessions: Annotated[
         list[str],
         typer.Argument(
-            metavar="SESSION...", help="Ids, or as much of each as tells it apart from the others."
+            metavar="SESSION", help="Ids, or as much of each as tells it apart from the others."
         ),
     ],
     project: Annotated[

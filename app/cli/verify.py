@@ -27,7 +27,7 @@ def verify_command(
     sessions: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SESSION]...",
+            metavar="SESSION",
             help="Ids, or as much of each as tells it apart; without one, all of the tenant.",
         ),
     ] = None,
