@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 
 from ..embedded import EmbeddedMongo
+from ..errors import MongodStartError
 from .ending import MISUSED, fail
 from .settings import Options
 
@@ -35,5 +37,20 @@ def opened_server(options: Options) -> Generator[tuple[str, str | None]]:
         fail("--url and --embedded name two servers; give one of them.", MISUSED)
     if not options.embedded.exists():
         typer.echo(f"making a new server in {options.embedded}", err=True)
-    with EmbeddedMongo(directory=options.embedded) as mongo:
+    mongo = _started(options.embedded)
+    try:
         yield mongo.url, settings.database or _EMBEDDED_DATABASE
+    finally:
+        mongo.stop()
+
+
+def _started(directory: Path) -> EmbeddedMongo:
+    mongo = EmbeddedMongo(directory=directory)
+    try:
+        return mongo.start()
+    except MongodStartError as error:
+        reason, log, _ = str(error).partition(" From the end of its log:")
+        raise MongodStartError(
+            # It is pages.
+            f"{reason} See the end of {directory / 'member-1' / 'mongod.log'}." if log else reason
+        ) from error
