@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import pymongo
 
@@ -67,7 +68,7 @@ async def diagnose(
     if isinstance(met, Finding):
         findings.append(met)
     else:
-        topology = await server_checks.topology(patient, met)
+        topology = await _made(patient, "topology", partial(server_checks.topology, met=met))
         findings += [server_checks.server(patient, met), topology, server_checks.clock(met)]
         if topology.verdict != "bad":
             for name, check in _CHECKS:

@@ -10,6 +10,7 @@ from typing import Any
 
 from bson.objectid import ObjectId
 from pymongo import ReadPreference
+from pymongo.errors import PyMongoError
 
 from .attempts import Attempts
 from .diagnosis import Finding
@@ -96,7 +97,25 @@ async def topology(patient: Patient, met: Greeting) -> Finding:
             "Make it a replica set, of one member if need be: start mongod with --replSet rs0 and "
             "call rs.initiate() once.",
         )
-    return _of_set(await look_around(patient.client, hello))
+    found = _of_set(await look_around(patient.client, hello))
+    if found.verdict == "good" and await _forgets_its_journal(patient):
+        return Finding(
+            "topology",
+            "warning",
+            f"{found.found}, which acknowledges before a write is in the journal: it is lost if "
+            "power fails everywhere",
+            "Set writeConcernMajorityJournalDefault to true (rs.conf(), rs.reconfig()).",
+        )
+    return found
+
+
+async def _forgets_its_journal(patient: Patient) -> bool:
+    try:
+        answer = await patient.client.admin.command("replSetGetConfig")
+    except PyMongoError:
+        # Nearly nobody may ask, and by default it does not.
+        return False
+    return not answer["config"].get("writeConcernMajorityJournalDefault", True)
 
 
 def _of_set(members: Members) -> Finding:

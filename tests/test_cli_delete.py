@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import signal
@@ -115,6 +116,8 @@ async def test_who_is_asked_decides(
     while b"Delete 1 session? [y/N]: " not in asked:
         asked += await process.stderr.read(1000)
     if answer is None:
+        # A signal between the question and the wait for an answer is seen only after it.
+        await asyncio.sleep(1)
         process.send_signal(signal.SIGINT)
     else:
         os.write(terminal, answer.encode())

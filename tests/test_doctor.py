@@ -47,7 +47,7 @@ CHECKS = [
 ]
 READS = {
     *("hello", "buildInfo", "connectionStatus", "find", "listIndexes", "aggregate", "dbStats"),
-    *("commitTransaction", "endSessions", "getMore", "killCursors", "count"),
+    *("commitTransaction", "endSessions", "getMore", "killCursors", "replSetGetConfig"),
 }
 LOG = "claude_transcript_migrations"
 
@@ -101,6 +101,11 @@ async def test_three_members_are_in_order_until_some_are_lost() -> None:
             assert "of 3 members, primary" in said(whole, "topology")[1]
         clean = await command("doctor")
         assert (clean.code, clean.output.splitlines()[-1]) == (0, "everything is in order")
+        async with on(mongo.url) as database:
+            await forget_the_journal(database, True)
+            verdict, text = said(await diagnose(database), "topology")
+            assert (verdict, "before a write is in the journal" in text) == ("warning", True)
+            await forget_the_journal(database, False)
         await lose(mongo.members[2])
         async with on(mongo.url) as database:
             verdict, text = said(await diagnose(database), "topology")
@@ -115,6 +120,14 @@ async def test_three_members_are_in_order_until_some_are_lost() -> None:
             assert (verdict, found.is_healthy) == ("bad", False)
             assert "none of them is primary" in text
             assert found.findings[-1].check == "clock"
+
+
+async def forget_the_journal(database: Database, forgets: bool) -> None:
+    admin: Any = database.client.admin
+    config = (await admin.command("replSetGetConfig"))["config"]
+    config["version"] += 1
+    config["writeConcernMajorityJournalDefault"] = not forgets
+    await admin.command("replSetReconfig", config)
 
 
 async def lose(member: Member) -> None:
@@ -152,6 +165,11 @@ async def test_a_standalone_server_is_found(standalone_database: Database) -> No
         assert said(found, check)[0] == "warning"
     assert "--replSet" in said(found, "topology")[1]
     assert found.is_healthy
+    host, port = next(iter(standalone_database.client.topology_description.server_descriptions()))
+    command = SessionStoreCommand(f"mongodb://{host}:{port}", standalone_database.name)
+    done = await command("doctor")
+    assert (done.code, done.errors) == (4, "")
+    assert done.output.splitlines()[-1] == "it works: 2 warnings"
 
 
 @pytest.mark.parametrize(

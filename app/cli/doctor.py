@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from .. import driver
 from ..diagnosis import Diagnosis, Finding
 from ..doctor import diagnose
 from ..driver import Database
 from ..plain_text import line
 from .ending import FAILED
+from .figures import counted
 from .root import app, models_of, options_of, run, show
 from .tables import console
 
@@ -31,6 +35,8 @@ def doctor_command(context: typer.Context) -> None:
     Example: session-store --url mongodb://localhost/claude doctor
     """
     models = models_of(context)
+    # It says that a server has no transactions by itself.
+    logging.getLogger(driver.__name__).setLevel(logging.ERROR)
 
     async def command(database: Database) -> Diagnosis:
         return await diagnose(database, entries=models.entries, summaries=models.summaries)
@@ -74,9 +80,9 @@ def _print(diagnosis: Diagnosis) -> None:
 def _conclusion(diagnosis: Diagnosis) -> str:
     if diagnosis.is_clean:
         return "everything is in order"
-    counts = {
-        verdict: sum(each.verdict == verdict for each in diagnosis.findings) for verdict in _STYLES
-    }
-    named = [f"{counts[name]} {name}" for name in ("bad", "warning", "unknown") if counts[name]]
+    verdicts = [each.verdict for each in diagnosis.findings]
+    warnings = verdicts.count("warning")
+    counts = [f"{verdicts.count(name)} {name}" for name in ("bad", "unknown") if name in verdicts]
+    named = [*counts, *([counted(warnings, "warning")] if warnings else [])]
     works = "it works" if diagnosis.is_healthy else "it does not work, or not as promised"
     return f"{works}: {', '.join(named)}"
