@@ -8,11 +8,14 @@ from .app.adopt import AdoptionProblem, AdoptionReport, adopt
 from .app.adoption_sources import AdoptionSource
 from .app.conversation import Tokens, ToolCall, Turn
 from .app.copies import copy_sessions
+from .app.diagnosis import Diagnosis, Finding
+from .app.doctor import diagnose
 from .app.driver import database_of
 from .app.embedded import EmbeddedMongo
 from .app.errors import (
     AccessDeniedError,
     AdoptionError,
+    AmbiguousSessionError,
     ClientClosedError,
     ContentionError,
     CorruptEntryError,
@@ -60,6 +63,7 @@ from .app.statistics import ToolStatistics, UsageStatistics
 from .app.store import BeanieSessionStore
 from .app.transcript import Subagent, Transcript
 from .app.transfer import TransferProblem, TransferReport
+from .app.verification import UnsoundSession, VerificationReport, verify_sessions
 from .models import DOCUMENT_MODELS, EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from .models.blocks import (
     Block,
@@ -84,6 +88,7 @@ __all__ = [
     "AdoptionProblem",
     "AdoptionReport",
     "AdoptionSource",
+    "AmbiguousSessionError",
     "AssistantEntry",
     "AttachmentEntry",
     "BeanieSessionStore",
@@ -93,12 +98,14 @@ __all__ = [
     "ContentionError",
     "CorruptEntryError",
     "CostStateEntry",
+    "Diagnosis",
     "Difference",
     "DriverMismatchError",
     "EmbeddedMongo",
     "EntryChunk",
     "EntryView",
     "EventLoopError",
+    "Finding",
     "InvalidEntryError",
     "InvalidKeyError",
     "InvalidMetadataError",
@@ -148,15 +155,18 @@ __all__ = [
     "UnknownEntry",
     "UnknownSessionError",
     "UnreachableError",
+    "UnsoundSession",
     "Usage",
     "UsageRow",
     "UsageStatistics",
     "UserEntry",
     "Verification",
+    "VerificationReport",
     "adopt",
     "clear_retention",
     "copy_sessions",
     "database_of",
+    "diagnose",
     "disable_search",
     "downgrade_schema",
     "enable_search",
@@ -168,4 +178,5 @@ __all__ = [
     "set_retention",
     "unmodelled",
     "upgrade_schema",
+    "verify_sessions",
 ]

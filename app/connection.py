@@ -16,7 +16,9 @@ from .driver import (
     Collection,
     Database,
     Server,
+    bind_models,
     collection_of,
+    is_bound,
     server_of,
     with_store_rules,
 )
@@ -103,8 +105,13 @@ class DatabaseBinding:
             return self._connection, False
         models = (self.models.entries, self.models.summaries, EntryChunk)
         entries, summaries, chunks = (self._database[collection_name(model)] for model in models)
-        self._connection = await connect_models(self.models, (entries, summaries, chunks))
-        return self._connection, True
+        connection = await connect_models(self.models, (entries, summaries, chunks))
+        if not is_bound(self.models.summaries):
+            # Beanie makes no document of a class that has no collection, though of another one.
+            with reported(connection.client, "initialise Beanie"):
+                await bind_models(self._database, [self.models.summaries], create_indexes=False)
+        self._connection = connection
+        return connection, True
 
 
 # Stores are cheap to make, one per request say; what was found of a database is kept for all.

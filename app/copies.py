@@ -153,14 +153,11 @@ class _OurSource:
     async def entries(
         self, listing: SessionListing
     ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-        if not await self._store.list_subkeys(listing.subkeys_key):
-            # In the order of an index, for which nothing need be sorted.
-            async for entry in self._store.stream(listing.key()):
-                yield "", entry
-            return
-        # As they were written: what a subagent says stands between the lines of the main one.
-        async for subpath, entry in self._store.stream_session(listing.key()):
-            yield subpath, entry
+        # As they were written: what a subagent says stands between the lines of the main one. One
+        # transcript alone is in the order of an index, and need not be sorted.
+        with_subagents = bool(await self._store.list_subkeys(listing.subkeys_key))
+        async for entry in self._store.stream(listing.key(), with_subagents=with_subagents):
+            yield entry.subpath, entry
 
 
 class _OtherSource:

@@ -133,6 +133,11 @@ async def _settled(answer: Any) -> Any:
     return await answer if inspect.isawaitable(answer) else answer
 
 
+def is_bound(model: type[Document]) -> bool:
+    """Whether ``init_beanie`` gave a collection to a Document class."""
+    return model.__dict__.get("_document_settings") is not None
+
+
 def collection_of(model: type[Document]) -> Collection:
     """The collection that ``init_beanie`` gave to a Document class.
 
@@ -140,7 +145,7 @@ def collection_of(model: type[Document]) -> Collection:
         NotInitializedError: it was not given to ``init_beanie``. (A subclass that was not
             would answer with its parent's collection.)
     """
-    if model.__dict__.get("_document_settings") is None:
+    if not is_bound(model):
         raise NotInitializedError(
             f"{model.__name__} was not initialised, so the store does not know its database. "
             f"Call init_beanie(database=..., document_models=[..., {model.__name__}]) with all "

@@ -103,6 +103,10 @@ class UnknownSessionError(SessionStoreError, LookupError):
     """There is no session of that key."""
 
 
+class AmbiguousSessionError(SessionStoreError, LookupError):
+    """Several sessions have a name that was to mean one."""
+
+
 class InvalidMigrationError(SessionStoreError, ValueError):
     """A migration that does not exist, or a number of them that cannot be reverted."""
 

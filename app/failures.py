@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -184,6 +185,11 @@ def _reason(error: OperationFailure) -> tuple[int | None, str]:
     return error.code, _first_line(error)
 
 
+# What was refused is quoted whole: which sessions were meant, and what was looked for in them.
+_COMMAND = re.compile(r'(to execute command) \{ (\w+): ("[^"]*")?.*')
+
+
 def _first_line(error: PyMongoError) -> str:
     # The driver goes on with its whole view of the topology.
-    return str(error).split(", Timeout:")[0].split(", full error:")[0].split("\n")[0][:300]
+    text = str(error).split(", Timeout:")[0].split(", full error:")[0].split("\n")[0]
+    return _COMMAND.sub(r"\1 \2 \3", text)[:300]

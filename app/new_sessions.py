@@ -76,11 +76,13 @@ async def insert_sessions(
     if not connection.server.has_transactions:
         return outcome
     # An election in the meantime costs a look more, and not the sessions that come after.
-    known = await retried(connection, lambda: _known(connection, [key for key, _ in sessions]))
+    known = await retried(
+        connection.client, lambda: _known(connection, [key for key, _ in sessions])
+    )
     counts = {key: sum(map(len, session.transcripts.values())) for key, session in sessions}
     # One of which more is stored is another one, and may not fit the memory.
     comparable = [key for key, next_seq in known.items() if next_seq - 1 <= counts[key]]
-    found = await retried(connection, lambda: _stored(connection, comparable))
+    found = await retried(connection.client, lambda: _stored(connection, comparable))
     documents = _Documents([], [])
     for index, (key, session) in enumerate(sessions):
         if key in known:

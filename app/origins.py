@@ -27,7 +27,7 @@ def subagent_origins(session: Transcript, subagents: Sequence[Subagent]) -> dict
         for call in holder.tool_calls:
             if call.id is not None:
                 by_id.setdefault(call.id, []).append((call, subpath))
-            if (agent_id := _agent_of(call)) is not None:
+            if (agent_id := agent_of(call.structured_output)) is not None:
                 by_agent.setdefault(agent_id, []).append((call, subpath))
     found: dict[str, ToolCall] = {}
     above: dict[str, str] = {}
@@ -51,8 +51,8 @@ def _upwards(subpath: str | None, above: dict[str, str]) -> Iterator[str]:
         subpath = above.get(subpath)
 
 
-def _agent_of(call: ToolCall) -> str | None:
-    returned = call.structured_output
+def agent_of(returned: object) -> str | None:
+    """The subagent whose outcome a tool returned, if it is one's."""
     if not isinstance(returned, dict):
         return None
     agent_id = cast("dict[str, Any]", returned).get("agentId")

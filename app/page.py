@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -18,13 +18,10 @@ from ..models.blocks import (
     DocumentBlock,
     ImageBlock,
     McpToolResultBlock,
-    McpToolUseBlock,
     ServerToolResultBlock,
-    ServerToolUseBlock,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
-    ToolUseBlock,
     text_of,
 )
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
@@ -32,6 +29,8 @@ from ..models.packing import full_stack
 from ..models.records import AiTitleEntry, CustomTitleEntry, SummaryEntry
 from ..models.system import SystemEntry
 from ..models.transcript import parse_entry
+from .origins import agent_of
+from .tool_calls import CallBlock, ResultBlock
 
 _SHELLS = frozenset({"Bash", "BashOutput"})
 _MAX_OPEN_CALLS = 10_000
@@ -63,6 +62,26 @@ class Output:
     text: str
     language: str = ""
     is_folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Output):
+    """What a tool was given."""
+
+    id: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Output):
+    """What a tool returned."""
+
+    name: str = ""
+    """That of the tool."""
+    call_id: str | None = None
+    agent_id: str | None = None
+    """The subagent whose outcome it is, where the agent says so."""
+    is_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,25 +154,43 @@ class Pieces:
             if name != self._speaker and not is_result:
                 self._speaker = name
                 yield Speaker(name, entry.timestamp)
-            yield self._block(block)
+            yield self._block(block, entry)
 
-    def _block(self, block: Block) -> Piece:
+    def _block(self, block: Block, entry: ConversationEntry) -> Piece:
         if isinstance(block, TextBlock):
             return _prose(block.text)
         if isinstance(block, ThinkingBlock):
             return Output("Thinking", block.thinking, is_folded=True)
-        if isinstance(block, ToolUseBlock | ServerToolUseBlock | McpToolUseBlock):
+        if isinstance(block, CallBlock):
             if block.id is not None and len(self._calls) < _MAX_OPEN_CALLS:
                 self._calls[block.id] = block.name
-            return _call(block.name, block.input)
-        if isinstance(block, ToolResultBlock | McpToolResultBlock):
-            name = self._calls.pop(block.tool_use_id or "", "a tool")
-            title = f"{'Error' if block.is_error else 'Result'} of {name}"
-            return Output(title, _result(block), is_folded=True)
-        if isinstance(block, ServerToolResultBlock):
-            name = self._calls.pop(block.tool_use_id or "", "a tool")
-            return Output(f"Result of {name}", _json(block.content), "json", is_folded=True)
+            return _call(block)
+        if isinstance(block, ResultBlock):
+            return self._result(block, entry)
         return Note(_described(block))
+
+    def _result(self, block: ResultBlock, entry: ConversationEntry) -> Result:
+        name = self._calls.pop(block.tool_use_id or "", "a tool")
+        is_error = not isinstance(block, ServerToolResultBlock) and block.is_error
+        text, language = (
+            (_json(block.content), "json")
+            if isinstance(block, ServerToolResultBlock)
+            else (_returned(block), "")
+        )
+        return Result(
+            f"{'Error' if is_error else 'Result'} of {name}",
+            text,
+            language,
+            is_folded=True,
+            name=name,
+            call_id=block.tool_use_id,
+            agent_id=agent_of(entry.tool_use_result) if isinstance(entry, UserEntry) else None,
+            is_error=is_error,
+        )
+
+    def turn_to_another(self) -> None:
+        """Say anew who speaks, for something else stands between."""
+        self._speaker = None
 
 
 def _speaker(entry: ConversationEntry) -> str:
@@ -170,14 +207,20 @@ def _prose(text: str) -> Piece:
     return Prose(text)
 
 
-def _call(name: str, arguments: Mapping[str, Any]) -> Output:
-    command = arguments.get("command")
-    if name in _SHELLS and isinstance(command, str):
-        return Output(name, command, "bash")
-    return Output(name, _json(arguments), "json")
+def subagent_title(subpath: str, metadata: Mapping[str, Any]) -> str:
+    """What a subagent is called: its kind and its task, where the agent says so."""
+    kind, task = (str(metadata.get(name) or "") for name in ("agentType", "description"))
+    return f"Subagent {': '.join(filter(None, (kind, task))) or subpath}"
 
 
-def _result(block: ToolResultBlock | McpToolResultBlock) -> str:
+def _call(block: CallBlock) -> Call:
+    command = block.input.get("command")
+    if block.name in _SHELLS and isinstance(command, str):
+        return Call(block.name, command, "bash", id=block.id, arguments=block.input)
+    return Call(block.name, _json(block.input), "json", id=block.id, arguments=block.input)
+
+
+def _returned(block: ToolResultBlock | McpToolResultBlock) -> str:
     if isinstance(block.content, str):
         return block.content
     others = [_described(b) for b in block.content if not isinstance(b, TextBlock)]

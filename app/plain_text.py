@@ -7,8 +7,8 @@ _VISIBLE = {0x7F: 0x2421, **{code: 0x2400 + code for code in range(32) if code n
 # To some programs they end a line, to others not: what stood within one would then begin one.
 _SEPARATORS = {0x2028: 0x2424, 0x2029: 0x2424}
 # Half an emoji has no UTF-8. The others turn the order of what follows around.
-_ORDER = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_REPLACED = (*range(0x80, 0xA0), *range(0xD800, 0xE000), *_ORDER)
+_TURNING = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_REPLACED = (*range(0x80, 0xA0), *range(0xD800, 0xE000), *_TURNING)
 _TABLE = _VISIBLE | _SEPARATORS | dict.fromkeys(_REPLACED, 0xFFFD)
 
 

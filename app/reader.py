@@ -29,6 +29,7 @@ from ..models.totals import TEXTS, Tally
 from .attempts import Attempts
 from .connection import Connection
 from .driver import (
+    Client,
     ClientSession,
     Collection,
     aggregate,
@@ -59,10 +60,12 @@ T = TypeVar("T")
 class StreamedEntry(dict[str, Any]):
     """A transcript entry, equal to the plain dict, that knows its position."""
 
-    __slots__ = ("seq",)
+    __slots__ = ("seq", "subpath")
 
     seq: int
     """Position within the session, from 1; pass it as ``after`` to go on behind this entry."""
+    subpath: str
+    """The transcript that it is of: ``""`` for the main one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
                 await content_of(connection, key, document, session) async for document in cursor
             ]
 
-    return await retried(connection, attempt) or None
+    return await retried(connection.client, attempt) or None
 
 
 async def load_session(
@@ -146,57 +149,21 @@ async def load_session(
                 found.setdefault(subpath, []).append(entry)
         return found
 
-    return await retried(connection, attempt)
+    return await retried(connection.client, attempt)
 
 
 async def stream(
-    connection: Connection, key: TranscriptKey, after: int
+    connection: Connection, key: TranscriptKey, after: int, with_subagents: bool
 ) -> AsyncGenerator[StreamedEntry]:
     """The entries behind position ``after``, one at a time and in order."""
-    place = Place(key, after)
-
-    def read(session: ClientSession | None) -> AsyncGenerator[StreamedEntry]:
-        return read_on(connection, place, session)
-
-    async with contextlib.aclosing(_resumed(connection, read)) as entries:
-        async for entry in entries:
-            yield entry
-
-
-async def stream_session(
-    connection: Connection, key: TranscriptKey
-) -> AsyncGenerator[tuple[str, StreamedEntry]]:
-    """The entries of all transcripts of a session in the order of writing, with their subpaths.
-
-    One cursor for all: as many as there are subagents would each hold a batch in memory.
-    """
-    place = Place(key, 0)
-
-    async def read(session: ClientSession | None) -> AsyncGenerator[tuple[str, StreamedEntry]]:
-        await _require_same_session(connection, place, session)
-        async for subpath, seq, entry in session_entries(
-            connection, key, session, {"seq": {"$gt": place.position}, **NOT_EXPIRED}
-        ):
-            streamed = StreamedEntry(entry)
-            streamed.seq = place.position = seq
-            yield subpath, streamed
-
-    async with contextlib.aclosing(_resumed(connection, read)) as entries:
-        async for each in entries:
-            yield each
-
-
-async def _resumed(
-    connection: Connection, read: Callable[[ClientSession | None], AsyncGenerator[T]]
-) -> AsyncGenerator[T]:
-    """What ``read`` reads at one moment, which is asked to go on wherever it was cut off."""
     attempts = Attempts()
+    place = Place(key, after, with_subagents=with_subagents)
     while True:
         try:
             async with (
                 confirmed_primary(connection.client),
                 snapshot(connection.client, connection.server) as session,
-                contextlib.aclosing(read(session)) as entries,
+                contextlib.aclosing(read_on(connection, place, session)) as entries,
             ):
                 async for entry in entries:
                     yield entry
@@ -216,6 +183,14 @@ class Place:
     position: int
     session: ObjectId | None = None
     """The ``_id`` of the session's summary; a session that is made anew has another."""
+    with_subagents: bool = False
+    """Whether all transcripts of the session are read together, in the order of writing."""
+
+    def query(self) -> dict[str, Any]:
+        """What is behind it."""
+        key = self.key
+        owner = key.session_filter() if self.with_subagents else key.transcript_filter()
+        return {**owner, "seq": {"$gt": self.position}, **NOT_EXPIRED}
 
     def changed(self) -> SessionChangedError:
         """The error for a session that is no longer the one that was read."""
@@ -235,26 +210,24 @@ async def read_on(
         SessionChangedError: the place is in a session that is gone.
     """
     key = place.key
-    await _require_same_session(connection, place, session)
-    query = {**key.transcript_filter(), "seq": {"$gt": place.position}, **NOT_EXPIRED}
-    async for document in connection.entries.find(
-        query, CONTENT, sort=[("seq", 1)], session=session
-    ):
-        streamed = StreamedEntry(await content_of(connection, key, document, session))
-        streamed.seq = place.position = document["seq"]
-        yield streamed
-
-
-async def _require_same_session(
-    connection: Connection, place: Place, session: ClientSession | None
-) -> None:
     summary = await connection.summaries.find_one(
-        {**place.key.session_filter(), **NOT_EXPIRED}, {"_id": 1}, session=session
+        {**key.session_filter(), **NOT_EXPIRED}, {"_id": 1}, session=session
     )
     found = None if summary is None else summary["_id"]
     place.session = place.session or found
     if found != place.session:
         raise place.changed()
+    # The order of one transcript is that of an index, and takes no room to sort.
+    several = {"allow_disk_use": True} if place.with_subagents else {}
+    async for document in connection.entries.find(
+        place.query(), {**CONTENT, "subpath": 1}, sort=[("seq", 1)], session=session, **several
+    ):
+        subpath: str = document["subpath"]
+        transcript = key if subpath == key.subpath else replace(key, subpath=subpath)
+        streamed = StreamedEntry(await content_of(connection, transcript, document, session))
+        streamed.seq = place.position = document["seq"]
+        streamed.subpath = subpath
+        yield streamed
 
 
 async def sessions(
@@ -268,14 +241,13 @@ async def sessions(
         found = await find_all(connection.summaries, connection.server, query, fields, "session_id")
         return cast("list[SessionStoreListEntry]", found)
 
-    return await retried(connection, attempt)
+    return await retried(connection.client, attempt)
 
 
 async def session_listings(
     connection: Connection, owner: Mapping[str, str]
 ) -> AsyncIterator[SessionListing]:
     """The sessions that ``owner``, a query for fields of the key, asks for, in order."""
-    fields = {"_id": 0, "project_key": 1, "session_id": 1, "mtime": 1, **_SHOWN}
     order = [("project_key", 1), ("session_id", 1)]
     summaries = with_confirmed_reads(connection.summaries)
     attempts = Attempts()
@@ -284,8 +256,8 @@ async def session_listings(
         try:
             query = {**owner, **NOT_EXPIRED, **behind}
             async with confirmed_primary(connection.client):
-                async for row in summaries.find(query, fields, sort=order):
-                    found = await _listing(row)
+                async for row in summaries.find(query, LISTED_FIELDS, sort=order):
+                    found = await listing_of(row)
                     yield found
                     attempts = Attempts()
                     same = {
@@ -300,10 +272,16 @@ async def session_listings(
                 raise
 
 
-_SHOWN = dict.fromkeys(("title", "first_prompt", "metadata", "packed_metadata"), 1)
+LISTED_FIELDS: dict[str, Any] = {
+    "_id": 0,
+    **dict.fromkeys(("project_key", "session_id", "mtime", "title", "first_prompt"), 1),
+    **dict.fromkeys(("metadata", "packed_metadata"), 1),
+}
+"""Projection of a summary to what a listing is made of."""
 
 
-async def _listing(row: Mapping[str, Any]) -> SessionListing:
+async def listing_of(row: Mapping[str, Any]) -> SessionListing:
+    """The listing that such a projection gives."""
     project_key, session_id = row["project_key"], row["session_id"]
     title = row.get("title") or row.get("first_prompt")
     metadata = row.get("metadata")
@@ -341,7 +319,7 @@ async def session_summaries(
             cursor = connection.summaries.find({**query, **NOT_EXPIRED}, fields, session=session)
             return await unpacked(await cursor.to_list(None), session)
 
-    return await retried(connection, attempt)
+    return await retried(connection.client, attempt)
 
 
 async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
@@ -357,7 +335,7 @@ async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
         query = {**key.session_filter(), "subpath": {"$gt": ""}}
         return await with_confirmed_reads(connection.entries).distinct("subpath", query)
 
-    return await retried(connection, attempt)
+    return await retried(connection.client, attempt)
 
 
 async def last_agent_metadata(connection: Connection, key: TranscriptKey) -> dict[str, Any] | None:
@@ -374,7 +352,7 @@ async def last_agent_metadata(connection: Connection, key: TranscriptKey) -> dic
                 return entry
         return None
 
-    return await retried(connection, attempt)
+    return await retried(connection.client, attempt)
 
 
 async def state(connection: Connection, key: TranscriptKey) -> SessionState | None:
@@ -388,7 +366,7 @@ async def state(connection: Connection, key: TranscriptKey) -> SessionState | No
         async with snapshot(connection.client, connection.server) as session:
             return await state_in(connection, key, session)
 
-    return await retried(connection, attempt)
+    return await retried(connection.client, attempt)
 
 
 async def state_in(
@@ -403,17 +381,12 @@ async def session_entries(
     connection: Connection,
     key: TranscriptKey,
     session: ClientSession | None,
-    condition: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[tuple[str, int, dict[str, Any]]]:
-    """Subpath, position and content of all entries of a session, in the order of writing.
-
-    ``condition`` is a query for those of them that are wanted.
-    """
+    """Subpath, position and content of all entries of a session, in the order of writing."""
     fields = {**CONTENT, "subpath": 1}
     # No index has the order of all transcripts together, and what is sorted may be large.
-    query = {**key.session_filter(), **(condition or {})}
     cursor = connection.entries.find(
-        query, fields, sort=[("seq", 1)], session=session, allow_disk_use=True
+        key.session_filter(), fields, sort=[("seq", 1)], session=session, allow_disk_use=True
     )
     async for document in cursor:
         subpath: str = document["subpath"]
@@ -432,12 +405,12 @@ async def _state_row(
     return rows[0] if rows else None
 
 
-async def retried(connection: Connection, attempt: Callable[[], Awaitable[T]]) -> T:
+async def retried(client: Client, attempt: Callable[[], Awaitable[T]]) -> T:
     """Run a read, from its start again after an election, a lost cursor or a lost snapshot."""
     attempts = Attempts()
     while True:
         try:
-            async with confirmed_primary(connection.client):
+            async with confirmed_primary(client):
                 return await attempt()
         except PyMongoError as error:
             if not is_resumable(error) or not await attempts.pause():

@@ -58,4 +58,4 @@ async def totals_of(connection: Connection, key: TranscriptKey) -> Tally:
         async with snapshot(connection.client, connection.server) as session:
             return (await recount(connection, key, session)).totals
 
-    return await retried(connection, attempt)
+    return await retried(connection.client, attempt)

@@ -115,7 +115,7 @@ async def _look(connection: Connection, key: TranscriptKey) -> _Look:
                 if after is not None and after.next_seq == state.next_seq:
                     return _Look(state, counted)
 
-    look = await retried(connection, attempt)
+    look = await retried(connection.client, attempt)
     if look is None:
         raise UnknownSessionError(
             f"There is no {key}; nothing was changed. Check tenant, project key and session id."

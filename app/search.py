@@ -120,7 +120,7 @@ async def search(
         ).to_list(None)
 
     try:
-        rows = await retried(connection, attempt)
+        rows = await retried(connection.client, attempt)
     except OperationFailure as error:
         if error.code != _INDEX_NOT_FOUND:
             raise

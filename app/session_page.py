@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from .layout import main_path
-from .page import Page, Pieces
+from .page import Page, Pieces, subagent_title
 from .reader import SessionListing
 from .staging import StagedFiles
 from .store import BeanieSessionStore
@@ -36,8 +36,7 @@ async def write_page(
         pieces = Pieces()
         if subpath:
             metadata = await store.agent_metadata(listing.key(subpath)) or {}
-            kind, task = (str(metadata.get(name) or "") for name in ("agentType", "description"))
-            write(page.subagent(f"Subagent {': '.join(filter(None, (kind, task))) or subpath}"))
+            write(page.subagent(subagent_title(subpath, metadata)))
         async for entry in store.stream(listing.key(subpath)):
             write("".join(map(page.piece, pieces.of(entry))), 1)
         write("".join(map(page.piece, pieces.rest())))

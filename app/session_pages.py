@@ -1,4 +1,4 @@
-"""The latest sessions of a tenant, a page at a time."""
+"""Summaries of sessions: of one, or of the latest of a tenant, a page at a time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from bson import ObjectId
 from ..models import SessionSummary
 from .connection import Connection
 from .errors import InvalidQueryError
+from .expiry import NOT_EXPIRED
+from .key import TranscriptKey
 from .reader import retried
 from .session_filter import SessionFilter
 
@@ -89,9 +91,21 @@ async def session_page(
         # One more tells whether there is another page.
         return await connection.summaries.find(query, sort=order, limit=limit + 1).to_list(None)
 
-    rows = await retried(connection, attempt)
+    rows = await retried(connection.client, attempt)
     sessions = [model.model_validate(row) for row in rows[:limit]]
     if len(rows) <= limit:
         return SessionPage(sessions, None)
     last = rows[limit - 1]
     return SessionPage(sessions, _Position(last["active_at"], last["_id"]).cursor)
+
+
+async def session_summary(
+    connection: Connection, model: type[SessionSummary], key: TranscriptKey
+) -> SessionSummary | None:
+    """The summary of the key's session, or ``None`` without one."""
+
+    async def attempt() -> dict[str, Any] | None:
+        return await connection.summaries.find_one({**key.session_filter(), **NOT_EXPIRED})
+
+    row = await retried(connection.client, attempt)
+    return None if row is None else model.model_validate(row)

@@ -172,4 +172,4 @@ async def _rows(connection: Connection, pipeline: list[dict[str, Any]]) -> list[
     async def attempt() -> list[dict[str, Any]]:
         return await (await aggregate(connection.summaries, pipeline)).to_list(None)
 
-    return await retried(connection, attempt)
+    return await retried(connection.client, attempt)

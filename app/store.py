@@ -30,7 +30,8 @@ from .repair import Verification
 from .schema import upgrade_schema
 from .search import SearchHit, search
 from .session_filter import SessionFilter, checked_limit, checked_text
-from .session_pages import SessionPage, session_page
+from .session_names import session_named
+from .session_pages import SessionPage, session_page, session_summary
 from .session_replay import SessionReplay
 from .statistics import Days, ToolStatistics, UsageStatistics, checked_groups
 from .transcript import Transcript
@@ -243,49 +244,47 @@ class BeanieSessionStore(SessionStore):
             entries = await reader.load(connection, transcript)
         return cast("list[SessionStoreEntry] | None", entries)
 
-    def stream(self, key: SessionKey, after: int | None = None) -> AsyncGenerator[StreamedEntry]:
+    def stream(
+        self, key: SessionKey, after: int | None = None, *, with_subagents: bool = False
+    ) -> AsyncGenerator[StreamedEntry]:
         """The entries of a transcript in order, one at a time, in constant memory.
 
         Each is equal to the dict that ``load`` gives and knows its position as ``.seq``; a
         reader that stopped goes on with ``after=entry.seq``. Elections and lost cursors are
         handled; entries appended meanwhile may be included.
 
+        Args:
+            key: the transcript.
+            after: only what is behind this position.
+            with_subagents: all transcripts of the session together, in the order of writing,
+                which the server sorts first; ``entry.subpath`` tells whose each entry is.
+
         Raises:
             SessionChangedError: the session was deleted while it was streamed.
             CorruptEntryError: a stored entry is damaged.
             SessionStoreError: as for the class.
         """
-        transcript = TranscriptKey.parse(self._tenant, key)
-        return self._stream(transcript, _checked_position(after))
+        transcript = self._followed(key, with_subagents)
+        return self._stream(transcript, _checked_position(after), with_subagents)
 
-    async def _stream(self, transcript: TranscriptKey, after: int) -> AsyncGenerator[StreamedEntry]:
+    async def _stream(
+        self, transcript: TranscriptKey, after: int, with_subagents: bool
+    ) -> AsyncGenerator[StreamedEntry]:
         require_asyncio()
         connection = await self._connection()
         with reported(connection.client, f"stream {transcript}"):
-            async with aclosing(reader.stream(connection, transcript, after)) as entries:
+            found = reader.stream(connection, transcript, after, with_subagents)
+            async with aclosing(found) as entries:
                 async for entry in entries:
                     yield entry
 
-    async def stream_session(self, key: SessionKey) -> AsyncGenerator[tuple[str, StreamedEntry]]:
-        """The entries of a session with those of its subagents, in the order of writing.
+    def _followed(self, key: SessionKey, with_subagents: bool) -> TranscriptKey:
+        transcript = TranscriptKey.parse(self._tenant, key)
+        return transcript.session if with_subagents else transcript
 
-        Each comes with the subpath of its transcript, ``""`` for the main one; else as for
-        :meth:`stream`, but the server sorts them first.
-
-        Raises:
-            SessionChangedError: the session was deleted while it was streamed.
-            CorruptEntryError: a stored entry is damaged.
-            SessionStoreError: as for the class.
-        """
-        require_asyncio()
-        session = TranscriptKey.parse(self._tenant, key).session
-        connection = await self._connection()
-        with reported(connection.client, f"stream {session}"):
-            async with aclosing(reader.stream_session(connection, session)) as entries:
-                async for each in entries:
-                    yield each
-
-    def watch(self, key: SessionKey, after: int | None = None) -> AsyncGenerator[StreamedEntry]:
+    def watch(
+        self, key: SessionKey, after: int | None = None, *, with_subagents: bool = False
+    ) -> AsyncGenerator[StreamedEntry]:
         """The stored entries of a transcript, then every new one as soon as it is committed.
 
         It never ends by itself: leave the loop, or cancel the task; ``contextlib.aclosing`` frees
@@ -296,19 +295,28 @@ class BeanieSessionStore(SessionStore):
         Every watcher keeps a connection of the client's pool (on Motor also a thread of its pool)
         busy: raise ``maxPoolSize`` (and ``MOTOR_MAX_WORKERS``) where many watch at once.
 
+        Args:
+            key: the transcript.
+            after: only what is behind this position.
+            with_subagents: follow all transcripts of the session together, in the order of
+                writing; ``entry.subpath`` tells whose each entry is.
+
         Raises:
             StandaloneError: the server is no replica set.
             SessionChangedError: the session was deleted or has expired.
             CorruptEntryError: a stored entry is damaged.
             SessionStoreError: as for the class.
         """
-        return self._watch(TranscriptKey.parse(self._tenant, key), _checked_position(after))
+        transcript = self._followed(key, with_subagents)
+        return self._watch(transcript, _checked_position(after), with_subagents)
 
-    async def _watch(self, transcript: TranscriptKey, after: int) -> AsyncGenerator[StreamedEntry]:
+    async def _watch(
+        self, transcript: TranscriptKey, after: int, with_subagents: bool
+    ) -> AsyncGenerator[StreamedEntry]:
         require_asyncio()
         connection = await self._connection()
         with reported(connection.client, f"watch {transcript}"):
-            async with aclosing(watch(connection, transcript, after)) as entries:
+            async with aclosing(watch(connection, transcript, after, with_subagents)) as entries:
                 async for entry in entries:
                     yield entry
 
@@ -371,6 +379,27 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, "list sessions"):
             async for listing in reader.session_listings(connection, owner):
                 yield listing
+
+    async def summary(self, key: SessionKey) -> SessionSummary | None:
+        """The summary of a session, with its totals; ``None`` if there is no such session."""
+        require_asyncio()
+        session = TranscriptKey.parse(self._tenant, key).session
+        connection = await self._connection()
+        with reported(connection.client, f"read the summary of {session}"):
+            return await session_summary(connection, self._binding.models.summaries, session)
+
+    async def session_named(self, name: str, project_key: str | None = None) -> SessionListing:
+        """The session of this id, or else the one whose id begins so; its key is ``.key()``.
+
+        Raises:
+            UnknownSessionError: there is none.
+            AmbiguousSessionError: there are several; the error names some.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        connection = await self._connection()
+        with reported(connection.client, "find the session"):
+            return await session_named(connection, self._tenant, name, project_key)
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """The SDK's summary of each session that :meth:`list_sessions` lists.

@@ -29,7 +29,7 @@ _REST_SECONDS = 0.01
 
 
 async def watch(
-    connection: Connection, key: TranscriptKey, after: int
+    connection: Connection, key: TranscriptKey, after: int, with_subagents: bool
 ) -> AsyncGenerator[StreamedEntry]:
     """The stored entries behind position ``after``, then every new one as it is committed."""
     if not connection.server.has_transactions:
@@ -44,7 +44,7 @@ async def watch(
         summaries=with_confirmed_reads(connection.summaries),
         chunks=with_confirmed_reads(connection.chunks),
     )
-    entries = _watch(confirmed, Place(key, after))
+    entries = _watch(confirmed, Place(key, after, with_subagents=with_subagents))
     while True:
         entry = await ended_with_caller(anext(entries))
         try:

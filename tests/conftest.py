@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from pymongo import MongoClient
 from support.database import prepared
+from support.secured import SecuredServer, secured_server
 from support.server import connected
 
 from beanie_session_store import (
@@ -44,6 +45,13 @@ def standalone_url() -> Iterator[str]:
     """A server without transactions."""
     with EmbeddedMongo(replica_set=False, set_parameters=SERVER_PARAMETERS) as mongo:
         yield mongo.url
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredServer]:
+    """A replica set that lets nobody in without a password."""
+    with secured_server(tmp_path_factory.mktemp("secured")) as server:
+        yield server
 
 
 @pytest.fixture

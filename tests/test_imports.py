@@ -512,8 +512,9 @@ async def test_odd_sessions_stored_together_are_as_those_stored_one_by_one(
     await import_transcripts(together, projects)
     for session_id in lines:
         replay = await alone.replay({**KEY, "session_id": session_id}, mtime=-1_000_000)
-        async for subpath, entry in together.stream_session({**KEY, "session_id": session_id}):
-            await replay.add([dict(entry)], subpath)
+        key = {**KEY, "session_id": session_id}
+        async for entry in together.stream(key, with_subagents=True):
+            await replay.add([dict(entry)], entry.subpath)
     assert await documents("together") == await documents("alone")
 
 

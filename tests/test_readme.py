@@ -25,7 +25,8 @@ def python_blocks(document: Path) -> list[str]:
 BLOCKS = python_blocks(README)
 MOTOR_BLOCKS = python_blocks(ROOT / "docs" / "compatibility.md")
 LIVE_BLOCKS = python_blocks(ROOT / "docs" / "live-tail.md")
-ALL_BLOCKS = BLOCKS + MOTOR_BLOCKS + LIVE_BLOCKS
+OPERATING_BLOCKS = python_blocks(ROOT / "docs" / "operating.md")
+ALL_BLOCKS = BLOCKS + MOTOR_BLOCKS + LIVE_BLOCKS + OPERATING_BLOCKS
 
 # Drives the FastAPI example the way its users would, over HTTP, with its lifespan.
 FASTAPI_CLIENT = """

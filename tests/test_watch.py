@@ -106,6 +106,25 @@ def turn_of(entries: Any, number: int) -> list[Any]:
     return entries[number * 6 : number * 6 + 6]
 
 
+async def test_all_transcripts_of_a_session_are_followed_in_the_order_of_writing(
+    store: BeanieSessionStore,
+) -> None:
+    large = message("\0huge" * 4_000_000)
+    await store.append(KEY, turn(1))
+    await store.append(SUBAGENT, [large])
+    await store.append({**KEY, "session_id": "other"}, turn(2))
+    async with Watcher(store.watch(SUBAGENT, after=5, with_subagents=True)) as watcher:
+        await watcher.until(2)
+        await store.append(KEY, [message("main")])
+        await store.append({**KEY, "subpath": "subagents/agent-new"}, [message("new")])
+        await store.append(SUBAGENT, [message("old")])
+        seen = await watcher.until(5)
+    assert [entry.seq for entry in seen] == [6, 7, 8, 9, 10]
+    old, new = SUBAGENT["subpath"], "subagents/agent-new"
+    assert [entry.subpath for entry in seen] == ["", old, "", new, old]
+    assert seen[1] == large
+
+
 async def test_one_transcript_is_watched_and_nothing_of_others(store: BeanieSessionStore) -> None:
     elsewhere = [{**KEY, "session_id": "other"}, {**KEY, "project_key": "other"}]
     async with Watcher(store.watch(SUBAGENT)) as watcher, Watcher(store.watch(KEY)) as main:

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from time import monotonic
 from typing import Annotated, Any, cast
 
 import typer
@@ -18,9 +17,9 @@ from ..client import open_database
 from ..driver import Database
 from ..errors import AdoptionError
 from ..failures import reported
-from .root import FAILED, MISUSED, app, fail, models_of, options_of, run, show
-
-_PROGRESS_SECONDS = 2.0
+from .ending import FAILED, MISUSED, fail
+from .pace import lines_on_progress
+from .root import app, models_of, options_of, run, show
 
 
 @app.command()
@@ -29,8 +28,8 @@ def adopt(
     source_url: Annotated[
         str | None,
         typer.Option(
-            envvar="SESSION_STORE_SOURCE_URL",
-            help="Connection string of the source; without it, the server of --url.",
+            help="Connection string of the source; without it, the server of --url. "
+            "[SESSION_STORE_SOURCE_URL]",
         ),
     ] = None,
     source_database: Annotated[
@@ -95,7 +94,7 @@ def adopt(
         fail(str(error), MISUSED)
 
     async def command(target: Database) -> AdoptionReport:
-        async with _source(target, source_url, source_database) as database:
+        async with _source(target, source_url or options.source_url, source_database) as database:
             with reported(database.client, "read the source"):
                 found = await find_source(database, wanted)
             typer.echo(f"found {found}", err=True)
@@ -111,7 +110,7 @@ def adopt(
                 workers=workers,
                 out_of_order=out_of_order,
                 dry_run=dry_run,
-                on_progress=_progress(),
+                on_progress=lines_on_progress(),
                 on_problem=_problem,
             )
 
@@ -171,18 +170,6 @@ def _metadata(text: str | None) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise AdoptionError("--metadata must be a JSON object.")
     return cast("dict[str, Any] | None", value)
-
-
-def _progress() -> Callable[[AdoptionReport], None]:
-    next_time = monotonic() + _PROGRESS_SECONDS
-
-    def show_progress(report: AdoptionReport) -> None:
-        nonlocal next_time
-        if monotonic() >= next_time:
-            next_time = monotonic() + _PROGRESS_SECONDS
-            typer.echo(str(report), err=True)
-
-    return show_progress
 
 
 def _problem(problem: AdoptionProblem) -> None:

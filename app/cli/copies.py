@@ -16,8 +16,9 @@ from ..driver import Database
 from ..errors import SessionStoreError, TransferError
 from ..store import BeanieSessionStore
 from ..transfer import TransferReport
+from .ending import MISUSED, fail
 from .named import named
-from .root import MISUSED, app, fail, options_of, run
+from .root import app, options_of, run
 from .transfer_progress import finish, problem_shown, progress_shown
 from .transfer_store import store_on
 
@@ -35,8 +36,8 @@ def copy_command(
     from_url: Annotated[
         str | None,
         typer.Option(
-            envvar="SESSION_STORE_SOURCE_URL",
-            help="Connection string of the source; without it, the server of --url.",
+            help="Connection string of the source; without it, the server of --url. "
+            "[SESSION_STORE_SOURCE_URL]",
         ),
     ] = None,
     from_database: Annotated[
@@ -60,6 +61,8 @@ def copy_command(
 
     Example: session-store --tenant acme copy --from-store acme.stores:redis --project=-srv
     """
+    if from_store is None:
+        from_url = from_url or options_of(context).source_url
     others = [from_url, from_database, from_tenant]
     if from_store is not None and any(others):
         fail("--from-store names the whole source; leave the other --from options out.", MISUSED)

@@ -30,7 +30,10 @@ def export_command(
     target: Annotated[
         Path, typer.Argument(help="Where to: a folder of projects, or with --archive a file.")
     ],
-    session: Annotated[str | None, typer.Option(help="Only the session of this id.")] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(help="Only the session of this id, or of as much of it as tells it apart."),
+    ] = None,
     project: Annotated[str | None, typer.Option(help="Only this project key.")] = None,
     form: Annotated[
         ExportFormat,
@@ -49,17 +52,18 @@ def export_command(
     Exported to ~/.claude/projects, `claude --resume` finds them. On pages, all that a transcript
     says is escaped or sanitised. Exits with 1 if a session could not be exported.
 
-    Example: session-store --tenant acme export --session 6645a6b0-... ~/.claude/projects
+    Example: session-store --tenant acme export --session 6645a6b0 ~/.claude/projects
     """
 
     async def command(database: Database) -> TransferReport:
         store = await store_on(context, database, upgrade=False)
+        key = None if session is None else (await store.session_named(session, project)).key()
         with progress_shown("exporting") as on_progress:
             return await export_transcripts(
                 store,
                 target,
-                project_key=project,
-                session_id=session,
+                project_key=project if key is None else key["project_key"],
+                session_id=None if key is None else key["session_id"],
                 format=form.value,
                 archive=archive,
                 overwrite=overwrite,

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ...models import EntryChunk, RetentionPolicy
 from ...models.retention import EVERY
-from ..driver import Database, bind_models
+from ..driver import Database
 from ..retention import Redating, retention_policies, set_retention
 from ..retention_script import parsed, spelled, write_retention_script
-from ..store import BeanieSessionStore
-from .root import MISUSED, app, fail, models_of, options_of, run, show
+from .ending import MISUSED, fail
+from .root import app, models_of, run, show
+from .transfer_store import store_on
 
 retention = typer.Typer(no_args_is_help=True, help="How long idle sessions are kept.")
 app.add_typer(retention, name="retention")
@@ -25,7 +25,12 @@ ForTenant = Annotated[
 ForProject = Annotated[
     str, typer.Option("--project", help='The project key, or "*" for every other one.')
 ]
-OfProject = Annotated[str, typer.Option("--project", help="The project key of the session.")]
+Named = Annotated[
+    str, typer.Argument(metavar="SESSION", help="The id, or as much of it as tells it apart.")
+]
+OfProject = Annotated[
+    str | None, typer.Option("--project", help="The project key, where several have the session.")
+]
 
 
 @retention.command("show")
@@ -74,22 +79,22 @@ def set_policy(
 
 
 @retention.command("hold")
-def hold_session(context: typer.Context, session_id: str, project: OfProject) -> None:
+def hold_session(context: typer.Context, session: Named, project: OfProject = None) -> None:
     """Keep one session from expiring until it is released.
 
-    Example: session-store --tenant acme retention hold 6645a6b0-... --project=-srv
+    Example: session-store --tenant acme retention hold 6645a6b0
     """
-    _with_store(context, "hold", session_id, project)
+    session_id = _with_store(context, "hold", session, project)
     show(context, {"held": session_id}, f"{session_id} is held: it does not expire.")
 
 
 @retention.command("release")
-def release_session(context: typer.Context, session_id: str, project: OfProject) -> None:
+def release_session(context: typer.Context, session: Named, project: OfProject = None) -> None:
     """Let a held session expire again; its period begins now.
 
-    Example: session-store --tenant acme retention release 6645a6b0-... --project=-srv
+    Example: session-store --tenant acme retention release 6645a6b0
     """
-    _with_store(context, "release", session_id, project)
+    session_id = _with_store(context, "release", session, project)
     show(context, {"released": session_id}, f"{session_id} is released: its period begins now.")
 
 
@@ -120,19 +125,16 @@ def write_migration(
     show(context, {"script": str(path)}, f"Wrote {path}")
 
 
-def _with_store(context: typer.Context, change: str, session_id: str, project: str) -> None:
-    options = options_of(context)
-    classes = models_of(context)
+def _with_store(context: typer.Context, change: str, name: str, project: str | None) -> str:
+    """Do it to the session of that name, and return its whole id."""
 
-    async def command(database: Database) -> None:
-        models = [classes.entries, classes.summaries, EntryChunk, RetentionPolicy]
-        await bind_models(database, models, create_indexes=False)
-        store = BeanieSessionStore(
-            tenant=options.tenant, entries=classes.entries, summaries=classes.summaries
-        )
-        await getattr(store, change)({"project_key": project, "session_id": session_id})
+    async def command(database: Database) -> str:
+        store = await store_on(context, database, upgrade=False)
+        session = await store.session_named(name, project)
+        await getattr(store, change)(session.key())
+        return session.session_id
 
-    run(context, command)
+    return run(context, command)
 
 
 def _checked(keep: str) -> timedelta | None:

@@ -12,9 +12,10 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from importlib.metadata import version as version_of
 from importlib.util import find_spec
-from typing import Annotated, Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 from ..client import open_database
 from ..connection import StoreModels
@@ -23,58 +24,61 @@ from ..errors import (
     InvalidKeyError,
     InvalidMigrationError,
     InvalidModelError,
+    InvalidQueryError,
     InvalidURLError,
     SessionStoreError,
     TransferError,
 )
 from ..failures import reported
+from ..plain_text import plain
 
 try:
     import typer
-except ImportError:
+
+    from .program import NAME, Given, Program
+    from .server import opened_server
+    from .settings import Options
+except ImportError as missing:
     # The command was installed with the package, but not what it runs on.
     raise SystemExit(
-        "session-store needs typer, which is not installed: pip install 'beanie-session-store[cli]'"
+        f"session-store needs {missing.name}, which is not installed: "
+        "pip install 'beanie-session-store[cli]'"
     ) from None
 
-from .document_classes import DocumentClasses
+from .ending import INTERRUPTED, MISUSED, fail, warn_in_a_line
 
 T = TypeVar("T")
-
-FAILED = 1
-MISUSED = 2
-"""Exit codes: what was asked for failed; it was asked for wrongly."""
 
 _MISUSES = (
     InvalidKeyError,
     InvalidMigrationError,
     InvalidModelError,
+    InvalidQueryError,
     InvalidURLError,
     TransferError,
 )
 
-COMMANDS = ("schema", "retention", "adopt", "imports", "exports", "copies")
+COMMANDS = (
+    *("sessions", "show", "stats", "verify", "delete"),
+    *("doctor", "schema", "retention"),
+    *("adopt", "imports", "exports", "copies"),
+)
 
 app = typer.Typer(
-    name="session-store",
+    name=NAME,
+    cls=Program,
     no_args_is_help=True,
     # Plain text reads well in the log of a deploy job.
     rich_markup_mode=None,
     # Typer's own traceback shows local variables: transcripts, connection strings.
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The global options of one call."""
-
-    url: str | None
-    database: str | None
-    tenant: str
-    as_json: bool
-    classes: DocumentClasses
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version_of("beanie-session-store"))
+        raise typer.Exit
 
 
 @app.callback()
@@ -83,41 +87,64 @@ def root(
     url: Annotated[
         str | None,
         typer.Option(
-            envvar="SESSION_STORE_MONGODB_URL",
-            show_envvar=True,
-            help="Connection string: mongodb://... or mongodb+srv://...",
+            help="Connection string: mongodb://... or mongodb+srv://... "
+            "[SESSION_STORE_MONGODB_URL]",
+        ),
+    ] = None,
+    embedded: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            file_okay=False,
+            help="Instead of --url: start a server for this call, with its data in DIR.",
         ),
     ] = None,
     database: Annotated[
         str | None,
         typer.Option(
-            envvar="SESSION_STORE_DATABASE",
-            help="The database, where the connection string names none.",
+            help="The database, where the connection string names none. [SESSION_STORE_DATABASE]",
         ),
     ] = None,
     tenant: Annotated[
-        str,
-        typer.Option(envvar="SESSION_STORE_TENANT", help="Whose sessions to work on."),
-    ] = "default",
+        str | None,
+        typer.Option(
+            help='Whose sessions to work on; "default" if not said. [SESSION_STORE_TENANT]'
+        ),
+    ] = None,
     entries: Annotated[
         str | None,
         typer.Option(
-            envvar="SESSION_STORE_ENTRIES",
             metavar="MODULE:CLASS",
-            help="Your own Document class for entries, such as acme.models:AcmeEntry.",
+            help="Your own Document class for entries, such as acme.models:AcmeEntry. "
+            "[SESSION_STORE_ENTRIES]",
         ),
     ] = None,
     summaries: Annotated[
         str | None,
         typer.Option(
-            envvar="SESSION_STORE_SUMMARIES",
             metavar="MODULE:CLASS",
-            help="Your own Document class for summaries.",
+            help="Your own Document class for summaries. [SESSION_STORE_SUMMARIES]",
+        ),
+    ] = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="Read what the environment does not set from this file; none is read unasked.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print it."),
+    ] = False,
 ) -> None:
-    """Look after the database of a Claude Agent SDK session store.
+    """Look after the sessions of a Claude Agent SDK session store, and its database.
+
+    These options may also stand behind a command. Each but --json can be set in the environment
+    instead, by the name in brackets.
 
     Example:
 
@@ -125,15 +152,17 @@ def root(
 
         session-store schema upgrade
     """
-    classes = DocumentClasses(entries, summaries)
-    context.obj = Options(url or None, database or None, tenant, as_json, classes)
+    context.obj = Given(dict(context.params))
 
 
 def options_of(context: typer.Context) -> Options:
-    """The global options that the command was called with."""
-    options = context.find_object(Options)
-    assert options is not None
-    return options
+    """The global options that the command was called with; ends the process as `run`."""
+    given = context.find_object(Given)
+    assert given is not None
+    try:
+        return Options.of(given.values)
+    except (ValueError, OSError):
+        fail(f"the file {given.values.get('env_file')} cannot be read as settings.", MISUSED)
 
 
 def models_of(context: typer.Context) -> StoreModels:
@@ -144,32 +173,31 @@ def models_of(context: typer.Context) -> StoreModels:
         fail(str(error), MISUSED)
 
 
-def run(context: typer.Context, command: Callable[[Database], Awaitable[T]]) -> T:
+def run(
+    context: typer.Context,
+    command: Callable[[Database], Awaitable[T]],
+    *,
+    until_interrupted: bool = False,
+) -> T:
     """Run a command on the database that the global options name, and return what it returns.
 
     A failure ends the process: one line on stderr and exit code 1 for what went wrong, 2 for a
     missing or malformed option.
     """
     options = options_of(context)
-    if options.url is None:
-        raise typer.BadParameter(
-            "which server? Give --url or set SESSION_STORE_MONGODB_URL.", param_hint="--url"
-        )
     try:
-        return asyncio.run(_with_database(options.url, options.database, command))
+        with opened_server(options) as (url, name):
+            return asyncio.run(_with_database(url, name, command))
     except _MISUSES as error:
         fail(str(error).replace("database=...", "--database"), MISUSED)
+    except BrokenPipeError:
+        raise
     except (SessionStoreError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("interrupted", 130)
-
-
-def fail(message: str, code: int = FAILED) -> NoReturn:
-    """End the process with one line on stderr."""
-    line = " ".join(message.split())
-    typer.echo(f"error: {line}", err=True)
-    raise typer.Exit(code)
+        if until_interrupted:
+            raise typer.Exit(INTERRUPTED) from None
+        fail("interrupted", INTERRUPTED)
 
 
 def show(context: typer.Context, value: Any, text: str) -> None:
@@ -177,7 +205,8 @@ def show(context: typer.Context, value: Any, text: str) -> None:
 
     ``value`` is of JSON types and dates.
     """
-    typer.echo(json.dumps(value, default=str) if options_of(context).as_json else text)
+    as_json = options_of(context).as_json
+    typer.echo(json.dumps(value, default=str) if as_json else plain(text))
 
 
 async def _with_database(
@@ -192,6 +221,7 @@ def main() -> None:
     """What the installed command ``session-store`` calls."""
     # As with `python -m`, so that --entries finds the classes of the project it is run in.
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    warn_in_a_line()
     load_commands()
     app()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,9 @@ from ..migration_log import SchemaRun
 from ..migration_scripts import named, packaged_folder, scripts_in
 from ..migrator import SchemaStatus, renamed_collections
 from ..schema import downgrade_schema, schema_history, schema_status, upgrade_schema
-from .root import MISUSED, app, fail, models_of, run, show
+from .asking import require_consent
+from .ending import MISUSED, fail
+from .root import app, models_of, run, show
 
 OUTDATED = 3
 """Exit code of ``status`` where there is something to upgrade."""
@@ -188,11 +189,7 @@ def _ask(names: list[str], yes: bool) -> None:
     for name in names:
         script = named(scripts, name)
         typer.echo(f"{name}: {', '.join(script.undoing())}", err=True)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        fail("There is nobody to ask here. Nothing was changed; give --yes to go ahead.", MISUSED)
-    typer.confirm("Undo these?", abort=True, err=True)
+    require_consent("Undo these?", yes)
 
 
 def _progress(message: str) -> None:

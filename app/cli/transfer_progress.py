@@ -9,19 +9,20 @@ from time import monotonic
 from typing import NoReturn
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ..plain_text import plain
 from ..transfer import OnProgress, TransferProblem, TransferReport
-from .root import FAILED, show
+from .ending import FAILED
+from .pace import at_most_every, lines_on_progress
+from .root import show
+from .tables import console
 
 PARTIAL = 4
 """Exit code: all was done, but lines that are no entries were skipped."""
 
 _BAR_SECONDS = 0.1
-_LINE_SECONDS = 2.0
 
 
 @contextmanager
@@ -29,11 +30,11 @@ def progress_shown(doing: str) -> Generator[OnProgress]:
     """A bar with rate and time left where a person looks on, else a line now and then."""
     begin = monotonic()
     if not sys.stderr.isatty():
-        yield _at_most_every(_LINE_SECONDS, lambda report: typer.echo(str(report), err=True))
+        yield lines_on_progress()
         return
     text = TextColumn("{task.description}")
     columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=None)
 
         def move(report: TransferReport) -> None:
@@ -46,7 +47,7 @@ def progress_shown(doing: str) -> Generator[OnProgress]:
                 completed=report.bytes if report.total_bytes else report.done,
             )
 
-        yield _at_most_every(_BAR_SECONDS, move)
+        yield at_most_every(_BAR_SECONDS, move)
 
 
 def problem_shown(problem: TransferProblem) -> None:
@@ -61,15 +62,3 @@ def finish(context: typer.Context, report: TransferReport) -> NoReturn:
     if report.failed:
         raise typer.Exit(FAILED)
     raise typer.Exit(PARTIAL if report.skipped_lines else 0)
-
-
-def _at_most_every(seconds: float, tell: OnProgress) -> OnProgress:
-    next_time = monotonic() + seconds
-
-    def told(report: TransferReport) -> None:
-        nonlocal next_time
-        if monotonic() >= next_time:
-            next_time = monotonic() + seconds
-            tell(report)
-
-    return told

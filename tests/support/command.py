@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,21 +40,55 @@ class SessionStoreCommand:
     database: str
 
     async def __call__(
-        self, *arguments: Any, cwd: Path | None = None, **environment: str
+        self, *arguments: Any, cwd: Path | None = None, stdin: Any = None, **environment: str
     ) -> Finished:
-        process = await asyncio.create_subprocess_exec(
+        process = await self.started(*arguments, cwd=cwd, stdin=stdin, **environment)
+        output, errors = (part.decode() for part in await process.communicate())
+        assert "Traceback" not in errors, errors
+        assert process.returncode is not None
+        return Finished(process.returncode, output, errors)
+
+    async def started(
+        self,
+        *arguments: Any,
+        cwd: Path | None = None,
+        stdin: Any = None,
+        stdout: Any = subprocess.PIPE,
+        **env: str,
+    ) -> asyncio.subprocess.Process:
+        """The process of a call, whose output is for the caller to read."""
+        return await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", MAIN, *map(str, arguments)),
             env={
                 **os.environ,
                 "SESSION_STORE_MONGODB_URL": self.url,
                 "SESSION_STORE_DATABASE": self.database,
-                **environment,
+                **env,
             },
             cwd=cwd,
-            stdout=subprocess.PIPE,
+            stdin=stdin,
+            stdout=stdout,
             stderr=subprocess.PIPE,
         )
-        output, errors = (part.decode() for part in await process.communicate())
-        assert "Traceback" not in errors, errors
-        assert process.returncode is not None
-        return Finished(process.returncode, output, errors)
+
+    async def on_terminal(self, columns: int, *arguments: Any, **environment: str) -> str:
+        """What a call that goes well prints to a terminal of so many columns."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        environment = {"TERM": "xterm-256color", "COLUMNS": "", **environment}
+        process = await self.started(*arguments, stdout=slave, **environment)
+        os.close(slave)
+        reading = asyncio.create_task(asyncio.to_thread(_read_to_the_end, master))
+        _, errors = await process.communicate()
+        assert process.returncode == 0, errors
+        return (await reading).replace("\r\n", "\n")
+
+
+def _read_to_the_end(terminal: int) -> str:
+    parts: list[bytes] = []
+    # Linux gives an error, macOS nothing, when the last writer is gone.
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 65536):
+            parts.append(part)
+    os.close(terminal)
+    return b"".join(parts).decode()

@@ -1,0 +1,27 @@
+"""Asking before something is removed."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from .ending import MISUSED, fail
+
+
+def require_consent(question: str, yes: bool) -> None:
+    """Go on if ``yes`` was given or the person at the terminal agrees; else end the process."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail("There is nobody to ask here. Nothing was changed; give --yes to go ahead.", MISUSED)
+    # Typer's own question would put a space into what is printed to a file.
+    try:
+        typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answer = ""
+    if not answer:
+        typer.echo(err=True)
+    if answer.strip().lower() not in ("y", "yes"):
+        raise typer.Abort

@@ -1,0 +1,101 @@
+"""The whole command line: how its commands take the global options, and how each call ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from .ending import CLOSED, FAILED, MISUSED, complain, fail, give_up_output
+
+NAME = "session-store"
+
+# Typer has no public names for them.
+_ERRORS: Any = typer.BadParameter.__mro__
+_USAGE_ERROR: type[Exception] = _ERRORS[1]
+_CLICK_ERROR: type[Exception] = _ERRORS[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The global options that were given, by name."""
+
+    values: dict[str, Any]
+
+
+class Program(TyperGroup):
+    """The root of all commands."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run the command that the arguments name, and end the process with its exit code."""
+        _spread(self)
+        try:
+            code = super().main(*args, **kwargs | {"prog_name": NAME, "standalone_mode": False})
+        except OSError as error:
+            complain(f"the output cannot be written: {error.strerror or error}")
+            give_up_output()
+            code = FAILED
+        except typer.Abort:
+            complain("aborted; nothing was changed")
+            code = FAILED
+        except _CLICK_ERROR as error:
+            code = _misused(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run one command to its end, that of its output included."""
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            give_up_output()
+            raise typer.Exit(CLOSED) from None
+        except OSError as error:
+            give_up_output()
+            fail(f"the output cannot be written: {error.strerror or error}")
+
+
+def _misused(error: Any) -> int:
+    context = getattr(error, "ctx", None)
+    message: str = error.format_message()
+    if "\n" in message:
+        # It is the help, for a call without a command.
+        typer.echo(message, err=True)
+    else:
+        path = NAME if context is None else context.command_path
+        end = "" if message.endswith((".", "?")) else "."
+        complain(f"{message}{end} See {path} --help.")
+    return MISUSED if isinstance(error, _USAGE_ERROR) else FAILED
+
+
+def _spread(root: Any) -> None:
+    """Let the global options stand behind every command too, where people write them."""
+    for command in _below(root):
+        taken = {name for option in command.params for name in option.opts}
+        for option in root.params:
+            if option.expose_value and not taken.intersection(option.opts):
+                twin = copy(option)
+                twin.hidden, twin.expose_value, twin.callback = True, False, _kept
+                command.params.append(twin)
+
+
+def _below(group: Any) -> Iterator[Any]:
+    for command in group.commands.values():
+        yield command
+        if hasattr(command, "commands"):
+            yield from _below(command)
+
+
+def _kept(context: Any, option: Any, value: Any) -> Any:
+    # There is none while a shell asks for completions.
+    given: Given | None = context.find_object(Given)
+    if given is not None and value:
+        given.values[option.name] = value
+    return value

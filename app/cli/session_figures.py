@@ -1,0 +1,85 @@
+"""What a session's summary says, for people and for scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from ...models import SessionSummary
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFigures:
+    """A session in figures; nothing but its summary is read for them."""
+
+    summary: SessionSummary
+
+    @property
+    def title(self) -> str:
+        """Its title, or how it begins."""
+        return self.summary.title or self.summary.first_prompt or ""
+
+    @property
+    def at(self) -> datetime | None:
+        """When the main transcript changed last, where it was written."""
+        if self.summary.mtime is None:
+            return self.summary.active_at
+        return datetime.fromtimestamp(self.summary.mtime / 1000, timezone.utc)
+
+    @property
+    def turns(self) -> int | None:
+        """Prompts of a person; ``None`` where an older release wrote last."""
+        return self.summary.totals.turns if self.summary.totals else None
+
+    @property
+    def calls(self) -> int | None:
+        """Calls of tools."""
+        totals = self.summary.totals
+        return sum(row.calls for row in totals.tools) if totals else None
+
+    @property
+    def failures(self) -> int | None:
+        """Those of them that failed."""
+        totals = self.summary.totals
+        return sum(row.errors for row in totals.tools) if totals else None
+
+    @property
+    def tokens(self) -> dict[str, int] | None:
+        """Tokens by kind."""
+        if self.summary.totals is None:
+            return None
+        rows = self.summary.totals.usage
+        kinds = ("input", "output", "cache_creation", "cache_read")
+        return {kind: sum(getattr(row, kind) for row in rows) for kind in kinds}
+
+    @property
+    def all_tokens(self) -> int | None:
+        """Tokens of all kinds, those read from the cache included."""
+        return None if self.tokens is None else sum(self.tokens.values())
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars, by the agent's own account."""
+        return self.summary.totals.cost_usd if self.summary.totals else None
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, in JSON types and dates."""
+        summary = self.summary
+        texts = ("session_id", "project_key", "title", "first_prompt", "branch", "cwd", "tag")
+        dates = ("created_at", "active_at", "expires_at", "held_at")
+        return {
+            **{name: getattr(summary, name) for name in texts},
+            "changed_at": None if self.at is None else self.at.isoformat(),
+            **{name: _iso(getattr(summary, name)) for name in dates},
+            "turns": self.turns,
+            "tool_calls": self.calls,
+            "tool_errors": self.failures,
+            "tokens": self.tokens,
+            "cost_usd": self.cost,
+            "metadata": summary.metadata,
+        }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,152 @@
+"""``session-store sessions``: which sessions there are, the latest first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Annotated, Any
+
+import typer
+
+from ..driver import Database
+from ..plain_text import line
+from ..session_pages import SessionPage
+from .ending import MISUSED, fail
+from .figures import ago, dollars, moment_of, shortened, stamp
+from .root import app, options_of, run, show
+from .session_figures import SessionFigures
+from .tables import Column, print_table
+from .transfer_store import store_on
+
+_SHORT_ID = 8
+
+
+@app.command("sessions")
+def sessions_command(
+    context: typer.Context,
+    project: Annotated[str | None, typer.Option(help="Of this project key.")] = None,
+    title: Annotated[
+        str | None, typer.Option(help="With this text in the title or the first prompt.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="With this tag.")] = None,
+    branch: Annotated[str | None, typer.Option(help="Last seen on this git branch.")] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="With this value in the metadata; may be repeated. A number, true, false and "
+            'null are taken as such; NAME="1" is a text.',
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Active since 7d or 12h ago, or since 2026-11-25 (UTC)."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not active since then.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Sessions on a page.")] = 20,
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="The next page, as the last one names it.")
+    ] = None,
+) -> None:
+    """List the sessions of --tenant, the latest activity first.
+
+    On a terminal ids are cut to what tells them apart, which is enough to name one by, and the
+    table to the width; in a pipe all values are whole. Activity is what the store heard last of a
+    session, an import included; the time shown is that of the transcript.
+
+    Example: session-store --tenant acme sessions --since 7d --title login
+    """
+    now = datetime.now(timezone.utc)
+    wanted = _metadata(metadata or [])
+    begin, end = (_moment(name, text, now) for name, text in (("since", since), ("until", until)))
+
+    async def command(database: Database) -> SessionPage:
+        store = await store_on(context, database, upgrade=False)
+        return await store.sessions(
+            project_key=project,
+            title=title,
+            tag=tag,
+            branch=branch,
+            metadata=wanted or None,
+            since=begin,
+            until=end,
+            limit=limit,
+            after=after,
+        )
+
+    page = run(context, command)
+    rows = [SessionFigures(summary) for summary in page.sessions]
+    options = options_of(context)
+    if options.as_json:
+        show(context, {"sessions": [row.as_json() for row in rows], "after": page.cursor}, "")
+    elif rows:
+        # What was imported at once is all equally recent to the store, but not to people.
+        rows.sort(key=lambda row: row.at or now, reverse=True)
+        print_table(_columns(rows, now), rows)
+    else:
+        typer.echo(f"No such sessions of tenant {line(options.tenant)}.", err=True)
+    if page.cursor is not None and not options.as_json:
+        typer.echo(f"There are more: --after {page.cursor}", err=True)
+
+
+def _columns(rows: Sequence[SessionFigures], now: datetime) -> list[Column[SessionFigures]]:
+    length = _telling_length([row.summary.session_id for row in rows])
+    return [
+        Column(
+            "SESSION",
+            lambda row: row.summary.session_id,
+            lambda row: row.summary.session_id[:length],
+            style="cyan",
+        ),
+        Column("CHANGED", lambda row: stamp(row.at), lambda row: ago(row.at, now), style="dim"),
+        Column("TURNS", lambda row: _figure(row.turns), is_number=True),
+        Column("TOOLS", lambda row: _figure(row.calls), is_number=True),
+        Column(
+            "TOKENS",
+            lambda row: _figure(row.all_tokens),
+            lambda row: shortened(row.all_tokens),
+            is_number=True,
+        ),
+        Column(
+            "COST",
+            lambda row: "" if row.cost is None else f"{row.cost:.6f}",
+            lambda row: dollars(row.cost),
+            is_number=True,
+        ),
+        Column("PROJECT", lambda row: row.summary.project_key, largest=0.16, style="dim"),
+        Column("TITLE", lambda row: row.title, fills=True),
+    ]
+
+
+def _telling_length(ids: Sequence[str]) -> int:
+    """How much of the ids is enough to tell each from the others."""
+    different, longest = len(set(ids)), max(map(len, ids))
+    lengths = range(_SHORT_ID, longest)
+    return next((n for n in lengths if len({each[:n] for each in ids}) == different), longest)
+
+
+def _figure(count: int | None) -> str:
+    return "" if count is None else str(count)
+
+
+def _moment(name: str, text: str | None, now: datetime) -> datetime | None:
+    try:
+        return None if text is None else moment_of(text, now)
+    except ValueError as error:
+        fail(f"--{name}: {error}", MISUSED)
+
+
+def _metadata(written: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in written:
+        name, equals, value = each.partition("=")
+        if not equals:
+            fail(f"--metadata takes NAME=VALUE, such as user_id=u1, not {each!r}", MISUSED)
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

@@ -1,0 +1,78 @@
+"""What a call works on: from its options, the environment, or a file of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .document_classes import DocumentClasses
+
+ENVIRONMENT = "SESSION_STORE_"
+
+
+class Settings(BaseSettings):
+    """The settings that an environment may hold, each as ``SESSION_STORE_`` and its name.
+
+    A file of them is read only where it is named: one that happens to be in the directory belongs
+    to an application, and could lead the command to another database than the one expected.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT, env_ignore_empty=True, extra="ignore", env_file_encoding="utf-8"
+    )
+
+    mongodb_url: SecretStr | None = None
+    database: str | None = None
+    tenant: str = "default"
+    entries: str | None = None
+    summaries: str | None = None
+    source_url: SecretStr | None = None
+    """Where ``adopt`` and ``copy`` read from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The global options of one call, with the settings around them."""
+
+    settings: Settings
+    embedded: Path | None = None
+    """Where the data of a server of the call's own is, instead of the server of a URL."""
+    as_json: bool = False
+    has_url: bool = False
+    """Whether the URL was an option of the call."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose sessions are meant."""
+        return self.settings.tenant
+
+    @property
+    def classes(self) -> DocumentClasses:
+        """The names of the Document classes."""
+        return DocumentClasses(self.settings.entries, self.settings.summaries)
+
+    @property
+    def source_url(self) -> str | None:
+        """The connection string of a source, if one is set."""
+        url = self.settings.source_url
+        return None if url is None else url.get_secret_value()
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """The options that were given, by name; what was not comes from around them.
+
+        Raises:
+            ValueError, OSError: the file of settings cannot be read.
+        """
+        values = {name: given[name] for name in Settings.model_fields if given.get(name)}
+        if given.get("url"):
+            values["mongodb_url"] = given["url"]
+        # A parameter that type checkers do not know.
+        settings: Any = Settings
+        found: Settings = settings(_env_file=given.get("env_file"), **values)
+        return cls(found, given.get("embedded"), bool(given.get("as_json")), bool(given.get("url")))

@@ -1,0 +1,223 @@
+"""``session-store stats``: what agents took, as a table and over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timezone
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+from ..driver import Database
+from ..plain_text import line
+from ..statistics import UsageStatistics
+from .chart import Bar, print_chart
+from .ending import MISUSED, fail
+from .figures import dollars, moment_of, shortened
+from .periods import periods
+from .root import app, options_of, run, show
+from .tables import Column, console, print_table
+from .transfer_store import store_on
+
+_ALL = "all"
+
+
+class Measure(Enum):
+    """What the bars of the chart are as long as."""
+
+    COST = "cost"
+    TOKENS = "tokens"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What came of the questions."""
+
+    rows: list[UsageStatistics]
+    total: UsageStatistics | None
+    days: list[UsageStatistics]
+    """By day as well."""
+
+
+@app.command("stats")
+def stats_command(
+    context: typer.Context,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP",
+            help="A row for each model, project, day, branch, tag or metadata.FIELD; may be "
+            "repeated, for each combination. By default model.",
+        ),
+    ] = None,
+    project: Annotated[str | None, typer.Option(help="Of this project key.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Of sessions with this tag.")] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="Of sessions last seen on this git branch.")
+    ] = None,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="From this day on (UTC): 30d ago, or 2026-11-25.")
+    ] = "30d",
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Before this day (UTC).")
+    ] = None,
+    chart: Annotated[
+        Measure | None,
+        typer.Option(help="What to draw over time; on a terminal cost, where it is known."),
+    ] = None,
+) -> None:
+    """Add up tokens and cost of the sessions of --tenant, and show them over time.
+
+    Days are those on which the agents wrote, in UTC; cost is by the agents' own account. Only
+    summaries are read, so it takes no longer for long sessions.
+
+    Example: session-store --tenant acme stats --by project --since 7d
+    """
+    groups = ["project_key" if name == "project" else name for name in by or ["model"]]
+    now = datetime.now(timezone.utc)
+    first, end = _day("since", since, now), _day("until", until, now)
+    asked: dict[str, Any] = {"since": first, "until": end, "project_key": project}
+    asked |= {"tag": tag, "branch": branch}
+
+    async def command(database: Database) -> Usage:
+        store = await store_on(context, database, upgrade=False)
+        rows = await store.usage(by=groups, **asked)
+        total = await store.usage(by=(), **asked)
+        with_day = groups if "day" in groups else ["day", *groups]
+        days = await store.usage(by=with_day, **asked) if rows else []
+        return Usage(rows, total[0] if total else None, days)
+
+    found = run(context, command)
+    options = options_of(context)
+    if options.as_json:
+        show(context, _as_json(found, groups, first, end), "")
+        return
+    if not found.rows:
+        typer.echo(f"No usage of tenant {line(options.tenant)} in that time.", err=True)
+        return
+    out = console()
+    if "day" in groups:
+        found.rows.sort(key=lambda row: row.group["day"])
+    if out.is_terminal:
+        out.print(_heading(options.tenant, first, end))
+    total = [found.total] if found.total is not None and len(found.rows) > 1 else []
+    print_table(_columns(groups), [*found.rows, *total])
+    measure = chart or (_usual(found) if out.is_terminal else Measure.NONE)
+    if measure is not Measure.NONE:
+        _draw(found.days, groups, measure, None if end is not None else now.date())
+
+
+def _day(name: str, text: str | None, now: datetime) -> date | None:
+    try:
+        return None if text is None else moment_of(text, now).astimezone(timezone.utc).date()
+    except (ValueError, OverflowError) as error:
+        fail(f"--{name}: {error}", MISUSED)
+
+
+def _heading(tenant: str, since: date | None, until: date | None) -> str:
+    end = "" if until is None else f", before {until}"
+    return f"usage of tenant {line(tenant)} since {since}{end} (UTC)"
+
+
+def _columns(groups: Sequence[str]) -> list[Column[UsageStatistics]]:
+    return [
+        *(_group_column(group, number) for number, group in enumerate(groups)),
+        Column("SESSIONS", lambda row: str(row.sessions), is_number=True),
+        Column("REPLIES", lambda row: str(row.responses), is_number=True),
+        _tokens("INPUT", "input"),
+        _tokens("OUTPUT", "output"),
+        _tokens("TO-CACHE", "cache_creation"),
+        _tokens("CACHED", "cache_read"),
+        Column(
+            "COST",
+            lambda row: f"{row.cost_usd:.6f}",
+            lambda row: dollars(row.cost_usd),
+            is_number=True,
+        ),
+    ]
+
+
+def _group_column(group: str, number: int) -> Column[UsageStatistics]:
+    def value(row: UsageStatistics) -> str:
+        if not row.group:
+            return _ALL if number == 0 else ""
+        return _spelled(row.group[group])
+
+    return Column(
+        group.removesuffix("_key").removeprefix("metadata.").upper(),
+        value,
+        largest=0.3,
+        style="cyan" if number == 0 else "",
+    )
+
+
+def _spelled(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _tokens(title: str, name: str) -> Column[UsageStatistics]:
+    return Column(
+        title,
+        lambda row: str(getattr(row, name)),
+        lambda row: shortened(getattr(row, name)),
+        is_number=True,
+    )
+
+
+def _all_tokens(row: UsageStatistics) -> int:
+    return row.input + row.output + row.cache_creation + row.cache_read
+
+
+def _usual(found: Usage) -> Measure:
+    is_known = found.total is not None and found.total.cost_usd > 0
+    return Measure.COST if is_known else Measure.TOKENS
+
+
+def _draw(
+    rows: Sequence[UsageStatistics], groups: Sequence[str], measure: Measure, until: date | None
+) -> None:
+    by_day: dict[date, dict[str, float]] = {}
+    series = [group for group in groups if group != "day"]
+    for row in rows:
+        try:
+            day = date.fromisoformat(row.group["day"])
+        except (ValueError, TypeError):
+            # No entry told the time.
+            continue
+        size = row.cost_usd if measure is Measure.COST else float(_all_tokens(row))
+        name = " ".join(_spelled(row.group[group]) or "-" for group in series)
+        parts = by_day.setdefault(day, {})
+        parts[name] = parts.get(name, 0.0) + size
+    if not any(size for parts in by_day.values() for size in parts.values()):
+        return
+    labels, period = periods(by_day, until)
+    bars: dict[str, dict[str, float]] = {label: {} for label in labels}
+    for day, parts in by_day.items():
+        bar = bars.get(period(day), {})
+        for name, size in parts.items():
+            bar[name] = bar.get(name, 0.0) + size
+    out = console()
+    out.print()
+    written = dollars if measure is Measure.COST else _rounded
+    title = f"{measure.value} over time"
+    print_chart(out, title, [Bar(label, parts) for label, parts in bars.items()], written)
+
+
+def _rounded(size: float) -> str:
+    return shortened(int(size))
+
+
+def _as_json(
+    found: Usage, groups: Sequence[str], since: date | None, until: date | None
+) -> dict[str, Any]:
+    return {
+        "since": since,
+        "until": until,
+        "by": groups,
+        "rows": [asdict(row) for row in found.rows],
+        "total": None if found.total is None else asdict(found.total),
+        "days": [asdict(row) for row in found.days],
+    }

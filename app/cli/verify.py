@@ -1,0 +1,96 @@
+"""``session-store verify``: whether the summaries say what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ..driver import Database
+from ..plain_text import line
+from ..reader import SessionListing
+from ..repair import Difference
+from ..store import BeanieSessionStore
+from ..verification import UnsoundSession, VerificationReport, verify_sessions
+from .ending import FAILED
+from .pace import lines_on_progress
+from .root import app, options_of, run, show
+from .transfer_store import store_on
+
+_VALUE = 24
+
+
+@app.command("verify")
+def verify_command(
+    context: typer.Context,
+    sessions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SESSION",
+            help="Ids, or as much of each as tells it apart; without one, all of the tenant.",
+        ),
+    ] = None,
+    project: Annotated[str | None, typer.Option(help="Only of this project key.")] = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Make each summary say what is stored; entries stay."),
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Sessions to verify at once.")] = 4,
+) -> None:
+    """Compare the summaries of --tenant with all entries: the fold, the totals, the positions.
+
+    Safe while agents write. Exits with 0 if all is sound or was repaired, and with 1 if not.
+
+    Example: session-store --tenant acme verify --repair
+    """
+    as_json = options_of(context).as_json
+
+    async def command(database: Database) -> VerificationReport:
+        store = await store_on(context, database, upgrade=False)
+        wanted = (
+            _named(store, sessions, project)
+            if sessions
+            else store.session_keys(project_key=project)
+        )
+        return await verify_sessions(
+            store,
+            wanted,
+            repair=repair,
+            workers=workers,
+            on_progress=lines_on_progress(),
+            on_problem=None if as_json else _print,
+        )
+
+    report = run(context, command)
+    show(context, report.as_json(), str(report))
+    if not report.is_sound:
+        raise typer.Exit(FAILED)
+
+
+async def _named(
+    store: BeanieSessionStore, names: Sequence[str], project: str | None
+) -> AsyncIterator[SessionListing]:
+    # All of them first: of a wrong name nothing should have been repaired.
+    for listing in [await store.session_named(name, project) for name in names]:
+        yield listing
+
+
+def _print(problem: UnsoundSession) -> None:
+    what = problem.error or "; ".join(map(_spelled, problem.differences))
+    end = " (repaired)" if problem.is_repaired else ""
+    where = f"{problem.listing.session_id} of {problem.listing.project_key}"
+    typer.echo(f"{line(where)}: {line(what, 1000)}{end}")
+
+
+def _spelled(difference: Difference) -> str:
+    stored, expected = (_value(each) for each in (difference.stored, difference.expected))
+    if stored is None or expected is None:
+        return f"{difference.field} differs"
+    return f"{difference.field} says {stored}, stored is {expected}"
+
+
+def _value(value: Any) -> str | None:
+    """A short value as it is; ``None`` for one that is too long for a line."""
+    text = repr(value)
+    return text if len(text) <= _VALUE else None

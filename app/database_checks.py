@@ -1,0 +1,157 @@
+"""Examining a database: migrations, indexes, expiry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from beanie import Document
+from pymongo import IndexModel
+
+from ..models import EntryChunk, RetentionPolicy
+from ..models.retention import EXPIRY_INDEX
+from .diagnosis import Finding
+from .driver import server_of
+from .migrator import Migrator
+from .patient import Patient
+from .required_indexes import missing_indexes
+from .schema import MINIMUM_SCRIPT
+
+_UPGRADE = "Run 'session-store schema upgrade', or await upgrade_schema(database)."
+
+# The server deletes once a minute, and a great deal takes it longer than that.
+_OVERDUE = timedelta(hours=1)
+
+
+async def schema(patient: Patient) -> Finding:
+    """Whether the migrations of this release have run."""
+    status = await Migrator(
+        patient.database, patient.models.entries, patient.models.summaries
+    ).status()
+    applied = [script for script in status.scripts if script.applied_at is not None]
+    if status.unknown:
+        return Finding(
+            "schema",
+            "bad",
+            f"migrated by a newer release ({', '.join(status.unknown)})",
+            "Install that release: pip install -U beanie-session-store",
+        )
+    if not applied:
+        return await _unmigrated(patient)
+    if status.pending:
+        is_usable = max(script.name for script in applied) >= MINIMUM_SCRIPT
+        return Finding(
+            "schema",
+            "warning" if is_usable else "bad",
+            f"{len(status.pending)} migrations are still to run: {', '.join(status.pending)}",
+            _UPGRADE,
+        )
+    edited = [script.name for script in applied if not script.is_unchanged]
+    if edited:
+        return Finding(
+            "schema",
+            "warning",
+            f"edited since they ran: {', '.join(edited)}",
+            "Compare them with the scripts of this release; they are not run again.",
+        )
+    return Finding("schema", "good", f"up to date, {applied[-1].name}")
+
+
+async def _unmigrated(patient: Patient) -> Finding:
+    if await _unprotected(patient):
+        return Finding("schema", "bad", "no migration has run, so no store starts here", _UPGRADE)
+    return Finding("schema", "warning", "made by init_beanie; no migration has run", _UPGRADE)
+
+
+async def indexes(patient: Patient) -> Finding:
+    """Whether the collections have the indexes that their Document classes declare."""
+    missing: list[str] = []
+    further: list[str] = []
+    count = 0
+    for model in patient.classes:
+        collection = patient.collection(model)
+        stored = await collection.index_information()
+        declared = [_index(each) for each in _declared(model)]
+        count += len(declared)
+        missing += [
+            f"{collection.name}.{index.document['name']}"
+            for index in declared
+            if not _is_there(index, stored)
+        ]
+        names = {index.document["name"] for index in declared}
+        further += [
+            f"{collection.name}.{name}" for name in stored if name != "_id_" and name not in names
+        ]
+    unprotected = await _unprotected(patient)
+    missing = sorted({*missing, *unprotected})
+    if missing:
+        what = "all" if len(missing) == count else ", ".join(missing)
+        return Finding(
+            "indexes",
+            "bad" if unprotected else "warning",
+            f"missing, or of another kind: {what}",
+            f"{_UPGRADE} Indexes of your own come with init_beanie; one of another kind must be "
+            "dropped first.",
+        )
+    found = f"all {count} are there"
+    if further:
+        found += f"; others, which cost every append: {', '.join(further)}"
+    return Finding("indexes", "good", found)
+
+
+async def retention(patient: Patient) -> Finding:
+    """Whether what has expired is deleted."""
+    policies = await patient.collection(RetentionPolicy).count_documents({})
+    without_index = [
+        collection.name
+        for collection in map(patient.collection, patient.classes[:3])
+        if not _is_there(EXPIRY_INDEX, await collection.index_information())
+    ]
+    if policies and without_index:
+        return Finding(
+            "retention",
+            "bad",
+            f"nothing expires in {', '.join(without_index)}, which lack the TTL index",
+            _UPGRADE,
+        )
+    now = (await server_of(patient.client)).now()
+    overdue = await patient.summaries.find_one(
+        {"expires_at": {"$lt": now - _OVERDUE}}, {"expires_at": 1}, sort=[("expires_at", 1)]
+    )
+    if overdue is not None:
+        return Finding(
+            "retention",
+            "bad",
+            f"sessions that expired at {overdue['expires_at']:%Y-%m-%d %H:%M} UTC are not deleted",
+            "Readers do not see them. Set the server's parameter ttlMonitorEnabled to true.",
+        )
+    if not policies:
+        return Finding("retention", "good", "no policies: every session is kept for ever")
+    plural = "policy" if policies == 1 else "policies"
+    return Finding("retention", "good", f"{policies} {plural}; nothing is overdue")
+
+
+async def _unprotected(patient: Patient) -> list[str]:
+    """The unique indexes without which the store does not start."""
+    found = await missing_indexes(
+        patient.entries, patient.summaries, patient.collection(EntryChunk)
+    )
+    return [f"{each.collection.name}.{each.name}" for each in found]
+
+
+def _declared(model: type[Document]) -> Iterable[Any]:
+    return getattr(getattr(model, "Settings", None), "indexes", ())
+
+
+def _index(declared: Any) -> IndexModel:
+    # Beanie also takes a name of a field, or a list of keys.
+    return declared if isinstance(declared, IndexModel) else IndexModel(declared)
+
+
+def _is_there(index: IndexModel, stored: Mapping[str, Any]) -> bool:
+    found = stored.get(index.document["name"])
+    return found is not None and all(
+        found.get(option) == index.document.get(option)
+        for option in ("unique", "expireAfterSeconds", "sparse", "partialFilterExpression")
+    )

@@ -1,0 +1,46 @@
+"""What is examined: a database, with the collections of one pair of Document classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from beanie import Document
+
+from ..models import EntryChunk, RetentionPolicy
+from .connection import StoreModels
+from .driver import Client, Collection, Database, with_store_rules
+from .model_names import collection_name
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A database under examination."""
+
+    client: Client
+    database: Database
+    """With the store's read and write rules."""
+    models: StoreModels
+
+    @classmethod
+    def of(cls, database: Database, models: StoreModels) -> Patient:
+        """The patient of a database as a caller has it."""
+        return cls(database.client, with_store_rules(database), models)
+
+    @property
+    def entries(self) -> Collection:
+        """The collection of entries."""
+        return self.collection(self.models.entries)
+
+    @property
+    def summaries(self) -> Collection:
+        """The collection of summaries."""
+        return self.collection(self.models.summaries)
+
+    @property
+    def classes(self) -> tuple[type[Document], ...]:
+        """The Document classes, from the one most relied on."""
+        return self.models.entries, self.models.summaries, EntryChunk, RetentionPolicy
+
+    def collection(self, model: type[Document]) -> Collection:
+        """The collection of a Document class."""
+        return self.database[collection_name(model)]

@@ -1,0 +1,66 @@
+"""A session named by the beginning of its id, as people name commits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .connection import Connection
+from .errors import AmbiguousSessionError, UnknownSessionError
+from .expiry import NOT_EXPIRED
+from .key import checked_name
+from .plain_text import line
+from .reader import LISTED_FIELDS, SessionListing, listing_of, retried
+
+_CANDIDATES = 4
+_LAST_CHARACTER = "\U0010ffff"
+
+
+async def session_named(
+    connection: Connection, tenant: str, name: str, project_key: str | None
+) -> SessionListing:
+    """The one session of the tenant whose id is ``name``, or else begins with it.
+
+    Raises:
+        InvalidKeyError: the name or the project key is none.
+        UnknownSessionError: there is no such session.
+        AmbiguousSessionError: there are several.
+    """
+    query: dict[str, Any] = {"tenant": tenant}
+    if project_key is not None:
+        query["project_key"] = checked_name("project_key", project_key)
+    begin = checked_name("the name of a session", name)
+    for ids in (begin, {"$gte": begin, "$lt": begin + _LAST_CHARACTER}):
+        found = await _found(connection, {**query, "session_id": ids, **NOT_EXPIRED})
+        if len(found) > 1:
+            raise _ambiguous(name, tenant, found)
+        if found:
+            return found[0]
+    where = "" if project_key is None else f" in project {line(project_key)}"
+    raise UnknownSessionError(
+        f"There is no session {line(name)} of tenant {line(tenant)}{where}, and none whose id "
+        "begins so. List the sessions to see which there are, or name another tenant or project."
+    )
+
+
+async def _found(connection: Connection, query: dict[str, Any]) -> list[SessionListing]:
+    async def attempt() -> list[dict[str, Any]]:
+        # In the order of the index that has the ids, which is how the server comes to use it.
+        order = [("tenant", 1), ("project_key", 1), ("session_id", 1)]
+        cursor = connection.summaries.find(query, LISTED_FIELDS, sort=order, limit=_CANDIDATES + 1)
+        return await cursor.to_list(None)
+
+    return [await listing_of(row) for row in await retried(connection.client, attempt)]
+
+
+def _ambiguous(name: str, tenant: str, found: list[SessionListing]) -> AmbiguousSessionError:
+    several = len({listing.session_id for listing in found}) > 1
+    shown = [
+        f"{line(listing.session_id)} (project {line(listing.project_key)})"
+        for listing in found[:_CANDIDATES]
+    ]
+    more = ", and more" if len(found) > _CANDIDATES else ""
+    advice = "Give more of the id" if several else "Name the project too"
+    return AmbiguousSessionError(
+        f"Several sessions of tenant {line(tenant)} are named {line(name)}: "
+        f"{', '.join(shown)}{more}. {advice}."
+    )
