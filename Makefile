@@ -7,7 +7,7 @@ SECANTUS := .venv-secantus
 WORKERS ?= 3
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test motor matrix secantus bench faults soak-faults soak lint types check clean
+.PHONY: captures demo test motor matrix secantus bench faults soak-faults soak lint types check clean
 
 # Written last, so an interrupted installation is taken up again.
 $(VENV)/.ready: pyproject.toml constraints/shared.txt constraints/beanie2.txt
@@ -28,6 +28,10 @@ $(SECANTUS)/.ready: pyproject.toml constraints/shared.txt constraints/secantus.t
 ## Run the real agent on "host A", resume it on "host B"; LIVE=1 uses the real API.
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo $(if $(LIVE),--live)
+
+## Run what docs/cli.md shows, and write down what it prints.
+captures: $(VENV)/.ready
+	$(BIN)/python -m demo.captures
 
 ## Run all tests against MongoDB servers they start themselves.
 test: $(VENV)/.ready

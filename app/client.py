@@ -27,6 +27,12 @@ async def open_database(uri: str, name: str | None) -> AsyncGenerator[Database]:
             client = open_client(uri)
             stack.push_async_callback(close_client, client)
             database = client[name] if name is not None else client.get_default_database()
+        # The file of a certificate, of which its name is no secret.
+        except OSError as error:
+            raise InvalidURLError(
+                f"The connection string cannot be used: {error.filename or 'a file'} that it names "
+                f"cannot be read ({error.strerror or type(error).__name__}). {URL_ADVICE}"
+            ) from None
         # The driver's own words and the chain of causes may quote parts of a password.
         except (PyMongoError, ValueError, TypeError) as error:
             kind = type(error).__name__

@@ -26,7 +26,7 @@ from ..models.blocks import (
 )
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
 from ..models.packing import full_stack
-from ..models.records import AiTitleEntry, CustomTitleEntry, SummaryEntry
+from ..models.records import AgentMetadataEntry, AiTitleEntry, CustomTitleEntry, SummaryEntry
 from ..models.system import SystemEntry
 from ..models.transcript import parse_entry
 from .origins import agent_of
@@ -137,7 +137,8 @@ class Pieces:
             yield Note(f"Title: {view.ai_title}")
         elif isinstance(view, SummaryEntry) and view.summary:
             yield Note(f"Summary: {view.summary}")
-        else:
+        # What a subagent is stands above its transcript already.
+        elif not isinstance(view, AgentMetadataEntry):
             self._left_out[str(view.type)[:60]] += 1
 
     def rest(self) -> Iterator[Piece]:

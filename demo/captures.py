@@ -46,8 +46,12 @@ def captured(document: str) -> str:
 
 
 def _rewritten(block: str, run: Callable[[str], str]) -> str:
-    commands = [line for line in block.splitlines() if line.startswith("$ ")]
-    return "\n".join(f"{line}\n{run(line[2:])}" for line in commands)
+    written = ""
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            gap = "\n" if written and not written.splitlines()[-1].startswith("$ ") else ""
+            written += f"{gap}{line}\n{run(line[2:])}"
+    return written
 
 
 @contextmanager

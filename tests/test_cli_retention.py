@@ -57,6 +57,29 @@ async def test_set_show_hold_and_release(command, store: BeanieSessionStore) -> 
     assert (await SessionSummary.find_one({"held_at": {"$exists": True}})) is None
 
 
+async def test_a_tenant_named_for_all_commands_is_the_only_one_whose_policy_is_set(
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await command("retention", "set", "30d")
+    await command("--tenant", "acme", "retention", "set", "60d")
+    monkeypatch.setenv("SESSION_STORE_TENANT", "globex")
+    await command("retention", "set", "90d")
+    await command("retention", "set", "31d", "--tenant", "*")
+    rows = json.loads(await command("--json", "retention", "show"))
+    kept = {row["tenant"]: row["keep_seconds"] // 86400 for row in rows}
+    assert kept == {"*": 31, "acme": 60, "globex": 90}
+
+
+async def test_a_beginning_of_its_id_names_the_session_to_hold(
+    command, store: BeanieSessionStore
+) -> None:
+    for name in ("session-1", "session-2"):
+        await store.append({**KEY, "session_id": name}, turn(1))
+    assert "session-1 is held" in await command("retention", "hold", "session-1")
+    errors = await command("retention", "release", "sess", fails=True)
+    assert "Give more of the id" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

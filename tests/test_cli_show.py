@@ -124,7 +124,6 @@ Assistant  2026-01-01 00:00:00
 | |   deepest
 |   < Agent, 1 line: deep
 |   It is well
-|   - Entries not shown: 1 agent_metadata
   < Agent, 1 line: reviewed
   The clock is mended.
 |

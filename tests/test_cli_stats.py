@@ -112,6 +112,22 @@ async def test_a_terminal_gets_a_chart_as_wide_as_it_is(
     assert "\x1b[35m" in shown.splitlines()[-1]
 
 
+async def test_a_narrow_terminal_cuts_groups_and_no_number(
+    store: BeanieSessionStore, command: SessionStoreCommand
+) -> None:
+    key: Any = {"project_key": "-home-somebody-a-directory-with-a-long-name", "session_id": "s"}
+    await store.append(key, [answered("2026-11-20", "claude-sonnet-4-5-20250929", 123_456_789)])
+    by = ("--by", "project", "--by", "model", "--chart", "none")
+    for columns in (60, 80, 200):
+        shown = await command.on_terminal(columns, "stats", *SINCE, *by, NO_COLOR="1")
+        *_, heading, row = shown.splitlines()
+        assert len(row) <= columns
+        assert ("TOKENS" in heading) == (columns < 200)
+        assert "  123.5M  " in row
+        assert ("…" in row) == (columns < 200)
+        assert "20250929" in row
+
+
 async def test_without_colours_the_parts_of_a_bar_differ_all_the_same(
     command: SessionStoreCommand,
 ) -> None:

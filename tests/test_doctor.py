@@ -393,3 +393,19 @@ async def test_the_command_says_it_line_by_line(
     assert refused.code == 1
     assert "geheim" not in refused.output + refused.errors
     assert PASSWORD not in refused.output + refused.errors
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+async def test_a_terminal_gets_what_to_do_below_what_was_found(
+    database: Database, mongo_url: str, columns: int
+) -> None:
+    command = SessionStoreCommand(mongo_url, database.name)
+    shown = await command.on_terminal(columns, "doctor", code=4)
+    assert "\x1b[33mwarning\x1b[0m" in shown
+    plain = await command.on_terminal(columns, "doctor", code=4, NO_COLOR="1")
+    assert "\x1b" not in plain
+    lines = plain.splitlines()
+    assert all(len(line) <= columns for line in lines)
+    assert "                     Add two members before sessions matter." in map(str.rstrip, lines)
+    assert "good    schema       up to date, " in plain
+    assert lines[-1] == "it works: 1 warning"

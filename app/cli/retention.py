@@ -13,14 +13,19 @@ from ..driver import Database
 from ..retention import Redating, retention_policies, set_retention
 from ..retention_script import parsed, spelled, write_retention_script
 from .ending import MISUSED, fail
-from .root import app, models_of, run, show
+from .root import app, models_of, options_of, run, show
 from .transfer_store import store_on
 
 retention = typer.Typer(no_args_is_help=True, help="How long idle sessions are kept.")
 app.add_typer(retention, name="retention")
 
 ForTenant = Annotated[
-    str, typer.Option("--tenant", help='The tenant, or "*" for every one without its own policy.')
+    str | None,
+    typer.Option(
+        "--tenant",
+        help='The tenant, or "*" for every one without its own policy, as it is where none is '
+        "named. [SESSION_STORE_TENANT]",
+    ),
 ]
 ForProject = Annotated[
     str, typer.Option("--project", help='The project key, or "*" for every other one.')
@@ -52,7 +57,7 @@ def show_policies(context: typer.Context) -> None:
 def set_policy(
     context: typer.Context,
     keep: Annotated[str, typer.Argument(help="30d, 2w, 12h, 90m, 45s or forever")],
-    tenant: ForTenant = EVERY,
+    tenant: ForTenant = None,
     project: ForProject = EVERY,
 ) -> None:
     """Keep idle sessions for a time, and give those that are stored their dates.
@@ -60,13 +65,14 @@ def set_policy(
     It can be cut off and run again at any time. Example: session-store retention set 30d
     """
     period = _checked(keep)
+    owner = _owner(context, tenant)
     classes = models_of(context)
 
     async def command(database: Database) -> Redating:
         return await set_retention(
             database,
             period,
-            tenant=tenant,
+            tenant=owner,
             project_key=project,
             entries=classes.entries,
             summaries=classes.summaries,
@@ -74,8 +80,9 @@ def set_policy(
         )
 
     done = run(context, command)
-    value = {"keep": keep, "tenant": tenant, "project_key": project, "sessions": done.sessions}
-    show(context, value, f"Idle sessions are kept {keep}; {done.sessions} looked at.")
+    value = {"keep": keep, "tenant": owner, "project_key": project, "sessions": done.sessions}
+    whose = "every tenant" if owner == EVERY else f"tenant {owner}"
+    show(context, value, f"Idle sessions of {whose} are kept {keep}; {done.sessions} looked at.")
 
 
 @retention.command("hold")
@@ -105,7 +112,7 @@ def write_migration(
         Path, typer.Argument(exists=True, file_okay=False, help="Your folder of migrations.")
     ],
     keep: Annotated[str, typer.Option(help="30d, 2w, 12h, 90m, 45s or forever")],
-    tenant: ForTenant = EVERY,
+    tenant: ForTenant = None,
     project: ForProject = EVERY,
 ) -> None:
     """Write a Beanie migration script that sets a policy, and restores today's backward.
@@ -114,12 +121,13 @@ def write_migration(
     Example: session-store retention migration --keep 90d migrations
     """
     period = _checked(keep)
+    owner = _owner(context, tenant)
     rows = run(context, retention_policies)
     previous = [
-        _period(row) for row in rows if (row["tenant"], row["project_key"]) == (tenant, project)
+        _period(row) for row in rows if (row["tenant"], row["project_key"]) == (owner, project)
     ]
     try:
-        path = write_retention_script(folder, period, previous, tenant, project)
+        path = write_retention_script(folder, period, previous, owner, project)
     except OSError as error:
         fail(f"could not write the script: {error}")
     show(context, {"script": str(path)}, f"Wrote {path}")
@@ -135,6 +143,11 @@ def _with_store(context: typer.Context, change: str, name: str, project: str | N
         return session.session_id
 
     return run(context, command)
+
+
+def _owner(context: typer.Context, tenant: str | None) -> str:
+    # Who names a tenant for all commands does not mean all others with this one.
+    return tenant or options_of(context).named_tenant or EVERY
 
 
 def _checked(keep: str) -> timedelta | None:

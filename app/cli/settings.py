@@ -52,6 +52,11 @@ class Options:
         return self.settings.tenant
 
     @property
+    def named_tenant(self) -> str | None:
+        """The same, but ``None`` where nobody was named."""
+        return self.settings.tenant if "tenant" in self.settings.model_fields_set else None
+
+    @property
     def classes(self) -> DocumentClasses:
         """The names of the Document classes."""
         return DocumentClasses(self.settings.entries, self.settings.summaries)

@@ -18,10 +18,9 @@ from .ending import MISUSED, fail
 from .figures import dollars, moment_of, shortened
 from .periods import periods
 from .root import app, options_of, run, show
-from .tables import Column, console, print_table
+from .tables import console
 from .transfer_store import store_on
-
-_ALL = "all"
+from .usage_table import all_tokens, print_usage, spelled
 
 
 class Measure(Enum):
@@ -104,7 +103,7 @@ def stats_command(
     if out.is_terminal:
         out.print(_heading(options.tenant, first, end))
     total = [found.total] if found.total is not None and len(found.rows) > 1 else []
-    print_table(_columns(groups), [*found.rows, *total])
+    print_usage(groups, [*found.rows, *total])
     measure = chart or (_usual(found) if out.is_terminal else Measure.NONE)
     if measure is not Measure.NONE:
         _draw(found.days, groups, measure, None if end is not None else now.date())
@@ -120,55 +119,6 @@ def _day(name: str, text: str | None, now: datetime) -> date | None:
 def _heading(tenant: str, since: date | None, until: date | None) -> str:
     end = "" if until is None else f", before {until}"
     return f"usage of tenant {line(tenant)} since {since}{end} (UTC)"
-
-
-def _columns(groups: Sequence[str]) -> list[Column[UsageStatistics]]:
-    return [
-        *(_group_column(group, number) for number, group in enumerate(groups)),
-        Column("SESSIONS", lambda row: str(row.sessions), is_number=True),
-        Column("REPLIES", lambda row: str(row.responses), is_number=True),
-        _tokens("INPUT", "input"),
-        _tokens("OUTPUT", "output"),
-        _tokens("TO-CACHE", "cache_creation"),
-        _tokens("CACHED", "cache_read"),
-        Column(
-            "COST",
-            lambda row: f"{row.cost_usd:.6f}",
-            lambda row: dollars(row.cost_usd),
-            is_number=True,
-        ),
-    ]
-
-
-def _group_column(group: str, number: int) -> Column[UsageStatistics]:
-    def value(row: UsageStatistics) -> str:
-        if not row.group:
-            return _ALL if number == 0 else ""
-        return _spelled(row.group[group])
-
-    return Column(
-        group.removesuffix("_key").removeprefix("metadata.").upper(),
-        value,
-        largest=0.3,
-        style="cyan" if number == 0 else "",
-    )
-
-
-def _spelled(value: object) -> str:
-    return "" if value is None else str(value)
-
-
-def _tokens(title: str, name: str) -> Column[UsageStatistics]:
-    return Column(
-        title,
-        lambda row: str(getattr(row, name)),
-        lambda row: shortened(getattr(row, name)),
-        is_number=True,
-    )
-
-
-def _all_tokens(row: UsageStatistics) -> int:
-    return row.input + row.output + row.cache_creation + row.cache_read
 
 
 def _usual(found: Usage) -> Measure:
@@ -187,8 +137,8 @@ def _draw(
         except (ValueError, TypeError):
             # No entry told the time.
             continue
-        size = row.cost_usd if measure is Measure.COST else float(_all_tokens(row))
-        name = " ".join(_spelled(row.group[group]) or "-" for group in series)
+        size = row.cost_usd if measure is Measure.COST else float(all_tokens(row))
+        name = " ".join(spelled(row.group[group]) or "-" for group in series)
         parts = by_day.setdefault(day, {})
         parts[name] = parts.get(name, 0.0) + size
     if not any(size for parts in by_day.values() for size in parts.values()):

@@ -71,8 +71,10 @@ class SessionStoreCommand:
             stderr=subprocess.PIPE,
         )
 
-    async def on_terminal(self, columns: int, *arguments: Any, **environment: str) -> str:
-        """What a call that goes well prints to a terminal of so many columns."""
+    async def on_terminal(
+        self, columns: int, *arguments: Any, code: int = 0, **environment: str
+    ) -> str:
+        """What a call that ends with ``code`` prints to a terminal of so many columns."""
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         environment = {"TERM": "xterm-256color", "COLUMNS": "", **environment}
@@ -80,7 +82,7 @@ class SessionStoreCommand:
         os.close(slave)
         reading = asyncio.create_task(asyncio.to_thread(_read_to_the_end, master))
         _, errors = await process.communicate()
-        assert process.returncode == 0, errors
+        assert process.returncode == code, errors
         return (await reading).replace("\r\n", "\n")
 
 
