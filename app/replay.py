@@ -58,12 +58,14 @@ async def recognise(
     batch: Sequence[EncodedEntry],
     after: ReplayPosition | None,
     session: ClientSession | None,
+    until: int | None = None,
 ) -> Recognised:
     """Compare a batch with the transcript.
 
     ``after`` is where an earlier replay of the transcript ended, which the batch may go on with.
+    What has no uuid is not looked for from position ``until`` on.
     """
-    stored = _Stored(connection, key, session)
+    stored = _Stored(connection, key, session, until)
     anchors = await stored.positions([e.uuid for e in batch if e.uuid is not None])
     if not anchors:
         if after is not None:
@@ -88,26 +90,21 @@ async def recognise(
                 known[index] = seq = free[digest].popleft()
                 used.add(seq)
 
-    async def own(behind: int | None, before: int | None) -> list[_Marker]:
-        """The entries between two positions, without those that others stored meanwhile."""
-        ends = [end for end in (before, after.end if after else None) if end is not None]
-        return await stored.markers(behind, min(ends, default=None))
-
     for (index, seq), (next_index, next_seq) in pairwise(fixed):
         if next_index - index > 1 and seq < next_seq:
-            match(range(index + 1, next_index), await own(seq, next_seq))
+            match(range(index + 1, next_index), await stored.markers(seq, next_seq))
     first_index, first_seq = fixed[0]
     if first_index > 0:
         start = await stored.uuid_next_to({"$lt": first_seq}, -1)
-        run = await own(start, first_seq)
+        run = await stored.markers(start, first_seq)
         match(range(first_index - 1, -1, -1), reversed(run))
     last_index, last_seq = fixed[-1]
     if last_index < len(batch) - 1:
         before = await stored.uuid_next_to({"$gt": last_seq}, 1)
-        match(range(last_index + 1, len(batch)), await own(last_seq, before))
+        match(range(last_index + 1, len(batch)), await stored.markers(last_seq, before))
     if any(seq is None and prints[index] for index, seq in enumerate(known)):
         last_fixed = max(seq for _, seq in fixed)
-        match(range(len(batch)), await own(last_fixed, None))
+        match(range(len(batch)), await stored.markers(last_fixed, None))
     last = known[-1]
     return Recognised(
         stored=tuple(seq is not None for seq in known),
@@ -135,6 +132,8 @@ async def _continued(
         if places[-1] is not None and None not in places:
             end = await stored.end()
             return Recognised((True,) * len(batch), ReplayPosition(places[-1], end), places[-1])
+    if next_uuid is None:
+        run = await stored.markers(after.seq, None)
     is_end = next_uuid is None and [m.fingerprint for m in run] == prints[: len(run)]
     count = len(run) if is_end else 0
     last = run[count - 1].seq if count else None
@@ -148,6 +147,7 @@ class _Stored:
     connection: Connection
     key: TranscriptKey
     session: ClientSession | None
+    until: int | None
 
     async def positions(self, uuids: Sequence[str]) -> dict[str, int]:
         """Where those of the uuids stand that are stored."""
@@ -163,8 +163,9 @@ class _Stored:
         bounds: dict[str, int] = {}
         if behind is not None:
             bounds["$gt"] = behind
-        if before is not None:
-            bounds["$lt"] = before
+        ends = [end for end in (before, self.until) if end is not None]
+        if ends:
+            bounds["$lt"] = min(ends)
         query = {**self.key.transcript_filter(), "seq": bounds, "uuid": {"$exists": False}}
         cursor = self.connection.entries.find(
             query, CONTENT, sort=[("seq", 1)], session=self.session

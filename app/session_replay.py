@@ -97,7 +97,8 @@ class SessionReplay:
             return batch
         after = self._positions.get(key.subpath) or ReplayPosition(0, self._free)
         recognised = await confirmed(
-            connection, lambda session: recognise(connection, key, batch, after, session)
+            connection,
+            lambda session: recognise(connection, key, batch, after, session, until=self._free),
         )
         if recognised.last is not None:
             self._positions[key.subpath] = ReplayPosition(recognised.last, self._free)

@@ -59,6 +59,18 @@ async def test_an_import_of_a_session_that_grew_repeats_nothing(database: Databa
     assert await importer.load(KEY) == first + grown
 
 
+async def test_another_import_at_once_repeats_nothing_that_came_since_the_last_one(
+    database: Database,
+) -> None:
+    importer, other = BeanieSessionStore(), BeanieSessionStore()
+    first, second = [marker(), message()], [marker(), message()]
+    await other.append(KEY, first)
+    await importer.append(KEY, first)
+    await other.append(KEY, second)
+    await importer.append(KEY, first + second)
+    assert await importer.load(KEY) == first + second
+
+
 async def test_a_new_batch_without_uuid_after_a_replay_is_stored_whole(
     database: Database,
 ) -> None:
