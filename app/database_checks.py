@@ -41,10 +41,11 @@ async def schema(patient: Patient) -> Finding:
         return await _unmigrated(patient)
     if status.pending:
         is_usable = max(script.name for script in applied) >= MINIMUM_SCRIPT
+        are = "migration is" if len(status.pending) == 1 else "migrations are"
         return Finding(
             "schema",
             "warning" if is_usable else "bad",
-            f"{len(status.pending)} migrations are still to run: {', '.join(status.pending)}",
+            f"{len(status.pending)} {are} still to run: {', '.join(status.pending)}",
             _UPGRADE,
         )
     edited = [script.name for script in applied if not script.is_unchanged]

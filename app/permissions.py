@@ -18,7 +18,7 @@ from .patient import Patient
 
 
 @dataclass(frozen=True, slots=True)
-class _Need:
+class Need:
     """Actions on a collection; ``""`` is the database itself."""
 
     collection: str
@@ -35,13 +35,13 @@ async def permissions(patient: Patient) -> Finding:
     user = f"{users[0]['user']}@{users[0]['db']}"
     privileges = status["authenticatedUserPrivileges"]
     name = patient.database.name
-    lacking = list(_lacking(privileges, name, _to_use(patient)))
+    lacking = list(_lacking(privileges, name, needed_to_use(patient)))
     advice = f"As an administrator: db.grantRolesToUser({json.dumps(users[0]['user'])}, "
     advice += f'[{{role: "readWrite", db: {json.dumps(name)}}}])'
     if lacking:
         found = f"the store needs more than {user} may do: {_shown(lacking)}"
         return Finding("permissions", "bad", found, advice)
-    lacking = list(_lacking(privileges, name, _to_migrate(patient)))
+    lacking = list(_lacking(privileges, name, needed_to_migrate(patient)))
     if lacking:
         return Finding(
             "permissions",
@@ -81,24 +81,27 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".sock")
 
 
-def _to_use(patient: Patient) -> Sequence[_Need]:
+def needed_to_use(patient: Patient) -> Sequence[Need]:
+    """What a store does."""
     changed = ("find", "insert", "update", "remove", "listIndexes")
     return [
-        *(_Need(patient.collection(model).name, changed) for model in _stored(patient)),
-        _Need(policy_collection_name(), ("find",)),
-        _Need(LOG_COLLECTION, ("find",)),
+        *(Need(patient.collection(model).name, changed) for model in _stored(patient)),
+        # init_beanie looks at the indexes of every collection.
+        Need(policy_collection_name(), ("find", "listIndexes")),
+        Need(LOG_COLLECTION, ("find",)),
     ]
 
 
-def _to_migrate(patient: Patient) -> Sequence[_Need]:
+def needed_to_migrate(patient: Patient) -> Sequence[Need]:
+    """What an upgrade of the schema, changes of the retention and a live tail do besides."""
     made = ("createCollection", "createIndex")
-    written = ("insert", "update")
+    written = ("insert", "update", "remove")
     return [
-        *(_Need(patient.collection(model).name, made) for model in patient.classes),
-        _Need("", ("listCollections",)),
-        _Need(LOG_COLLECTION, written),
-        _Need(policy_collection_name(), (*written, "remove")),
-        _Need(patient.entries.name, ("changeStream",)),
+        *(Need(patient.collection(model).name, made) for model in patient.classes),
+        Need("", ("listCollections",)),
+        Need(LOG_COLLECTION, written),
+        Need(policy_collection_name(), written),
+        Need(patient.entries.name, ("changeStream",)),
     ]
 
 
@@ -107,7 +110,7 @@ def _stored(patient: Patient) -> Sequence[Any]:
 
 
 def _lacking(
-    privileges: Sequence[dict[str, Any]], database: str, needs: Sequence[_Need]
+    privileges: Sequence[dict[str, Any]], database: str, needs: Sequence[Need]
 ) -> Iterator[tuple[str, str]]:
     for need in needs:
         allowed = {

@@ -114,7 +114,9 @@ async def test_who_is_asked_decides(
     assert process.stderr is not None
     asked = b""
     while b"Delete 1 session? [y/N]: " not in asked:
-        asked += await process.stderr.read(1000)
+        part = await process.stderr.read(1000)
+        assert part, asked
+        asked += part
     if answer is None:
         # A signal between the question and the wait for an answer is seen only after it.
         await asyncio.sleep(1)

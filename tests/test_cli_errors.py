@@ -184,7 +184,9 @@ def test_a_user_who_may_only_read(
         client[database]["claude_transcript_summaries"].update_one(
             {"tenant": "default"}, {"$set": {"totals.turns": 77}}
         )
-        client[database][LOG].delete_one({"script": {"$regex": "add_session_activity"}})
+        client[database][LOG].find_one_and_delete(
+            {"script": {"$exists": True}}, sort=[("script", -1)]
+        )
     _, reader = secured.user(("read", database))
     result = call(reader, name, *arguments, database=database)
     if name == "retention migration":
@@ -195,7 +197,7 @@ def test_a_user_who_may_only_read(
         # What was to be removed is shown before.
         shown, last = result.stderr.splitlines()
         assert result.exit_code == 1
-        assert "session 'session'" in shown or "drop expiry indexes" in shown
+        assert "session 'session'" in shown or ": drop " in shown
         assert f"not authorized on {database}" in last
     else:
         assert_one_line(result, 1, f"not authorized on {database}", "has the role readWrite")

@@ -13,7 +13,7 @@ from support.cookbook import TENANT, write_sessions
 from support.entries import message
 from support.server import profiled
 
-from beanie_session_store import BeanieSessionStore
+from beanie_session_store import BeanieSessionStore, SessionSummary
 from beanie_session_store.app.cli.periods import periods
 from beanie_session_store.app.driver import Database
 
@@ -67,9 +67,16 @@ async def test_groups_are_combined_and_filtered(command: SessionStoreCommand) ->
         ["u2", "1"],
         ["all", "3"],
     ]
-    for option in (("--project", "-app"), ("--branch", "main"), ("--tag", "bug")):
+    for option, count in (
+        (("--project", "-app"), 1),
+        (("--branch", "main"), 2),
+        (("--tag", "bug"), 1),
+        (("--metadata", "user_id=u1"), 2),
+    ):
         found = await command("--json", *asked, *option)
-        assert found.json["total"]["sessions"] == {"--branch": 2}.get(option[0], 1)
+        assert found.json["total"]["sessions"] == count
+    twice = await command("--json", *asked, "--by", "model", "--by", "model")
+    assert twice.json["by"] == ["model"]
     later = await command("--json", *asked[:3], "--since", "2026-11-20", "--until", "2026-11-26")
     assert [row["sessions"] for row in later.json["rows"]] == [2]
 
@@ -179,6 +186,19 @@ async def test_what_has_no_day_is_in_the_table_alone(
     assert done.errors == "No usage of tenant default in that time.\n"
 
 
+async def test_a_cost_below_nothing_does_no_harm(
+    store: BeanieSessionStore, command: SessionStoreCommand
+) -> None:
+    key: Any = {"project_key": "p", "session_id": "s"}
+    await store.append(key, [answered("2026-11-20", "opus", 5), answered("2026-11-20", "haiku", 6)])
+    rows = {"totals.usage.0.cost_usd": 1.0, "totals.usage.1.cost_usd": -1.0}
+    await SessionSummary.find_one({"tenant": "default"}).update({"$set": rows})
+    done = await command("stats", *SINCE, "--chart", "cost")
+    assert (done.code, done.errors) == (0, "")
+    assert "2026-11-20  █" in done.output
+    assert "-1.000000" in done.output
+
+
 async def test_only_summaries_are_read(command: SessionStoreCommand, database: Database) -> None:
     operations: list[dict[str, Any]] = []
     async with profiled(database, operations):
@@ -194,6 +214,7 @@ async def test_only_summaries_are_read(command: SessionStoreCommand, database: D
         (("--by", "shoe"), "cannot be grouped by 'shoe'"),
         (("--by", "metadata.$where"), "plain name"),
         (("--since", "soon"), "--since: 'soon' is no time"),
+        (("--since", "0001-01-01T00:00+05:00"), "is no time"),
         (("--until", "2026-13-01"), "--until: '2026-13-01' is no time"),
         (("--project", ""), "project_key is empty"),
         (("--chart", "pie"), "'pie' is not one of"),

@@ -65,8 +65,10 @@ def moment_of(text: str, now: datetime) -> datetime:
     try:
         # Before Python 3.11 it does not know the letter.
         found = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
-    except ValueError:
+        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(
+            timezone.utc
+        )
+    except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r} is no time: write 7d or 12h (ago), 2026-11-25, or 2026-11-25T14:30"
         ) from None
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)

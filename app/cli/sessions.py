@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..driver import Database
 from ..plain_text import line
 from ..session_pages import SessionPage
-from .ending import MISUSED, fail
-from .figures import ago, dollars, moment_of, shortened, stamp
+from .figures import ago, dollars, shortened, stamp
+from .filters import OfProject, OnBranch, WithMetadata, WithTag, metadata_of, moment_given
 from .root import app, options_of, run, show
 from .session_figures import SessionFigures
 from .tables import Column, print_table
@@ -25,20 +24,13 @@ _SHORT_ID = 8
 @app.command("sessions")
 def sessions_command(
     context: typer.Context,
-    project: Annotated[str | None, typer.Option(help="Of this project key.")] = None,
+    project: OfProject = None,
     title: Annotated[
         str | None, typer.Option(help="With this text in the title or the first prompt.")
     ] = None,
-    tag: Annotated[str | None, typer.Option(help="With this tag.")] = None,
-    branch: Annotated[str | None, typer.Option(help="Last seen on this git branch.")] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="With this value in the metadata; may be repeated. A number, true, false and "
-            'null are taken as such; NAME="1" is a text.',
-        ),
-    ] = None,
+    tag: WithTag = None,
+    branch: OnBranch = None,
+    metadata: WithMetadata = None,
     since: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Active since 7d or 12h ago, or since 2026-11-25 (UTC)."),
@@ -60,8 +52,9 @@ def sessions_command(
     Example: session-store --tenant acme sessions --since 7d --title login
     """
     now = datetime.now(timezone.utc)
-    wanted = _metadata(metadata or [])
-    begin, end = (_moment(name, text, now) for name, text in (("since", since), ("until", until)))
+    wanted = metadata_of(metadata)
+    begin = moment_given("--since", since, now)
+    end = moment_given("--until", until, now)
 
     async def command(database: Database) -> SessionPage:
         store = await store_on(context, database, upgrade=False)
@@ -70,7 +63,7 @@ def sessions_command(
             title=title,
             tag=tag,
             branch=branch,
-            metadata=wanted or None,
+            metadata=wanted,
             since=begin,
             until=end,
             limit=limit,
@@ -130,23 +123,3 @@ def _telling_length(ids: Sequence[str]) -> int:
 
 def _figure(count: int | None) -> str:
     return "" if count is None else str(count)
-
-
-def _moment(name: str, text: str | None, now: datetime) -> datetime | None:
-    try:
-        return None if text is None else moment_of(text, now)
-    except ValueError as error:
-        fail(f"--{name}: {error}", MISUSED)
-
-
-def _metadata(written: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for each in written:
-        name, equals, value = each.partition("=")
-        if not equals:
-            fail(f"--metadata takes NAME=VALUE, such as user_id=u1, not {each!r}", MISUSED)
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found

@@ -14,8 +14,8 @@ from ..driver import Database
 from ..plain_text import line
 from ..statistics import UsageStatistics
 from .chart import Bar, print_chart
-from .ending import MISUSED, fail
-from .figures import dollars, moment_of, shortened
+from .figures import dollars, shortened
+from .filters import OfProject, OnBranch, WithMetadata, WithTag, metadata_of, moment_given
 from .periods import periods
 from .root import app, options_of, run, show
 from .tables import console
@@ -52,11 +52,10 @@ def stats_command(
             "repeated, for each combination. By default model.",
         ),
     ] = None,
-    project: Annotated[str | None, typer.Option(help="Of this project key.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Of sessions with this tag.")] = None,
-    branch: Annotated[
-        str | None, typer.Option(help="Of sessions last seen on this git branch.")
-    ] = None,
+    project: OfProject = None,
+    tag: WithTag = None,
+    branch: OnBranch = None,
+    metadata: WithMetadata = None,
     since: Annotated[
         str, typer.Option(metavar="TIME", help="From this day on (UTC): 30d ago, or 2026-11-25.")
     ] = "30d",
@@ -75,11 +74,12 @@ def stats_command(
 
     Example: session-store --tenant acme stats --by project --since 7d
     """
-    groups = ["project_key" if name == "project" else name for name in by or ["model"]]
+    names = ["project_key" if name == "project" else name for name in by or ["model"]]
+    groups = list(dict.fromkeys(names))
     now = datetime.now(timezone.utc)
-    first, end = _day("since", since, now), _day("until", until, now)
+    first, end = _day("--since", since, now), _day("--until", until, now)
     asked: dict[str, Any] = {"since": first, "until": end, "project_key": project}
-    asked |= {"tag": tag, "branch": branch}
+    asked |= {"tag": tag, "branch": branch, "metadata": metadata_of(metadata)}
 
     async def command(database: Database) -> Usage:
         store = await store_on(context, database, upgrade=False)
@@ -109,11 +109,9 @@ def stats_command(
         _draw(found.days, groups, measure, None if end is not None else now.date())
 
 
-def _day(name: str, text: str | None, now: datetime) -> date | None:
-    try:
-        return None if text is None else moment_of(text, now).astimezone(timezone.utc).date()
-    except (ValueError, OverflowError) as error:
-        fail(f"--{name}: {error}", MISUSED)
+def _day(option: str, text: str | None, now: datetime) -> date | None:
+    moment = moment_given(option, text, now)
+    return None if moment is None else moment.date()
 
 
 def _heading(tenant: str, since: date | None, until: date | None) -> str:
@@ -137,7 +135,8 @@ def _draw(
         except (ValueError, TypeError):
             # No entry told the time.
             continue
-        size = row.cost_usd if measure is Measure.COST else float(all_tokens(row))
+        # What somebody wrote may be less than nothing.
+        size = max(row.cost_usd if measure is Measure.COST else float(all_tokens(row)), 0.0)
         name = " ".join(spelled(row.group[group]) or "-" for group in series)
         parts = by_day.setdefault(day, {})
         parts[name] = parts.get(name, 0.0) + size

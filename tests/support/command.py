@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -69,6 +70,8 @@ class SessionStoreCommand:
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
+            # A shell lets what it runs in the background ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     async def on_terminal(
