@@ -268,7 +268,7 @@ async def test_a_closed_pipe_ends_it_quietly(
     store: BeanieSessionStore, command: SessionStoreCommand
 ) -> None:
     await store.append(KEY, [message("line\n" * 200_000)])
-    for options in ([], ["--raw"]):
+    for options in (["--full"], ["--raw"]):
         process = await command.started("show", SESSION, *options)
         assert process.stdout is not None
         assert await process.stdout.read(10)
