@@ -73,6 +73,7 @@ def test_every_help_fits_and_has_an_example(capsys: pytest.CaptureFixture[str]) 
         assert "Example:" in shown, path
         assert f"session-store {' '.join(path[:1])}" in shown.replace("\n  ", " "), path
         assert all(len(line) <= 80 for line in shown.splitlines()), path
+        assert "..." not in shown.partition("Commands:")[2], path
 
 
 async def test_an_option_beats_the_environment_and_that_a_file(

@@ -77,7 +77,7 @@ def adopt(
         bool, typer.Option("--dry-run", help="Only say what was found; write nothing.")
     ] = False,
 ) -> None:
-    """Copy the sessions of another MongoDB adapter into the store of --tenant.
+    """Copy what another MongoDB adapter stored, to --tenant.
 
     The source is only read. Run it again after a failure, or to add what came since: nothing is
     stored twice. Exits with 1 if something could not be adopted.

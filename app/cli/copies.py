@@ -54,10 +54,10 @@ def copy_command(
     session: Annotated[str | None, typer.Option(help="Only the session of this id.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Sessions to copy at once.")] = 4,
 ) -> None:
-    """Copy sessions from another store, database or tenant to that of --tenant.
+    """Copy sessions from another store, database or tenant.
 
-    The source is only read. Run it again after a failure, or to add what came since: nothing is
-    stored twice. Exits with 1 if a session could not be copied.
+    They come to --tenant; the source is only read. Run it again after a failure, or to add what
+    came since: nothing is stored twice. Exits with 1 if a session could not be copied.
 
     Example: session-store --tenant acme copy --from-store acme.stores:redis --project=-srv
     """

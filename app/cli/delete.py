@@ -30,7 +30,7 @@ def delete_command(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete sessions of --tenant, with the transcripts of their subagents.
+    """Delete sessions of --tenant, with their subagents.
 
     It shows what it would delete and asks. There is no way back. A session that an agent still
     writes to begins anew with what it writes next.

@@ -27,7 +27,7 @@ _WHOLE = 10_000
 
 @app.command("doctor")
 def doctor_command(context: typer.Context) -> None:
-    """Examine the database and its servers, and say what to do about what is wrong.
+    """Examine the database and its servers, and say what to do.
 
     Nothing is written. Exits with 0 if all is in order, with 4 if the store works but somebody
     should act, and with 1 if it does not work there or cannot keep a promise.

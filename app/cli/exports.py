@@ -47,10 +47,11 @@ def export_command(
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Sessions to export at once.")] = 4,
 ) -> None:
-    """Write the sessions of --tenant as the files that the agent keeps, or as pages to read.
+    """Write sessions as the agent's own files, or as pages.
 
-    Exported to ~/.claude/projects, `claude --resume` finds them. On pages, all that a transcript
-    says is escaped or sanitised. Exits with 1 if a session could not be exported.
+    They are those of --tenant. Exported to ~/.claude/projects, `claude --resume` finds them. On
+    pages, all that a transcript says is escaped or sanitised. Exits with 1 if a session could not
+    be exported.
 
     Example: session-store --tenant acme export --session 6645a6b0 ~/.claude/projects
     """

@@ -27,7 +27,7 @@ def import_command(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Sessions to import at once.")] = 4,
 ) -> None:
-    """Store the sessions that the agent wrote to local disk, for --tenant.
+    """Store what the agent wrote to local disk, for --tenant.
 
     Run it again after a failure, or to add what came since: nothing is stored twice. Exits with 4
     if lines were skipped because they are no entries, with 1 if a session could not be imported.

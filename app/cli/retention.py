@@ -60,9 +60,11 @@ def set_policy(
     tenant: ForTenant = None,
     project: ForProject = EVERY,
 ) -> None:
-    """Keep idle sessions for a time, and give those that are stored their dates.
+    """Set how long idle sessions are kept.
 
-    It can be cut off and run again at any time. Example: session-store retention set 30d
+    Those that are stored get their dates. It can be cut off and run again at any time.
+
+    Example: session-store retention set 30d
     """
     period = _checked(keep)
     owner = _owner(context, tenant)
@@ -115,9 +117,9 @@ def write_migration(
     tenant: ForTenant = None,
     project: ForProject = EVERY,
 ) -> None:
-    """Write a Beanie migration script that sets a policy, and restores today's backward.
+    """Write a Beanie migration that sets a policy.
 
-    Run it with: beanie migrate --no-use-transaction
+    Backward it restores that of today. Run it with: beanie migrate --no-use-transaction
     Example: session-store retention migration --keep 90d migrations
     """
     period = _checked(keep)

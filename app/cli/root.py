@@ -143,8 +143,8 @@ def root(
 ) -> None:
     """Look after the sessions of a Claude Agent SDK session store, and its database.
 
-    These options may also stand behind a command. Each but --json can be set in the environment
-    instead, by the name in brackets.
+    These options may also stand behind a command. Those with a name in brackets can be set in the
+    environment instead, by that name.
 
     Example:
 

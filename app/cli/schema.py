@@ -143,7 +143,7 @@ def status(context: typer.Context) -> None:
 
 @schema.command()
 def history(context: typer.Context) -> None:
-    """Show every run of a migration: when, which way, how long, by which process.
+    """Show every run of a migration: when, and by which process.
 
     Example: session-store --url mongodb://localhost/claude schema history
     """

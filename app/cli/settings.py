@@ -80,4 +80,11 @@ class Options:
         # A parameter that type checkers do not know.
         settings: Any = Settings
         found: Settings = settings(_env_file=given.get("env_file"), **values)
-        return cls(found, given.get("embedded"), bool(given.get("as_json")), bool(given.get("url")))
+        embedded: str | Path | None = given.get("embedded")
+        return cls(
+            found,
+            # Behind a command, an older Typer leaves it a string.
+            None if embedded is None else Path(embedded),
+            bool(given.get("as_json")),
+            bool(given.get("url")),
+        )

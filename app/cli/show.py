@@ -43,10 +43,11 @@ def show_command(
         bool, typer.Option("--follow", help="Go on with what is written, until interrupted.")
     ] = False,
 ) -> None:
-    """Print the transcript of a session, with its subagents below the calls that started them.
+    """Print the transcript of a session.
 
-    With --raw and --json come first the entries of the main transcript, then those of each
-    subagent; --json puts each in an object that tells its transcript and position.
+    Subagents stand below the calls that started them. With --raw and --json come first the entries
+    of the main transcript, then those of each subagent; --json puts each in an object that tells
+    its transcript and position.
 
     Example: session-store --tenant acme show 6645a6b0 | less
     """

@@ -67,10 +67,10 @@ def stats_command(
         typer.Option(help="What to draw over time; on a terminal cost, where it is known."),
     ] = None,
 ) -> None:
-    """Add up tokens and cost of the sessions of --tenant, and show them over time.
+    """Add up tokens and cost, and show them over time.
 
-    Days are those on which the agents wrote, in UTC; cost is by the agents' own account. Only
-    summaries are read, so it takes no longer for long sessions.
+    They are those of --tenant. Days are those on which the agents wrote, in UTC; cost is by the
+    agents' own account. Only summaries are read, so it takes no longer for long sessions.
 
     Example: session-store --tenant acme stats --by project --since 7d
     """

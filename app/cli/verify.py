@@ -38,9 +38,10 @@ def verify_command(
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Sessions to verify at once.")] = 4,
 ) -> None:
-    """Compare the summaries of --tenant with all entries: the fold, the totals, the positions.
+    """Compare summaries with all entries, and mend them.
 
-    Safe while agents write. Exits with 0 if all is sound or was repaired, and with 1 if not.
+    They are those of --tenant: the fold, the totals, the positions. Safe while agents write. Exits
+    with 0 if all is sound or was repaired, and with 1 if not.
 
     Example: session-store --tenant acme verify --repair
     """
