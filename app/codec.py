@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import chain, repeat
 from operator import contains
 from struct import Struct
 from typing import Any, cast
@@ -341,12 +341,10 @@ def _is_plainly_native(entries: Iterable[Any]) -> bool:
     for _ in range(_MAX_NATIVE_DEPTH):
         if any(map(contains, containers, repeat("$ref"))):
             return False
-        containers = [
-            member
-            for container in containers
-            for member in (_VALUES(container) if type(container) is dict else container)
-            if type(member) not in _SCALARS
-        ]
+        members = chain.from_iterable(
+            [_VALUES(each) if type(each) is dict else each for each in containers]
+        )
+        containers = [member for member in members if type(member) not in _SCALARS]
         if not containers:
             return True
         if not _CONTAINERS.issuperset(map(type, containers)):
