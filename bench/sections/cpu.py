@@ -41,8 +41,8 @@ async def run(plan: Plan) -> Section:
         note=(
             "Milliseconds of processor time of the client process, one replica set member, one "
             f"writer; a sample is the mean of {_APPENDS} appends of entries that were just parsed. "
-            "The SDK's fold, which the store and both adapters run inside every append, is shown by "
-            "itself too."
+            "The SDK's fold, which the store and both adapters run inside every append, is shown "
+            "by itself too."
         ),
         columns=["", "ms, median (p10 to p90)", f"ratio to {SameWrites.name} (95 % interval)"],
     )
