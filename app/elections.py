@@ -46,7 +46,7 @@ async def _confirm(client: Client) -> ObjectId | None:
     last = hello.get("lastWrite", {})
     # A primary begins with an entry of its own term.
     if "majorityOpTime" in last and last["majorityOpTime"]["t"] != last["opTime"]["t"]:
-        raise AutoReconnect("the new primary is not followed by a majority yet")
+        raise AutoReconnect("no majority of the members follows the new primary yet")
     election: ObjectId | None = hello.get("electionId")
     _confirmed[client] = election
     return election

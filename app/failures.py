@@ -150,7 +150,7 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
         return UnreachableError(
             f"Could not {doing}: no usable MongoDB server at {hosts_of(client)} "
             f"({_first_line(error)}); {outcome}. Check that it runs, that the host and port are "
-            "right, and that a primary is elected."
+            "right, that a primary is elected, and that a majority of its members is up."
         )
     return ServerError(f"Could not {doing}: {_first_line(error)}; {outcome}.")
 

@@ -110,7 +110,9 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
             return [document["entry"] for document in documents]
         with contextlib.suppress(KeyError, CorruptEntryError):
             return [
-                document["entry"] if "entry" in document else await _decoded(document["packed"])
+                document["entry"]
+                if "entry" in document
+                else await _decoded(document["packed"], "an entry")
                 for document in documents
             ]
         # What is damaged is named by its position; chunks are found by it, and must be of the
@@ -378,9 +380,7 @@ async def state_in(
 
 
 async def session_entries(
-    connection: Connection,
-    key: TranscriptKey,
-    session: ClientSession | None,
+    connection: Connection, key: TranscriptKey, session: ClientSession | None
 ) -> AsyncIterator[tuple[str, int, dict[str, Any]]]:
     """Subpath, position and content of all entries of a session, in the order of writing."""
     fields = {**CONTENT, "subpath": 1}
@@ -525,7 +525,7 @@ async def _joined(
     return b"".join(parts)
 
 
-async def _decoded(packed: bytes, what: str = "an entry") -> dict[str, Any]:
+async def _decoded(packed: bytes, what: str) -> dict[str, Any]:
     try:
         if len(packed) > _LARGE_BYTES:
             return await asyncio.to_thread(unpack, packed)

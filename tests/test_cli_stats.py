@@ -183,7 +183,10 @@ async def test_what_has_no_day_is_in_the_table_alone(
     done = await command("stats", "--since", "1970-01-01", "--by", "day", "--chart", "tokens")
     # Bounds are days, and it has none.
     assert (done.code, done.output) == (0, "")
-    assert done.errors == "No usage of tenant default in that time.\n"
+    assert done.errors == (
+        "No usage of tenant default since 1970-01-01 (UTC). Give an earlier --since, or fewer "
+        "filters.\n"
+    )
 
 
 async def test_a_cost_below_nothing_does_no_harm(

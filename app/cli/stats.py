@@ -95,7 +95,8 @@ def stats_command(
         show(context, _as_json(found, groups, first, end), "")
         return
     if not found.rows:
-        typer.echo(f"No usage of tenant {line(options.tenant)} in that time.", err=True)
+        usage = _heading(options.tenant, first, end)
+        typer.echo(f"No {usage}. Give an earlier --since, or fewer filters.", err=True)
         return
     out = console()
     if "day" in groups:

@@ -13,7 +13,12 @@ from faults.cluster import Cluster
 from support.entries import KEY, message, turn
 from support.server import connected
 
-from beanie_session_store import DOCUMENT_MODELS, BeanieSessionStore, upgrade_schema
+from beanie_session_store import (
+    DOCUMENT_MODELS,
+    BeanieSessionStore,
+    UnreachableError,
+    upgrade_schema,
+)
 from beanie_session_store.app.driver import Database
 
 pytestmark = pytest.mark.faults
@@ -97,7 +102,7 @@ READS: dict[str, Callable[[BeanieSessionStore], Awaitable[Any]]] = {
 
 
 async def test_reads_have_every_append_that_the_last_primary_acknowledged(
-    cluster: Cluster, database: Database
+    cluster: Cluster, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = BeanieSessionStore()
     await store.append(KEY, turn(1))
@@ -114,6 +119,10 @@ async def test_reads_have_every_append_that_the_last_primary_acknowledged(
     await successor.take_over(append)
     reads = {name: asyncio.create_task(read(store)) for name, read in READS.items()}
     early, _ = await asyncio.wait(reads.values(), timeout=_READ_SECONDS)
+    with monkeypatch.context() as patch:
+        patch.setattr("beanie_session_store.app.attempts._SECONDS", 0.2)
+        with pytest.raises(UnreachableError, match=r"Check .* a majority of its members is up"):
+            await store.load(KEY)
     successor.confirm()
     during = {name: await task for name, task in reads.items()}
     successor.recover()
