@@ -138,7 +138,6 @@ class AdoptingWriter(Writer):
         """Entries stored so far."""
         self._records = records
         self._source_mtime = mtime
-        self._session_mtime = 0
         self._next: Record | None = None
         self._created_at: dict[int, datetime | None] = {}
         self._put: Record | None = None
@@ -167,10 +166,6 @@ class AdoptingWriter(Writer):
         if entries:
             await self.append(connection, key, entries)
             self.stored += self._put_entries
-            state = self._states.take(key.session)
-            if state is not None:
-                mtime = self._session_mtime or state.mtime
-                self._states.put(key.session, replace(state, mtime=mtime))
         if record is not None and self._put is None:
             await self.put(connection, key, record)
         elif self._put is not None:
@@ -191,6 +186,12 @@ class AdoptingWriter(Writer):
                 if not await attempts.pause():
                     raise
         self.record = replace(record, version=record.version + 1)
+
+    def _mtime(self, connection: Connection, last: int) -> int:
+        if self._source_mtime is None:
+            return super()._mtime(connection, last)
+        # An application that wrote to it since has moved it on.
+        return max(last, self._source_mtime)
 
     async def _claim_and_insert(
         self,
@@ -216,17 +217,11 @@ class AdoptingWriter(Writer):
 
         dated = replace(connection, entry_defaults=fields)
         await super()._claim_and_insert(dated, key, batch, claim, session)
-        changes: dict[str, Any] = {}
         created_at = self._created_at[id(batch[0])]
         if known is None and created_at is not None:
-            changes["created_at"] = created_at
-        if key.is_main and self._source_mtime is not None:
-            # An application that wrote to it since has moved it on.
-            self._session_mtime = max(self._source_mtime, known.mtime if known else 0)
-            changes["mtime"] = Int64(self._session_mtime)
-        if changes:
             summary = {**key.session_filter(), "_id": claim.next.id}
-            await connection.summaries.update_one(summary, {"$set": changes}, session=session)
+            change = {"$set": {"created_at": created_at}}
+            await connection.summaries.update_one(summary, change, session=session)
         self._put_entries = len(batch)
         if self._next is not None:
             record = replace(self._next, session=claim.next.id)
