@@ -91,7 +91,8 @@ class TransferReport:
         }
 
     def __str__(self) -> str:
-        skipped = f", {self.skipped_lines} lines skipped" if self.skipped_lines else ""
+        lines = "1 line" if self.skipped_lines == 1 else f"{self.skipped_lines} lines"
+        skipped = f", {lines} skipped" if self.skipped_lines else ""
         return (
             f"{self.done} of {self.listed} sessions: {self.changed} written ({self.entries} "
             f"entries), {self.unchanged} unchanged, {self.failed} failed{skipped}"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import sys
 import tracemalloc
@@ -663,9 +664,23 @@ async def test_the_command_sums_up_and_its_exit_code_tells_skipped_lines(
     done = await command("import", projects)
     assert done.code == 4
     assert f"{main(projects)}:7: no JSON" in done.errors
-    assert "1 lines skipped" in done.output
+    assert "1 line skipped" in done.output
     again = await command("--json", "--tenant", "acme", "import", projects)
     assert (again.code, again.json["skipped_lines"], again.json["unchanged"]) == (4, 1, 0)
+
+
+async def test_a_terminal_shows_how_far_it_is_at_which_rate_and_the_time_left(
+    projects: Path, command: SessionStoreCommand
+) -> None:
+    small(projects)
+    write(main(projects), *(message("x" * 100_000) for _ in range(200)))
+    shown = await command.on_terminal(100, "import", projects, with_errors=True)
+    plain = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", shown)
+    assert re.search(r"importing \d+ of 32 sessions, [\d.]+ .?B, [\d.]+ .?B/s", plain)
+    assert re.search(r" \d+% (-:--:--|\d+:\d\d:\d\d)", plain)
+    # Nothing but the sum is left of it.
+    last = "\x1b[2K32 of 32 sessions: 31 written (710 entries), 1 unchanged, 0 failed\n"
+    assert shown.endswith(last)
 
 
 @pytest.mark.parametrize("name", ["import", "export", "copy"])

@@ -55,6 +55,7 @@ class SessionStoreCommand:
         cwd: Path | None = None,
         stdin: Any = None,
         stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
         **env: str,
     ) -> asyncio.subprocess.Process:
         """The process of a call, whose output is for the caller to read."""
@@ -69,19 +70,28 @@ class SessionStoreCommand:
             cwd=cwd,
             stdin=stdin,
             stdout=stdout,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             # A shell lets what it runs in the background ignore it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     async def on_terminal(
-        self, columns: int, *arguments: Any, code: int = 0, **environment: str
+        self,
+        columns: int,
+        *arguments: Any,
+        code: int = 0,
+        with_errors: bool = False,
+        **environment: str,
     ) -> str:
-        """What a call that ends with ``code`` prints to a terminal of so many columns."""
+        """What a call that ends with ``code`` prints to a terminal of so many columns.
+
+        What it says on stderr is among it only ``with_errors``.
+        """
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         environment = {"TERM": "xterm-256color", "COLUMNS": "", **environment}
-        process = await self.started(*arguments, stdout=slave, **environment)
+        stderr = slave if with_errors else subprocess.PIPE
+        process = await self.started(*arguments, stdout=slave, stderr=stderr, **environment)
         os.close(slave)
         reading = asyncio.create_task(asyncio.to_thread(_read_to_the_end, master))
         _, errors = await process.communicate()
