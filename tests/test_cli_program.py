@@ -202,8 +202,15 @@ async def test_a_shell_completes_commands_and_options() -> None:
             COMP_CWORD=str(len(words.split(" ")) - 1),
         )
         assert set(finished.output.split()) == expected
-    finished = await called("--show-completion")
-    assert "_SESSION_STORE_COMPLETE" in finished.output
+
+
+def test_the_shell_that_asks_gets_its_completion() -> None:
+    # More than one command, or bash would become the only one, and no shell would be asking.
+    asked = '"$0" -c "$1" --show-completion; exit $?'
+    finished = subprocess.run(
+        ["bash", "-c", asked, sys.executable, MAIN], capture_output=True, text=True, check=True
+    )
+    assert "_SESSION_STORE_COMPLETE=complete_bash" in finished.stdout
 
 
 async def test_the_version_is_told() -> None:

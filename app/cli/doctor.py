@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Generator
 
 import typer
 from rich.table import Table
@@ -35,13 +37,12 @@ def doctor_command(context: typer.Context) -> None:
     Example: session-store --url mongodb://localhost/claude doctor
     """
     models = models_of(context)
-    # It says that a server has no transactions by itself.
-    logging.getLogger(driver.__name__).setLevel(logging.ERROR)
 
     async def command(database: Database) -> Diagnosis:
         return await diagnose(database, entries=models.entries, summaries=models.summaries)
 
-    found = run(context, command)
+    with _no_warnings_of_the_driver():
+        found = run(context, command)
     if console().is_terminal and not options_of(context).as_json:
         _print(found)
     else:
@@ -50,6 +51,18 @@ def doctor_command(context: typer.Context) -> None:
         raise typer.Exit(FAILED)
     if not found.is_clean:
         raise typer.Exit(WARNED)
+
+
+@contextlib.contextmanager
+def _no_warnings_of_the_driver() -> Generator[None]:
+    """``doctor`` says by itself that a server has no transactions."""
+    logger = logging.getLogger(driver.__name__)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _lines(diagnosis: Diagnosis) -> list[str]:
