@@ -12,8 +12,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
-from operator import contains
 from struct import Struct
 from typing import Any, cast
 
@@ -41,7 +39,6 @@ _USUAL_UUID_LENGTH = 36
 _DIGEST_PREFIX = "sha256:"
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-_CONTAINERS = frozenset({dict, list})
 _VALUES: Callable[[Any], Iterable[Any]] = dict[Any, Any].values
 
 _NOT_NATIVE = (BSONError, UnicodeEncodeError, OverflowError, RecursionError)
@@ -130,11 +127,10 @@ def _encode_usual(items: Sequence[object]) -> list[EncodedEntry] | None:
     Every append takes this way, so it does what :func:`encode_native` does for one entry for all
     of them together, with as little work as possible.
     """
+    if not {dict}.issuperset(map(type, items)):
+        return None
     documents: list[dict[str, Any]] = []
-    for item in items:
-        if type(item) is not dict:
-            return None
-        entry = cast("dict[str, Any]", item)
+    for entry in cast("Sequence[dict[str, Any]]", items):
         uuid = idempotency_key(entry.get("uuid"))
         documents.append({"entry": entry} if uuid is None else {"uuid": uuid, "entry": entry})
     try:
@@ -334,21 +330,31 @@ def bson_document(size: int, *elements: bytes) -> bytes:
 def _is_plainly_native(entries: Iterable[Any]) -> bool:
     """Whether dicts that BSON took are read back as they were, and nothing but JSON.
 
-    ``False`` says that :func:`encode_native` must look at each. It goes through all of them
-    together, level by level, which takes a third of the time of one by one.
+    ``False`` says that :func:`encode_native` must look at each. Going through all of them level
+    by level needs hardly a call, so it takes half of the time of one by one.
     """
-    containers: list[Any] = list(entries)
+    level: list[Any] = list(entries)
     for _ in range(_MAX_NATIVE_DEPTH):
-        if any(map(contains, containers, repeat("$ref"))):
-            return False
-        members = chain.from_iterable(
-            [_VALUES(each) if type(each) is dict else each for each in containers]
-        )
-        containers = [member for member in members if type(member) not in _SCALARS]
-        if not containers:
+        below: list[Any] = []
+        for container in level:
+            members: Iterable[object]
+            if type(container) is dict:
+                if "$ref" in container:
+                    return False
+                members = _VALUES(container)
+            else:
+                members = container
+            for member in members:
+                kind = type(member)
+                if kind is str:
+                    continue
+                if kind is dict or kind is list:
+                    below.append(member)
+                elif kind not in _SCALARS:
+                    return False
+        if not below:
             return True
-        if not _CONTAINERS.issuperset(map(type, containers)):
-            return False
+        level = below
     return False
 
 
