@@ -260,7 +260,7 @@ class _Run:
         while True:
             left -= 1
             try:
-                with reported(self.connection.client, f"adopt {key}"):
+                with reported(self.connection.client, "adopt", key):
                     adoption = _Adoption(self, session, key, await self.records.find(key))
                     try:
                         return await adoption.run()
@@ -310,7 +310,7 @@ class _Adoption:
             # Not for the application to find what its user deleted.
             return "skipped"
         database, source = self._run.database, self._run.report.source
-        with reported(database.client, f"read the source of {self._key}"):
+        with reported(database.client, "read the source of", self._key):
             mtime = await session_mtime(database, source, session)
         self._writer = AdoptingWriter(
             self._run.metadata, self._run.records, record or Record(), mtime
@@ -405,7 +405,7 @@ class _Adoption:
             subpath = transcript.subpath
             if not isinstance(subpath, str) or (subpath in found and subpath not in lacking):
                 continue
-            owner = replace(self._key, subpath=subpath).transcript_filter()
+            owner = self._key.with_subpath(subpath).transcript_filter()
             count = self._connection.entries.count_documents
             own = await count({**owner, "uuid": {"$exists": True}})
             if own > found.get(subpath, 0) or (not own and await count(owner, limit=1)):
@@ -417,7 +417,7 @@ class _Adoption:
         uuids = [entry.uuid for entry in batch if entry.uuid is not None]
         if not uuids:
             return set()
-        owner = replace(self._key, subpath=_subpath(batch)).transcript_filter()
+        owner = self._key.with_subpath(_subpath(batch)).transcript_filter()
         rows = self._connection.entries.find(
             {**owner, "uuid": {"$in": uuids}}, {"_id": 0, "uuid": 1}
         )
@@ -426,12 +426,12 @@ class _Adoption:
     async def _store(
         self, writer: AdoptingWriter, batch: Sequence[SourceEntry], record: Record | None
     ) -> None:
-        key = replace(self._key, subpath=_subpath(batch))
+        key = self._key.with_subpath(_subpath(batch))
         await writer.adopt(self._connection, key, batch, record)
 
     async def _batches(self, positions: Mapping[str, Any]) -> AsyncIterator[list[SourceEntry]]:
         database, source = self._run.database, self._run.report.source
-        with reported(database.client, f"read the source of {self._key}"):
+        with reported(database.client, "read the source of", self._key):
             async for batch in batches(database, source, self._session, positions):
                 yield batch
 

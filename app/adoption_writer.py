@@ -187,9 +187,9 @@ class AdoptingWriter(Writer):
                     raise
         self.record = replace(record, version=record.version + 1)
 
-    def _mtime(self, connection: Connection, last: int) -> int:
+    def _mtime(self, now: int, last: int) -> int:
         if self._source_mtime is None:
-            return super()._mtime(connection, last)
+            return super()._mtime(now, last)
         # An application that wrote to it since has moved it on.
         return max(last, self._source_mtime)
 

@@ -8,17 +8,15 @@ what other writers remember of the summary misses.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import Binary, ObjectId
 from bson.int64 import Int64
 
-from ..models.totals import Tally
 from .codec import EncodedValue, encode_object
 from .connection import Connection
-from .driver import ClientSession, update_one
+from .driver import ClientSession, date_of, update_one
 from .expiry import NOT_EXPIRED, Retention
 from .key import TranscriptKey
 from .summaries import DATA_FIELDS, Folded, SessionState
@@ -28,8 +26,7 @@ class StaleStateError(Exception):
     """The session's summary is not what it was last known to be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One try to append: what the summary must be, and what it and the entries become."""
 
     known: SessionState | None
@@ -54,16 +51,17 @@ def claim_for(
     folded: Folded,
     retention: Retention,
     tries: Sequence[ObjectId],
-    next_mtime: Callable[[Connection, int], int],
+    next_mtime: Callable[[int, int], int],
 ) -> Claim:
     """A try to append ``count`` entries, of which ``folded`` is the summary's new state.
 
-    ``next_mtime`` says when a session changes that changed at a time before.
+    ``next_mtime`` says when a session changes, by the time now and when it last did.
     """
     clears = retention.is_managed if known is None else known.is_expired
     if known is not None and known.is_expired:
         known = None
-    now = connection.server.now()
+    now_ms = connection.server.now_ms()
+    now = date_of(now_ms)
     expires_at = known.expires_at if known else None
     moves_date = False
     if not (known and known.held_at) and retention.is_due(expires_at, now):
@@ -83,7 +81,7 @@ def claim_for(
     if expires_at is not None and (moves_date or known is None):
         changes["expires_at"] = expires_at
     if folded.data is not None:
-        mtime = next_mtime(connection, mtime)
+        mtime = next_mtime(now_ms, mtime)
         changes["mtime"] = Int64(mtime)
         # Most batches change nothing in the fold; then the summary's text stays as it is.
         if folded.data != data:
@@ -96,8 +94,9 @@ def claim_for(
                 chunks = value.chunks
             data = folded.data
     # Behind what listings read, which then need not pass over it.
-    texts, untold = changed_texts(known.texts if known else {}, folded.totals)
-    changes |= {**texts, "totals": folded.totals.document(next_seq)}
+    texts = folded.totals.texts
+    told, untold = changed_texts(known.texts if known else {}, texts)
+    changes |= {**told, "totals": folded.totals.document(next_seq)}
     return Claim(
         tries=(*tries, ObjectId()),
         known=known,
@@ -108,7 +107,7 @@ def claim_for(
             data=data,
             data_field=field,
             totals=folded.totals,
-            texts=folded.totals.texts,
+            texts=texts,
             expires_at=expires_at,
             held_at=known.held_at if known else None,
         ),
@@ -126,10 +125,9 @@ def claim_for(
 
 
 def changed_texts(
-    before: Mapping[str, str | None], totals: Tally
+    before: Mapping[str, str | None], now: Mapping[str, str | None]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The texts of a summary that are other ones now, and the names of those that are gone."""
-    now = totals.texts
     told = {name: text for name, text in now.items() if text and text != before.get(name)}
     return told, tuple(name for name, text in now.items() if not text and before.get(name))
 

@@ -23,8 +23,9 @@ from .driver import (
     with_store_rules,
 )
 from .errors import InvalidModelError
-from .expiry import policy_collection_name
+from .expiry import Retention, RetentionCache, policy_collection_name, retention_cache_of
 from .failures import reported
+from .key import TranscriptKey
 from .model_names import collection_name
 from .schema import require_usable_schema
 
@@ -56,8 +57,13 @@ class Connection:
     summaries: Collection
     chunks: Collection
     policies: Collection
+    retentions: RetentionCache
     entry_defaults: Callable[[], dict[str, Any]]
     summary_defaults: Callable[[], dict[str, Any]]
+
+    async def retention_of(self, key: TranscriptKey) -> Retention:
+        """What holds for a session, as far as was known within ``CACHE_SECONDS``."""
+        return await self.retentions.get(self.policies, key.tenant, key.project_key)
 
 
 class Binding:
@@ -144,6 +150,7 @@ async def connect_models(
         summaries=summaries,
         chunks=chunks,
         policies=with_store_rules(entries.database)[policy_collection_name()],
+        retentions=retention_cache_of(client),
         entry_defaults=added_defaults("entries", models.entries, TranscriptEntry),
         summary_defaults=added_defaults("summaries", models.summaries, SessionSummary),
     )

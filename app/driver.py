@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -270,7 +270,12 @@ class Server:
 
     def now(self) -> datetime:
         """The server's time, UTC, with the milliseconds that BSON keeps."""
-        return datetime.fromtimestamp(0, timezone.utc) + timedelta(milliseconds=self.now_ms())
+        return date_of(self.now_ms())
+
+
+def date_of(ms: int) -> datetime:
+    """Epoch milliseconds as a date, UTC."""
+    return datetime.fromtimestamp(ms / 1000, timezone.utc)
 
 
 _servers: WeakKeyDictionary[Client, Server] = WeakKeyDictionary()
@@ -534,6 +539,7 @@ __all__ = [
     "close_client",
     "collection_of",
     "database_of",
+    "date_of",
     "find_all",
     "insert_encoded",
     "is_not_ready",

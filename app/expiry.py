@@ -70,25 +70,41 @@ class Retention:
 
 
 _UNMANAGED = Retention(None, False)
-_Cache = OrderedDict[tuple[str, str, str], tuple[float, Retention]]
-_caches: WeakKeyDictionary[Client, _Cache] = WeakKeyDictionary()
 
 
-async def retention_of(policies: Collection, tenant: str, project_key: str) -> Retention:
-    """The retention of a project's sessions, read at most once per ``CACHE_SECONDS``."""
-    cache = _caches.get(policies.database.client)
-    if cache is None:
-        cache = _caches[policies.database.client] = OrderedDict()
-    key = (policies.database.name, tenant, project_key)
-    known = cache.get(key)
-    if known is not None and known[0] > monotonic():
-        return known[1]
-    retention = await read_retention(policies, tenant, project_key)
-    cache[key] = (monotonic() + CACHE_SECONDS, retention)
-    cache.move_to_end(key)
-    if len(cache) > _MAX_CACHED:
-        cache.popitem(last=False)
-    return retention
+class RetentionCache:
+    """The retentions of the projects that one client wrote to last.
+
+    It knows its client's databases by their names only, for it would else keep the client alive.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str, str], tuple[float, Retention]] = OrderedDict()
+
+    async def get(self, policies: Collection, tenant: str, project_key: str) -> Retention:
+        """The retention of a project's sessions, read at most once per ``CACHE_SECONDS``."""
+        key = (policies.database.name, tenant, project_key)
+        known = self._known.get(key)
+        if known is not None and known[0] > monotonic():
+            return known[1]
+        retention = await read_retention(policies, tenant, project_key)
+        self._known[key] = (monotonic() + CACHE_SECONDS, retention)
+        self._known.move_to_end(key)
+        if len(self._known) > _MAX_CACHED:
+            self._known.popitem(last=False)
+        return retention
+
+    def clear(self) -> None:
+        """Read policies anew from now on; for who has just changed one."""
+        self._known.clear()
+
+
+_caches: WeakKeyDictionary[Client, RetentionCache] = WeakKeyDictionary()
+
+
+def retention_cache_of(client: Client) -> RetentionCache:
+    """The one cache of a client."""
+    return _caches.setdefault(client, RetentionCache())
 
 
 async def read_retention(policies: Collection, tenant: str, project_key: str) -> Retention:
@@ -107,11 +123,6 @@ async def read_retention(policies: Collection, tenant: str, project_key: str) ->
             seconds = fitting[owner]
             return Retention(None if seconds is None else timedelta(seconds=seconds), True)
     return _UNMANAGED
-
-
-def forget_retentions(client: Client) -> None:
-    """Read policies anew from now on; for who has just changed one."""
-    _caches.pop(client, None)
 
 
 def policy_collection_name() -> str:

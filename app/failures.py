@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from pymongo.errors import (
@@ -65,39 +64,52 @@ def require_asyncio() -> None:
         ) from None
 
 
-@contextmanager
-def reported(client: Client, doing: str) -> Generator[None]:
+class reported:
     """Raise what the driver raises inside as an error of our own tree.
 
-    ``doing`` says what was attempted, such as ``"append to session 1"``.
+    ``doing`` says in words what was attempted, such as ``"append to", key``. It is no generator,
+    for every append takes this way, and its words are put together only when they are needed.
     """
-    require_installed_driver(client)
-    if not is_of_running_loop(client):
-        raise _wrong_loop(doing)
-    try:
-        yield
-    except (TransientFailureError, OutcomeUnknownError) as wrapper:
-        error = wrapper.__cause__
-        assert isinstance(error, PyMongoError)
-        outcome = (
-            "whether it was stored is not known; trying again with the same entries is safe"
-            if isinstance(wrapper, OutcomeUnknownError)
-            else "nothing was changed"
+
+    __slots__ = ("_client", "_doing")
+
+    def __init__(self, client: Client, *doing: object) -> None:
+        self._client = client
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        require_installed_driver(self._client)
+        if not is_of_running_loop(self._client):
+            raise self._wrong_loop()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        outcome = "nothing was changed"
+        if isinstance(error, (TransientFailureError, OutcomeUnknownError)):
+            if isinstance(error, OutcomeUnknownError):
+                outcome = (
+                    "whether it was stored is not known; trying again with the same entries is safe"
+                )
+            error = error.__cause__
+            assert isinstance(error, PyMongoError)
+        if isinstance(error, PyMongoError):
+            raise translated(error, self._client, self._said(), outcome) from _cause(error)
+        is_ours = isinstance(error, SessionStoreError)
+        if isinstance(error, RuntimeError) and not is_ours and "event loop" in str(error):
+            raise self._wrong_loop() from error
+
+    def _said(self) -> str:
+        return " ".join(map(str, self._doing))
+
+    def _wrong_loop(self) -> EventLoopError:
+        return EventLoopError(
+            f"Could not {self._said()}: the MongoDB client belongs to another event loop. Make the "
+            "client, call init_beanie and use the store all inside one asyncio.run()."
         )
-        raise translated(error, client, doing, outcome) from _cause(error)
-    except PyMongoError as error:
-        raise translated(error, client, doing, "nothing was changed") from _cause(error)
-    except RuntimeError as error:
-        if isinstance(error, SessionStoreError) or "event loop" not in str(error):
-            raise
-        raise _wrong_loop(doing) from error
-
-
-def _wrong_loop(doing: str) -> EventLoopError:
-    return EventLoopError(
-        f"Could not {doing}: the MongoDB client belongs to another event loop. Make the "
-        "client, call init_beanie and use the store all inside one asyncio.run()."
-    )
 
 
 def translated(error: PyMongoError, client: Client, doing: str, outcome: str) -> SessionStoreError:

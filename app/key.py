@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import InvalidKeyError
 
 MAX_NAME_BYTES = 1024
 """Longest tenant, project key, session id or subpath, in UTF-8 bytes."""
 
-_KEY_FIELDS = frozenset({"project_key", "session_id", "subpath"})
+_REQUIRED_FIELDS = frozenset({"project_key", "session_id"})
+_KEY_FIELDS = _REQUIRED_FIELDS | {"subpath"}
 
 
 def checked_name(field: str, value: object) -> str:
@@ -52,8 +52,7 @@ def checked_name(field: str, value: object) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class TranscriptKey:
+class TranscriptKey(NamedTuple):
     """One transcript of one tenant; ``subpath`` is ``""`` for the main transcript."""
 
     tenant: str
@@ -75,19 +74,8 @@ class TranscriptKey:
                 'written. Pass {"project_key": ..., "session_id": ...}.'
             )
         fields: dict[Any, Any] = {**key}
-        unknown = fields.keys() - _KEY_FIELDS
-        if unknown:
-            raise InvalidKeyError(
-                f"the key has fields this release does not know ({_listed(unknown)}); they might "
-                "name another transcript, so nothing was read or written. "
-                f"Known are {_listed(_KEY_FIELDS)}."
-            )
-        missing = {"project_key", "session_id"} - fields.keys()
-        if missing:
-            raise InvalidKeyError(
-                f"the key lacks {_listed(missing)}; nothing was read or written. Pass "
-                '{"project_key": ..., "session_id": ...}, and "subpath" for a subagent.'
-            )
+        if not _REQUIRED_FIELDS <= fields.keys() <= _KEY_FIELDS:
+            raise _misfit(fields)
         subpath = fields.get("subpath")
         return cls(
             tenant,
@@ -108,6 +96,10 @@ class TranscriptKey:
             return self
         return TranscriptKey(self.tenant, self.project_key, self.session_id)
 
+    def with_subpath(self, subpath: str) -> TranscriptKey:
+        """Another transcript of the same session."""
+        return TranscriptKey(self.tenant, self.project_key, self.session_id, subpath)
+
     def session_filter(self) -> dict[str, Any]:
         """A query for everything of the session; starts with the shard key."""
         return {
@@ -123,6 +115,21 @@ class TranscriptKey:
     def __str__(self) -> str:
         where = f" {self.subpath}" if self.subpath else ""
         return f"session {self.session_id}{where} of tenant {self.tenant}"
+
+
+def _misfit(fields: dict[Any, Any]) -> InvalidKeyError:
+    unknown = fields.keys() - _KEY_FIELDS
+    if unknown:
+        return InvalidKeyError(
+            f"the key has fields this release does not know ({_listed(unknown)}); they might "
+            "name another transcript, so nothing was read or written. "
+            f"Known are {_listed(_KEY_FIELDS)}."
+        )
+    missing = _REQUIRED_FIELDS - fields.keys()
+    return InvalidKeyError(
+        f"the key lacks {_listed(missing)}; nothing was read or written. Pass "
+        '{"project_key": ..., "session_id": ...}, and "subpath" for a subagent.'
+    )
 
 
 def _listed(names: object) -> str:

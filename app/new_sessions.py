@@ -8,7 +8,7 @@ plain, such as a session that another writer has begun, is left to the write pat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from bson import ObjectId
@@ -27,7 +27,7 @@ from .driver import (
     transact,
     with_confirmed_reads,
 )
-from .expiry import NOT_EXPIRED, retention_of
+from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
 from .reader import CONTENT, content_of, retried
 from .summaries import Folded, fold_on
@@ -139,7 +139,7 @@ async def _stored(
     for owner in _owners(keys):
         async for row in entries.find(owner, fields, sort=order):
             key = TranscriptKey(row["tenant"], row["project_key"], row["session_id"])
-            content = await content_of(connection, replace(key, subpath=row["subpath"]), row)
+            content = await content_of(connection, key.with_subpath(row["subpath"]), row)
             found.setdefault(key, {}).setdefault(row["subpath"], []).append(content)
     return found
 
@@ -162,7 +162,7 @@ async def _documents(
     metadata: EncodedValue | None,
 ) -> _Documents | None:
     """What is stored of a session; ``None`` of one that takes more than a document per entry."""
-    retention = await retention_of(connection.policies, key.tenant, key.project_key)
+    retention = await connection.retention_of(key)
     if retention.is_managed:
         # Remains of an expired session of the same key may be in the way.
         return None
@@ -172,16 +172,15 @@ async def _documents(
     for subpath, entries in session.transcripts.items():
         encoded[subpath] = batch = await encode_entries(list(entries))
         # At once, for the caller may change its dicts as soon as something is awaited.
-        for each in batch:
-            totals.add(each.entry, not subpath)
+        contents = [each.entry for each in batch]
+        totals.add(contents, not subpath)
         if batch and not subpath:
-            data = fold_on(None, key, [each.entry for each in batch])
+            data = fold_on(None, key, contents)
     count = sum(map(len, encoded.values()))
     if not count or any(entry.chunks for batch in encoded.values() for entry in batch):
         return None
 
-    def mtime(connection: Connection, last: int) -> int:
-        now = connection.server.now_ms()
+    def mtime(now: int, last: int) -> int:
         return now if session.mtime is None else max(last, min(session.mtime, now))
 
     claim = claim_for(connection, count, None, Folded(data, totals), retention, (), mtime)
@@ -192,8 +191,8 @@ async def _documents(
     first = claim.first_seq
     for subpath, batch in encoded.items():
         # Each batch has an id of its own, as if it had been appended.
-        part = replace(claim, first_seq=first, tries=(ObjectId(),))
-        transcript = replace(key, subpath=subpath)
+        part = claim._replace(first_seq=first, tries=(ObjectId(),))
+        transcript = key.with_subpath(subpath)
         documents.entries += entry_documents(connection, transcript, batch, part, common)
         first += len(batch)
     return documents

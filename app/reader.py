@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from bson import ObjectId
@@ -146,7 +146,7 @@ async def load_session(
                 subpath: str = document["subpath"]
                 entry: dict[str, Any] | None = document.get("entry")
                 if entry is None:
-                    transcript = replace(key, subpath=subpath)
+                    transcript = key.with_subpath(subpath)
                     entry = await content_of(connection, transcript, document, session)
                 found.setdefault(subpath, []).append(entry)
         return found
@@ -225,7 +225,7 @@ async def read_on(
         place.query(), {**CONTENT, "subpath": 1}, sort=[("seq", 1)], session=session, **several
     ):
         subpath: str = document["subpath"]
-        transcript = key if subpath == key.subpath else replace(key, subpath=subpath)
+        transcript = key if subpath == key.subpath else key.with_subpath(subpath)
         streamed = StreamedEntry(await content_of(connection, transcript, document, session))
         streamed.seq = place.position = document["seq"]
         streamed.subpath = subpath
@@ -390,7 +390,7 @@ async def session_entries(
     )
     async for document in cursor:
         subpath: str = document["subpath"]
-        transcript = replace(key, subpath=subpath)
+        transcript = key.with_subpath(subpath)
         entry = await content_of(connection, transcript, document, session)
         yield subpath, document["seq"], entry
 

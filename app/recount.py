@@ -40,7 +40,7 @@ async def recount(
     last_seq = 0
     async for subpath, seq, entry in session_entries(connection, key, session):
         last_seq = seq
-        totals.add(entry, not subpath)
+        totals.add((entry,), not subpath)
         if not subpath:
             pending.append(entry)
         if len(pending) == _FOLDED_AT_ONCE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from bson.int64 import Int64
@@ -148,7 +148,7 @@ def _mending(connection: Connection, look: _Look) -> Claim:
     next_seq = max(state.next_seq, counted.last_seq + 1) + 1
     value = encode_object(counted.data) if counted.data is not None else None
     fields = value_fields(value, "data", "packed_data")
-    texts, untold = changed_texts(state.texts, counted.totals)
+    texts, untold = changed_texts(state.texts, counted.totals.texts)
     changes = {
         "next_seq": Int64(next_seq),
         "totals": counted.totals.document(next_seq),
@@ -163,7 +163,7 @@ def _mending(connection: Connection, look: _Look) -> Claim:
         changes["mtime"] = Int64(connection.server.now_ms())
     return Claim(
         known=state,
-        next=replace(state, next_seq=next_seq),
+        next=state._replace(next_seq=next_seq),
         first_seq=state.next_seq,
         changes=changes,
         removed=removed,

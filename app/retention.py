@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
@@ -13,13 +13,19 @@ from ..models.retention import EVERY
 from .attempts import Attempts
 from .claim import move_date
 from .connection import Connection, StoreModels, connect_models
-from .driver import ClientSession, Database, TransientFailureError, transact, with_store_rules
+from .driver import (
+    ClientSession,
+    Database,
+    TransientFailureError,
+    date_of,
+    transact,
+    with_store_rules,
+)
 from .errors import ContentionError, InvalidRetentionError, SchemaOutdatedError, UnknownSessionError
 from .expiry import (
     CACHE_SECONDS,
     NOT_EXPIRED,
     Retention,
-    forget_retentions,
     policy_collection_name,
     read_retention,
 )
@@ -152,7 +158,7 @@ async def _follow(
     on_progress: Callable[[Redating], None] | None,
 ) -> Redating:
     """Date what is stored, and once more what stores wrote that did not know yet."""
-    forget_retentions(connection.client)
+    connection.retentions.clear()
     await _redate(connection, owner, on_progress)
     await asyncio.sleep(CACHE_SECONDS)
     return await _redate(connection, owner, on_progress)
@@ -215,7 +221,7 @@ def _last_active(row: dict[str, Any]) -> datetime:
     # Written before there were dates of activity: the last append to the main transcript is
     # known, and no session was idle before it was made.
     created_at: datetime = row["created_at"]
-    return max(created_at, datetime.fromtimestamp(row.get("mtime", 0) / 1000, timezone.utc))
+    return max(created_at, date_of(row.get("mtime", 0)))
 
 
 async def _change(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from .codec import EncodedEntry, EncodedValue, encode_entries
@@ -56,7 +55,7 @@ class SessionReplay:
         """
         if subpath:
             checked_name("subpath", subpath)
-        return await completed(self._add(entries, replace(self._session, subpath=subpath)))
+        return await completed(self._add(entries, self._session.with_subpath(subpath)))
 
     async def add_metadata(self, metadata: Mapping[str, Any], subpath: str) -> int:
         """Store what the agent keeps beside a subagent's transcript, unless it is the last known.
@@ -64,8 +63,8 @@ class SessionReplay:
         The agent hands it to a store as an entry of type ``agent_metadata``, whose last one counts.
         """
         entry = {**metadata, "type": "agent_metadata"}
-        key = replace(self._session, subpath=checked_name("subpath", subpath))
-        with reported(self._connection.client, f"read {key}"):
+        key = self._session.with_subpath(checked_name("subpath", subpath))
+        with reported(self._connection.client, "read", key):
             if await last_agent_metadata(self._connection, key) == entry:
                 return 0
         return await completed(self._add_alone(key, entry))
@@ -77,7 +76,7 @@ class SessionReplay:
         batch = await encode_entries(entries)
         if not batch:
             return 0
-        with reported(self._connection.client, f"read {key}"):
+        with reported(self._connection.client, "read", key):
             missing = await self._missing(key, batch)
         # What has to be compared has taken a while, in which the caller may have changed its dicts.
         added = await self._append(key, missing, is_fresh=missing is batch)
@@ -114,7 +113,7 @@ class SessionReplay:
             left -= 1
             self._writer.stored = 0
             try:
-                with reported(self._connection.client, f"append to {key}"):
+                with reported(self._connection.client, "append to", key):
                     await self._writer.append(self._connection, key, batch, is_fresh=is_fresh)
             except (UnreachableError, ContentionError):
                 is_fresh = False
@@ -137,11 +136,11 @@ class _DatedWriter(Writer):
         """Where the last of them stands."""
         self._source_mtime = mtime
 
-    def _mtime(self, connection: Connection, last: int) -> int:
+    def _mtime(self, now: int, last: int) -> int:
         if self._source_mtime is None:
-            return super()._mtime(connection, last)
+            return super()._mtime(now, last)
         # A clock that was ahead would keep the session the newest one for ever.
-        return max(last, min(self._source_mtime, connection.server.now_ms()))
+        return max(last, min(self._source_mtime, now))
 
     async def _claim_and_insert(
         self,

@@ -176,7 +176,7 @@ class BeanieSessionStore(SessionStore):
             if not batch:
                 return
             connection = await self._connection()
-            with reported(connection.client, f"append to {transcript}"):
+            with reported(connection.client, "append to", transcript):
                 await self._writer.append(connection, transcript, batch)
 
     async def replay(
@@ -240,7 +240,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
         connection = await self._connection()
-        with reported(connection.client, f"load {transcript}"):
+        with reported(connection.client, "load", transcript):
             entries = await reader.load(connection, transcript)
         return cast("list[SessionStoreEntry] | None", entries)
 
@@ -272,7 +272,7 @@ class BeanieSessionStore(SessionStore):
     ) -> AsyncGenerator[StreamedEntry]:
         require_asyncio()
         connection = await self._connection()
-        with reported(connection.client, f"stream {transcript}"):
+        with reported(connection.client, "stream", transcript):
             found = reader.stream(connection, transcript, after, with_subagents)
             async with aclosing(found) as entries:
                 async for entry in entries:
@@ -315,7 +315,7 @@ class BeanieSessionStore(SessionStore):
     ) -> AsyncGenerator[StreamedEntry]:
         require_asyncio()
         connection = await self._connection()
-        with reported(connection.client, f"watch {transcript}"):
+        with reported(connection.client, "watch", transcript):
             async with aclosing(watch(connection, transcript, after, with_subagents)) as entries:
                 async for entry in entries:
                     yield entry
@@ -333,7 +333,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
-        with reported(connection.client, f"read the transcripts of {session}"):
+        with reported(connection.client, "read the transcripts of", session):
             transcripts = await reader.load_session(connection, session)
         return Transcript(transcripts.pop("", []), transcripts) if transcripts else None
 
@@ -342,7 +342,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
         connection = await self._connection()
-        with reported(connection.client, f"read {transcript}"):
+        with reported(connection.client, "read", transcript):
             return await reader.last_agent_metadata(connection, transcript)
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
@@ -385,7 +385,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
-        with reported(connection.client, f"read the summary of {session}"):
+        with reported(connection.client, "read the summary of", session):
             return await session_summary(connection, self._binding.models.summaries, session)
 
     async def session_named(self, name: str, project_key: str | None = None) -> SessionListing:
@@ -424,7 +424,7 @@ class BeanieSessionStore(SessionStore):
     async def _delete(self, transcript: TranscriptKey) -> None:
         async with self._turns.turn(transcript):
             connection = await self._connection()
-            with reported(connection.client, f"delete {transcript}"):
+            with reported(connection.client, "delete", transcript):
                 await self._writer.delete(connection, transcript)
 
     async def hold(self, key: SessionKey) -> None:
@@ -608,7 +608,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
-        with reported(connection.client, f"verify {session}"):
+        with reported(connection.client, "verify", session):
             return await repair.verify(connection, session)
 
     async def repair(self, key: SessionKey) -> Verification:
@@ -625,7 +625,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
-        with reported(connection.client, f"repair {session}"):
+        with reported(connection.client, "repair", session):
             return await completed(repair.repair(connection, session))
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
@@ -633,7 +633,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
         connection = await self._connection()
-        with reported(connection.client, f"list the subagents of {transcript}"):
+        with reported(connection.client, "list the subagents of", transcript):
             return await reader.subkeys(connection, transcript)
 
     async def _connection(self) -> Connection:

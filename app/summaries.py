@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from bson import ObjectId
 from claude_agent_sdk import fold_session_summary
@@ -34,8 +33,7 @@ _MAX_STATES = 1024
 _MAX_STATES_SIZE = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class SessionState:
+class SessionState(NamedTuple):
     """A session's summary as last seen; ``id`` and ``next_seq`` tell whether it still holds."""
 
     id: ObjectId
@@ -46,9 +44,9 @@ class SessionState:
     """The SDK's fold, or ``None`` while the main transcript is empty."""
     data_field: str | None
     """Which of ``DATA_FIELDS`` keeps the fold in the database."""
-    totals: Tally | None = None
+    totals: Tally | None
     """What the session did, or ``None`` where an older release has written to it since."""
-    texts: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])
+    texts: Mapping[str, str | None]
     """The texts that the summary has in the database, by the names in ``TEXTS``."""
     expires_at: datetime | None = None
     held_at: datetime | None = None
@@ -62,8 +60,7 @@ class SessionState:
         return texts + (self.totals.size if self.totals else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
+class Folded(NamedTuple):
     """The state of a summary with a batch folded in."""
 
     data: Mapping[str, Any] | None
@@ -74,11 +71,13 @@ class Folded:
 def folded(
     state: SessionState | None, key: TranscriptKey, entries: Sequence[Mapping[str, Any]]
 ) -> Folded:
-    """``entries`` of one transcript folded onto ``state``, whose totals must be known."""
+    """``entries`` of one transcript folded onto ``state``, whose totals must be known.
+
+    They are counted on in place, so ``state`` is good for nothing else but to be replaced.
+    """
     known = state if state is not None and not state.is_expired else None
-    totals = known.totals.copy() if known is not None and known.totals is not None else Tally()
-    for entry in entries:
-        totals.add(entry, key.is_main)
+    totals = known.totals if known is not None and known.totals is not None else Tally()
+    totals.add(entries, key.is_main)
     if not key.is_main:
         return Folded(None, totals)
     return Folded(fold_on(known.data if known is not None else None, key, entries), totals)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from struct import Struct
 from typing import Any, ClassVar, TypeVar
 
@@ -43,7 +42,7 @@ from .driver import (
     transact,
 )
 from .errors import ContentionError
-from .expiry import EXPIRED, retention_of
+from .expiry import EXPIRED
 from .key import TranscriptKey
 from .reader import state as read_state
 from .reader import state_in
@@ -185,9 +184,9 @@ class Writer:
             self._replays.put(key, ReplayPosition(position.seq, end))
         return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
 
-    def _mtime(self, connection: Connection, last: int) -> int:
+    def _mtime(self, now: int, last: int) -> int:
         """When a session changes that changed at ``last`` before, epoch milliseconds."""
-        return max(connection.server.now_ms(), last + 1)
+        return max(now, last + 1)
 
     async def _store(
         self,
@@ -211,7 +210,7 @@ class Writer:
         while True:
             if known is None:
                 known = await _state(connection, session_key)
-            retention = await retention_of(connection.policies, key.tenant, key.project_key)
+            retention = await connection.retention_of(key)
             if folded is None:
                 contents = contents or await _contents(batch)
                 folded = fold(known, key, contents)
@@ -307,7 +306,7 @@ async def _state(connection: Connection, key: TranscriptKey) -> SessionState | N
     known = await read_state(connection, key)
     if known is None or known.is_expired or known.totals is not None:
         return known
-    return replace(known, totals=await totals_of(connection, key))
+    return known._replace(totals=await totals_of(connection, key))
 
 
 async def _recount_summary(
@@ -320,7 +319,7 @@ async def _recount_summary(
         if known is None or known.is_expired:
             return
         totals = (await recount(connection, key, session)).totals
-        texts, untold = changed_texts(known.texts, totals)
+        texts, untold = changed_texts(known.texts, totals.texts)
         next_seq = known.next_seq + 1
         changes = {"next_seq": Int64(next_seq), "totals": totals.document(next_seq), **texts}
         claim = Claim(known, known, known.next_seq, changes, untold, None)

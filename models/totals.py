@@ -7,7 +7,7 @@ what does not fit counts as nothing. What it remembers between two entries is bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
@@ -34,12 +34,6 @@ _MAX_COUNT = 2**36
 _MAX_NUMBER = 1e15
 
 _CALLS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
-_USAGE = (
-    "input_tokens",
-    "output_tokens",
-    "cache_creation_input_tokens",
-    "cache_read_input_tokens",
-)
 _TITLES = {"custom-title": "customTitle", "ai-title": "aiTitle", "summary": "summary"}
 
 TEXTS = ("title", "first_prompt", "branch", "cwd", "tag")
@@ -159,14 +153,6 @@ class Tally:
         self.settled_usd: float | None = None
         """The cost on accounts too old to be remembered one by one."""
 
-    def copy(self) -> Tally:
-        """Another one to go on with; values are never changed in place."""
-        other = Tally.__new__(Tally)
-        for name in Tally.__slots__:
-            value = getattr(self, name)
-            setattr(other, name, value.copy() if isinstance(value, dict) else value)
-        return other
-
     @property
     def title(self) -> str | None:
         """The title that a person gave, or else the model; older agents gave a summary."""
@@ -182,7 +168,13 @@ class Tally:
     @property
     def texts(self) -> dict[str, str | None]:
         """The values of the fields that :data:`TEXTS` names."""
-        return {name: getattr(self, name) for name in TEXTS}
+        return {
+            "title": self.title,
+            "first_prompt": self.first_prompt,
+            "branch": self.branch,
+            "cwd": self.cwd,
+            "tag": self.tag,
+        }
 
     @property
     def size(self) -> int:
@@ -190,27 +182,34 @@ class Tally:
         parts = (self.usage, self.costs, self.tools, self.responses, self.calls, self.accounts)
         return 200 * sum(map(len, parts))
 
-    def add(self, entry: Mapping[str, Any], is_main: bool) -> None:
-        """Count one more entry, of the main transcript or of a subagent's."""
-        self.entries += 1
-        at = _time(entry.get("timestamp"))
-        if at is not None:
-            if self.last_at is None or at > self.last_at:
-                self.last_at = at
-            if self.first_at is None or at < self.first_at:
-                self.first_at = at
-        kind = entry.get("type")
-        if kind == "assistant":
-            self._add_response(entry, at)
-        elif kind == "user":
-            self._add_results(entry)
-            if is_main:
-                self._add_prompt(entry)
-        if is_main:
-            if not isinstance(kind, str) or kind not in _RECORDS:
-                self._add_place(entry)
-            else:
+    def add(self, entries: Sequence[Mapping[str, Any]], is_main: bool) -> None:
+        """Count more entries, of the main transcript or of one subagent's."""
+        self.entries += len(entries)
+        for entry in entries:
+            kind = entry.get("type")
+            at = _time(entry.get("timestamp"))
+            if at is not None:
+                if self.last_at is None or at > self.last_at:
+                    self.last_at = at
+                if self.first_at is None or at < self.first_at:
+                    self.first_at = at
+            if kind == "assistant":
+                self._add_response(entry, at)
+            elif kind == "user":
+                self._add_results(entry)
+                if is_main:
+                    self._add_prompt(entry)
+            elif is_main and isinstance(kind, str) and kind in _RECORDS:
                 _RECORDS[kind](self, entry)
+                continue
+            if is_main:
+                branch = entry.get("gitBranch")
+                if branch != self.branch and isinstance(branch, str) and branch:
+                    self.branch = _text(branch)
+                if self.cwd is None:
+                    cwd = entry.get("cwd")
+                    if isinstance(cwd, str) and cwd:
+                        self.cwd = _text(cwd)
 
     def document(self, next_seq: int) -> dict[str, Any]:
         """The form in which a summary keeps it: :class:`SessionTotals`, and what is in flight."""
@@ -315,7 +314,13 @@ class Tally:
     def _add_usage(
         self, response: object, model: str, usage: Mapping[str, Any], at: datetime | None
     ) -> None:
-        counts: _Counts = (1, *(_count(usage.get(name)) for name in _USAGE))  # type: ignore[assignment]
+        counts = (
+            1,
+            _count(usage.get("input_tokens")),
+            _count(usage.get("output_tokens")),
+            _count(usage.get("cache_creation_input_tokens")),
+            _count(usage.get("cache_read_input_tokens")),
+        )
         day, model = self._row(_day(at or self.last_at), _name(model))
         if isinstance(response, str):
             response = _name(response)
@@ -377,15 +382,6 @@ class Tally:
         # A slash command is written as tags.
         if self.first_prompt is None and not text.startswith("<"):
             self.first_prompt = _text(" ".join(text[: 2 * MAX_TEXT].split())) or None
-
-    def _add_place(self, entry: Mapping[str, Any]) -> None:
-        branch = entry.get("gitBranch")
-        if branch != self.branch and isinstance(branch, str) and branch:
-            self.branch = _text(branch)
-        if self.cwd is None:
-            cwd = entry.get("cwd")
-            if isinstance(cwd, str) and cwd:
-                self.cwd = _text(cwd)
 
     def _add_title(self, entry: Mapping[str, Any]) -> None:
         kind: str = entry["type"]

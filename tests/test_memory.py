@@ -15,7 +15,7 @@ from beanie_session_store.app.summaries import SessionState, StateCache
 
 
 def state(text: str) -> SessionState:
-    return SessionState(ObjectId(), 1, 1, {"last_prompt": text}, "data")
+    return SessionState(ObjectId(), 1, 1, {"last_prompt": text}, "data", None, {})
 
 
 def key(number: int) -> TranscriptKey:

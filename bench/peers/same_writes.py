@@ -31,8 +31,7 @@ _TENANT = "default"
 
 def _totals() -> dict[str, Any]:
     tally = Tally()
-    for entry in EntrySource().batch(TURN_ENTRIES):
-        tally.add(entry, is_main=True)
+    tally.add(EntrySource().batch(TURN_ENTRIES), is_main=True)
     return tally.document(1)
 
 

@@ -56,7 +56,7 @@ async def test_a_store_stays_as_small_as_it_is_however_many_sessions_pass(
     )
     assert after - before < 32 * 2**20
     assert len(store._writer._states) <= 1024
-    assert not store._turns._locks
+    assert not store._turns._waiting
     connections = server_after["connections"]["current"] - server_before["connections"]["current"]
     assert connections <= AT_ONCE
     assert server_after["metrics"]["cursor"]["open"]["total"] == 0
