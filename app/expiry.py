@@ -79,31 +79,33 @@ class RetentionCache:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str, str], tuple[float, Retention]] = OrderedDict()
+        self.clear()
 
     async def get(self, policies: Collection, tenant: str, project_key: str) -> Retention:
         """The retention of a project's sessions, read at most once per ``CACHE_SECONDS``."""
         key = (policies.database.name, tenant, project_key)
-        known = self._known.get(key)
-        if known is not None and known[0] > monotonic():
-            return known[1]
+        known = self._known
+        found = known.get(key)
+        if found is not None and found[0] > monotonic():
+            return found[1]
         retention = await read_retention(policies, tenant, project_key)
-        self._known[key] = (monotonic() + CACHE_SECONDS, retention)
-        self._known.move_to_end(key)
-        if len(self._known) > _MAX_CACHED:
-            self._known.popitem(last=False)
+        # Into what was cleared meanwhile, where it was: it may be older than what was changed.
+        known[key] = (monotonic() + CACHE_SECONDS, retention)
+        known.move_to_end(key)
+        if len(known) > _MAX_CACHED:
+            known.popitem(last=False)
         return retention
 
     def clear(self) -> None:
         """Read policies anew from now on; for who has just changed one."""
-        self._known.clear()
+        self._known: OrderedDict[tuple[str, str, str], tuple[float, Retention]] = OrderedDict()
 
 
 _caches: WeakKeyDictionary[Client, RetentionCache] = WeakKeyDictionary()
 
 
 def retention_cache_of(client: Client) -> RetentionCache:
-    """The one cache of a client."""
+    """The cache that the stores of a client share."""
     return _caches.setdefault(client, RetentionCache())
 
 

@@ -29,6 +29,8 @@ from beanie_session_store import (
     upgrade_schema,
 )
 from beanie_session_store.app.driver import Database
+from beanie_session_store.app.expiry import read_retention
+from beanie_session_store.app.key import TranscriptKey
 
 CACHE_SECONDS = 0.2
 # One pass of MongoDB's own TTL monitor, which the test servers run every second, and its work.
@@ -69,6 +71,31 @@ async def until(condition: Any, seconds: float) -> bool:
 async def test_without_a_policy_nothing_has_a_date(store: BeanieSessionStore) -> None:
     await store.append(KEY, turn(1))
     assert await dates() == {None}
+
+
+async def test_a_policy_that_was_read_before_it_changed_is_not_remembered(
+    store: BeanieSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beanie_session_store.app.expiry.CACHE_SECONDS", 60.0)
+    has_read, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: Any) -> Any:
+        found = await read_retention(*arguments)
+        has_read.set()
+        await may_answer.wait()
+        return found
+
+    monkeypatch.setattr("beanie_session_store.app.expiry.read_retention", slow)
+    connection = await store._connection()
+    key = TranscriptKey.parse(store.tenant, KEY)
+    reading = asyncio.create_task(connection.retention_of(key))
+    await has_read.wait()
+    policy = {"tenant": store.tenant, "project_key": key.project_key, "keep_seconds": 60}
+    await connection.policies.insert_one(policy)
+    connection.retentions.clear()
+    may_answer.set()
+    assert (await reading).keep is None
+    assert (await connection.retention_of(key)).keep == timedelta(seconds=60)
 
 
 async def test_an_idle_session_disappears_whole(
