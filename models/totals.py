@@ -168,13 +168,7 @@ class Tally:
     @property
     def texts(self) -> dict[str, str | None]:
         """The values of the fields that :data:`TEXTS` names."""
-        return {
-            "title": self.title,
-            "first_prompt": self.first_prompt,
-            "branch": self.branch,
-            "cwd": self.cwd,
-            "tag": self.tag,
-        }
+        return {name: getattr(self, name) for name in TEXTS}
 
     @property
     def size(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import typer
 from support.command import MAIN, Finished, SessionStoreCommand
 from support.entries import KEY, message
+from typer.testing import CliRunner
 
 from beanie_session_store import BeanieSessionStore, EmbeddedMongo
 from beanie_session_store.app.cli.root import app, load_commands
@@ -211,6 +213,17 @@ def test_the_shell_that_asks_gets_its_completion() -> None:
         ["bash", "-c", asked, sys.executable, MAIN], capture_output=True, text=True, check=True
     )
     assert "_SESSION_STORE_COMPLETE=complete_bash" in finished.stdout
+
+
+def test_doctor_leaves_the_logger_of_its_process_as_it_was() -> None:
+    logger = logging.getLogger("beanie_session_store.app.driver")
+    before = logger.level
+    load_commands()
+    url = "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=200"
+    finished = CliRunner().invoke(app, ["--url", url, "doctor"])
+    assert finished.exit_code == 1
+    assert "server" in finished.output
+    assert logger.level == before
 
 
 async def test_the_version_is_told() -> None:

@@ -409,15 +409,15 @@ def _size_with_a_uuid_in_each(transcripts: dict[str, list[Entry]], at_least: int
 
     Which entries of the agent meet in a batch depends on how fast it ran.
     """
-    for size in count(at_least):
-        batches = (
-            entries[start : start + size]
+
+    def fits(size: int) -> bool:
+        return all(
+            _with_uuid(entries[start : start + size])
             for entries in transcripts.values()
             for start in range(0, len(entries), size)
         )
-        if all(_with_uuid(batch) for batch in batches):
-            return size
-    raise AssertionError
+
+    return next(filter(fits, count(at_least)))
 
 
 async def test_importing_over_what_was_mirrored_adds_only_what_is_never_mirrored(
