@@ -4,82 +4,95 @@ store = BeanieSessionStore(tenant="acme")
 async for message in query(prompt=..., options=ClaudeAgentOptions(session_store=store)): ...
 """
 
-from .app.adopt import AdoptionProblem, AdoptionReport, adopt
-from .app.adoption_sources import AdoptionSource
-from .app.conversation import Tokens, ToolCall, Turn
-from .app.copies import copy_sessions
-from .app.diagnosis import Diagnosis, Finding
-from .app.doctor import diagnose
-from .app.driver import database_of
-from .app.embedded import EmbeddedMongo
-from .app.errors import (
-    AccessDeniedError,
-    AdoptionError,
-    AmbiguousSessionError,
-    ClientClosedError,
-    ContentionError,
-    CorruptEntryError,
-    DriverMismatchError,
-    EventLoopError,
-    InvalidEntryError,
-    InvalidKeyError,
-    InvalidMetadataError,
-    InvalidMigrationError,
-    InvalidModelError,
-    InvalidQueryError,
-    InvalidRetentionError,
-    InvalidURLError,
-    MigrationLockLostError,
-    MongodNotFoundError,
-    MongodStartError,
-    NotInitializedError,
-    SchemaOutdatedError,
-    SchemaTooNewError,
-    ServerError,
-    SessionChangedError,
-    SessionStoreError,
-    StandaloneError,
-    TransferError,
-    UnknownSessionError,
-    UnreachableError,
-)
-from .app.exports import export_transcripts
-from .app.imports import import_transcripts
-from .app.new_sessions import NewSession
-from .app.reader import SessionListing, StreamedEntry
-from .app.repair import Difference, Verification
-from .app.retention import clear_retention, retention_policies, set_retention
-from .app.schema import (
-    SchemaStatus,
-    ScriptStatus,
-    downgrade_schema,
-    schema_status,
-    upgrade_schema,
-)
-from .app.search import SearchHit, disable_search, enable_search
-from .app.session_pages import SessionPage
-from .app.session_replay import SessionReplay
-from .app.statistics import ToolStatistics, UsageStatistics
-from .app.store import BeanieSessionStore
-from .app.transcript import Subagent, Transcript
-from .app.transfer import TransferProblem, TransferReport
-from .app.verification import UnsoundSession, VerificationReport, verify_sessions
-from .models import DOCUMENT_MODELS, EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
-from .models.blocks import (
-    Block,
-    TextBlock,
-    ThinkingBlock,
-    ToolResultBlock,
-    ToolUseBlock,
-    UnknownBlock,
-)
-from .models.entry_view import EntryView, UnknownEntry
-from .models.messages import AssistantEntry, AttachmentEntry, UserEntry
-from .models.records import CostStateEntry
-from .models.system import CompactBoundaryEntry, SystemEntry
-from .models.totals import SessionTotals, ToolRow, UsageRow
-from .models.transcript import parse_entry, unmodelled
-from .models.usage import Usage
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+# For those who read the types. Whoever runs it imports each name when it is first asked for, from
+# where `_HOMES` says, so that nobody waits for what they do not use.
+if TYPE_CHECKING:
+    from .app.adopt import AdoptionProblem, AdoptionReport, adopt
+    from .app.adoption_sources import AdoptionSource
+    from .app.conversation import Tokens, ToolCall, Turn
+    from .app.copies import copy_sessions
+    from .app.diagnosis import Diagnosis, Finding
+    from .app.doctor import diagnose
+    from .app.driver import database_of
+    from .app.embedded import EmbeddedMongo
+    from .app.errors import (
+        AccessDeniedError,
+        AdoptionError,
+        AmbiguousSessionError,
+        ClientClosedError,
+        ContentionError,
+        CorruptEntryError,
+        DriverMismatchError,
+        EventLoopError,
+        InvalidEntryError,
+        InvalidKeyError,
+        InvalidMetadataError,
+        InvalidMigrationError,
+        InvalidModelError,
+        InvalidQueryError,
+        InvalidRetentionError,
+        InvalidURLError,
+        MigrationLockLostError,
+        MongodNotFoundError,
+        MongodStartError,
+        NotInitializedError,
+        SchemaOutdatedError,
+        SchemaTooNewError,
+        ServerError,
+        SessionChangedError,
+        SessionStoreError,
+        StandaloneError,
+        TransferError,
+        UnknownSessionError,
+        UnreachableError,
+    )
+    from .app.exports import export_transcripts
+    from .app.imports import import_transcripts
+    from .app.new_sessions import NewSession
+    from .app.reader import SessionListing, StreamedEntry
+    from .app.repair import Difference, Verification
+    from .app.retention import clear_retention, retention_policies, set_retention
+    from .app.schema import (
+        SchemaStatus,
+        ScriptStatus,
+        downgrade_schema,
+        schema_status,
+        upgrade_schema,
+    )
+    from .app.sdk import preload
+    from .app.search import SearchHit, disable_search, enable_search
+    from .app.session_pages import SessionPage
+    from .app.session_replay import SessionReplay
+    from .app.statistics import ToolStatistics, UsageStatistics
+    from .app.store import BeanieSessionStore
+    from .app.transcript import Subagent, Transcript
+    from .app.transfer import TransferProblem, TransferReport
+    from .app.verification import UnsoundSession, VerificationReport, verify_sessions
+    from .models import (
+        DOCUMENT_MODELS,
+        EntryChunk,
+        RetentionPolicy,
+        SessionSummary,
+        TranscriptEntry,
+    )
+    from .models.blocks import (
+        Block,
+        TextBlock,
+        ThinkingBlock,
+        ToolResultBlock,
+        ToolUseBlock,
+        UnknownBlock,
+    )
+    from .models.entry_view import EntryView, UnknownEntry
+    from .models.messages import AssistantEntry, AttachmentEntry, UserEntry
+    from .models.records import CostStateEntry
+    from .models.system import CompactBoundaryEntry, SystemEntry
+    from .models.totals import SessionTotals, ToolRow, UsageRow
+    from .models.transcript import parse_entry, unmodelled
+    from .models.usage import Usage
 
 __all__ = [
     "DOCUMENT_MODELS",
@@ -173,6 +186,7 @@ __all__ = [
     "export_transcripts",
     "import_transcripts",
     "parse_entry",
+    "preload",
     "retention_policies",
     "schema_status",
     "set_retention",
@@ -180,3 +194,63 @@ __all__ = [
     "upgrade_schema",
     "verify_sessions",
 ]
+
+_HOMES = {
+    ".app.adopt": "AdoptionProblem AdoptionReport adopt",
+    ".app.adoption_sources": "AdoptionSource",
+    ".app.conversation": "Tokens ToolCall Turn",
+    ".app.copies": "copy_sessions",
+    ".app.diagnosis": "Diagnosis Finding",
+    ".app.doctor": "diagnose",
+    ".app.driver": "database_of",
+    ".app.embedded": "EmbeddedMongo",
+    ".app.errors": (
+        "AccessDeniedError AdoptionError AmbiguousSessionError ClientClosedError "
+        "ContentionError CorruptEntryError DriverMismatchError EventLoopError "
+        "InvalidEntryError InvalidKeyError InvalidMetadataError InvalidMigrationError "
+        "InvalidModelError InvalidQueryError InvalidRetentionError InvalidURLError "
+        "MigrationLockLostError MongodNotFoundError MongodStartError NotInitializedError "
+        "SchemaOutdatedError SchemaTooNewError ServerError SessionChangedError "
+        "SessionStoreError StandaloneError TransferError UnknownSessionError "
+        "UnreachableError"
+    ),
+    ".app.exports": "export_transcripts",
+    ".app.imports": "import_transcripts",
+    ".app.new_sessions": "NewSession",
+    ".app.reader": "SessionListing StreamedEntry",
+    ".app.repair": "Difference Verification",
+    ".app.retention": "clear_retention retention_policies set_retention",
+    ".app.schema": "SchemaStatus ScriptStatus downgrade_schema schema_status upgrade_schema",
+    ".app.sdk": "preload",
+    ".app.search": "SearchHit disable_search enable_search",
+    ".app.session_pages": "SessionPage",
+    ".app.session_replay": "SessionReplay",
+    ".app.statistics": "ToolStatistics UsageStatistics",
+    ".app.store": "BeanieSessionStore",
+    ".app.transcript": "Subagent Transcript",
+    ".app.transfer": "TransferProblem TransferReport",
+    ".app.verification": "UnsoundSession VerificationReport verify_sessions",
+    ".models": "DOCUMENT_MODELS EntryChunk RetentionPolicy SessionSummary TranscriptEntry",
+    ".models.blocks": "Block TextBlock ThinkingBlock ToolResultBlock ToolUseBlock UnknownBlock",
+    ".models.entry_view": "EntryView UnknownEntry",
+    ".models.messages": "AssistantEntry AttachmentEntry UserEntry",
+    ".models.records": "CostStateEntry",
+    ".models.system": "CompactBoundaryEntry SystemEntry",
+    ".models.totals": "SessionTotals ToolRow UsageRow",
+    ".models.transcript": "parse_entry unmodelled",
+    ".models.usage": "Usage",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+# Hidden from type checkers, which would take it for a promise that any name is there.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOME_OF[name], __name__), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

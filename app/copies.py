@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from claude_agent_sdk import SessionKey, SessionStore
-
 from .errors import (
     SessionStoreError,
     TransferError,
@@ -18,6 +16,7 @@ from .failures import require_asyncio
 from .jsonl import BATCH_BYTES, BATCH_ENTRIES, json_line
 from .key import checked_name
 from .reader import SessionListing
+from .sdk import SessionKey, SessionStore
 from .store import BeanieSessionStore
 from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
 

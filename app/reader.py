@@ -10,12 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from bson import ObjectId
-from claude_agent_sdk import SessionKey
-from claude_agent_sdk.types import (
-    SessionListSubkeysKey,
-    SessionStoreListEntry,
-    SessionSummaryEntry,
-)
 from pymongo.errors import (
     AutoReconnect,
     CursorNotFound,
@@ -42,6 +36,12 @@ from .elections import confirmed_primary
 from .errors import CorruptEntryError, SessionChangedError
 from .expiry import NOT_EXPIRED, not_expired_at
 from .key import TranscriptKey
+from .sdk import (
+    SessionKey,
+    SessionListSubkeysKey,
+    SessionStoreListEntry,
+    SessionSummaryEntry,
+)
 from .summaries import DATA_FIELDS, STATE_PROJECTION, SessionState
 
 # Where decoding is slow enough to hold up the other tasks of the event loop.

@@ -14,6 +14,7 @@ from .migration_scripts import packaged_folder, scripts_in
 from .migrator import Migrator, SchemaStatus, ScriptStatus, refuse_newer
 from .model_names import collection_name
 from .required_indexes import missing_indexes
+from .sdk import preloaded
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ async def upgrade_schema(
         ServerError: the server refused a step; what was done before it is kept.
     """
     require_asyncio()
+    await preloaded()
     migrator = Migrator(database, entries, summaries, announce=on_progress)
     with reported(database.client, "upgrade the schema"):
         return await migrator.upgrade(to, dry_run)

@@ -7,13 +7,6 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import date, datetime
 from typing import Any, cast
 
-from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry
-from claude_agent_sdk.types import (
-    SessionListSubkeysKey,
-    SessionStoreListEntry,
-    SessionSummaryEntry,
-)
-
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from . import reader, repair, retention, statistics
 from .client import open_database
@@ -28,6 +21,15 @@ from .new_sessions import NewSession, insert_sessions
 from .reader import SessionListing, StreamedEntry
 from .repair import Verification
 from .schema import upgrade_schema
+from .sdk import (
+    SessionKey,
+    SessionListSubkeysKey,
+    SessionStore,
+    SessionStoreEntry,
+    SessionStoreListEntry,
+    SessionSummaryEntry,
+    preloaded,
+)
 from .search import SearchHit, search
 from .session_filter import SessionFilter, checked_limit, checked_text
 from .session_names import session_named
@@ -125,6 +127,7 @@ class BeanieSessionStore(SessionStore):
         """
         store = cls(tenant=tenant, metadata=metadata, entries=entries, summaries=summaries)
         require_asyncio()
+        await preloaded()
         async with open_database(uri, database) as opened:
             if upgrade:
                 await upgrade_schema(opened, entries=entries, summaries=summaries)
@@ -175,6 +178,7 @@ class BeanieSessionStore(SessionStore):
             batch = await encode_entries(entries)
             if not batch:
                 return
+            await preloaded()
             connection = await self._connection()
             with reported(connection.client, "append to", transcript):
                 await self._writer.append(connection, transcript, batch)
@@ -228,6 +232,7 @@ class BeanieSessionStore(SessionStore):
     ) -> list[int | None]:
         connection = await self._connection()
         with reported(connection.client, "store new sessions"):
+            await preloaded()
             return await insert_sessions(connection, sessions, self._metadata)
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:

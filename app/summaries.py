@@ -9,12 +9,11 @@ from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 from bson import ObjectId
-from claude_agent_sdk import fold_session_summary
-from claude_agent_sdk.types import SessionKey, SessionStoreEntry, SessionSummaryEntry
 
 from ..models.totals import TEXTS, Tally
 from .expiry import EXPIRED
 from .key import TranscriptKey
+from .sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +90,8 @@ def fold_on(
     An entry that the SDK's fold cannot take (a timestamp outside the calendar, say) is stored
     all the same and left out of the fold: losing the entry would be worse.
     """
+    from claude_agent_sdk import fold_session_summary
+
     session_key: SessionKey = {"project_key": key.project_key, "session_id": key.session_id}
     summary: SessionSummaryEntry | None = None
     if data is not None:
