@@ -5,6 +5,7 @@ async for message in query(prompt=..., options=ClaudeAgentOptions(session_store=
 """
 
 from importlib import import_module
+from threading import RLock
 from typing import TYPE_CHECKING
 
 # For those who read the types. Whoever runs it imports each name when it is first asked for, from
@@ -240,6 +241,8 @@ _HOMES = {
     ".models.transcript": "parse_entry unmodelled",
     ".models.usage": "Usage",
 }
+# Two threads that begin with different modules would each wait for what the other has begun.
+_loading = RLock()
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 # Hidden from type checkers, which would take it for a promise that any name is there.
@@ -248,7 +251,8 @@ if not TYPE_CHECKING:
     def __getattr__(name):
         if name not in _HOME_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_HOME_OF[name], __name__), name)
+        with _loading:
+            value = globals()[name] = getattr(import_module(_HOME_OF[name], __name__), name)
         return value
 
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from bson import ObjectId
-from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.raw_bson import RawBSONDocument
-
-from .driver import Collection, Database
 from .errors import AdoptionError
 
-# Undecoded, so that one damaged document does not take the rest of its batch with it.
-_RAW: CodecOptions[Any] = CodecOptions(
-    document_class=RawBSONDocument,
-    tz_aware=True,
-    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
-)
+# The help of the command line names what is here, and is not to wait for a driver.
+if TYPE_CHECKING:
+    from bson.raw_bson import RawBSONDocument
+
+    from .driver import Collection, Database
+
 _SAMPLE = 20
 _OUR_FIELDS = frozenset({"tenant", "seq"})
 
@@ -141,7 +136,16 @@ async def find_source(
 
 def raw_collection(database: Database, name: str) -> Collection:
     """A collection of the source, read without decoding."""
-    return database.get_collection(name, codec_options=_RAW)
+    from bson.codec_options import CodecOptions, DatetimeConversion
+    from bson.raw_bson import RawBSONDocument
+
+    # Undecoded, so that one damaged document does not take the rest of its batch with it.
+    options: CodecOptions[Any] = CodecOptions(
+        document_class=RawBSONDocument,
+        tz_aware=True,
+        datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+    )
+    return database.get_collection(name, codec_options=options)
 
 
 def value_at(document: Mapping[str, Any], path: str) -> Any:
@@ -155,6 +159,8 @@ def value_at(document: Mapping[str, Any], path: str) -> Any:
 
 
 def _fits(document: RawBSONDocument, source: AdoptionSource) -> bool:
+    from bson import ObjectId
+
     try:
         if document.keys() >= _OUR_FIELDS:
             return False

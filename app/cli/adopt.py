@@ -6,20 +6,19 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..adopt import AdoptionProblem, AdoptionReport
-from ..adopt import adopt as adopt_sessions
 from ..adoption_sources import FIELDS, PRESETS, AdoptionSource, find_source, preset
-from ..client import open_database
-from ..driver import Database
 from ..errors import AdoptionError
-from ..failures import reported
 from .ending import FAILED, MISUSED, fail
 from .pace import lines_on_progress
 from .root import app, models_of, options_of, run, show
+
+if TYPE_CHECKING:
+    from ..adopt import AdoptionProblem, AdoptionReport
+    from ..driver import Database
 
 
 @app.command()
@@ -84,6 +83,9 @@ def adopt(
 
     Example: session-store --url mongodb://localhost/claude --tenant acme adopt
     """
+    from ..adopt import adopt as adopt_sessions
+    from ..failures import reported
+
     models = models_of(context)
     options = options_of(context)
     try:
@@ -125,6 +127,8 @@ def adopt(
 
 @asynccontextmanager
 async def _source(target: Database, url: str | None, name: str | None) -> AsyncGenerator[Database]:
+    from ..client import open_database
+
     if url is not None:
         async with open_database(url, name) as database:
             yield database

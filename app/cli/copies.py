@@ -5,22 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from claude_agent_sdk import SessionStore
 
-from ..client import open_database
-from ..copies import copy_sessions
-from ..driver import Database
 from ..errors import SessionStoreError, TransferError
-from ..store import BeanieSessionStore
-from ..transfer import TransferReport
 from .ending import MISUSED, fail
 from .named import named
 from .root import app, options_of, run
 from .transfer_progress import finish, problem_shown, progress_shown
 from .transfer_store import store_on
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..sdk import SessionStore
+    from ..store import BeanieSessionStore
+    from ..transfer import TransferReport
 
 
 @app.command("copy")
@@ -61,6 +61,8 @@ def copy_command(
 
     Example: session-store --tenant acme copy --from-store acme.stores:redis --project=-srv
     """
+    from ..copies import copy_sessions
+
     if from_store is None:
         from_url = from_url or options_of(context).source_url
     others = [from_url, from_database, from_tenant]
@@ -99,6 +101,8 @@ async def _our_store(
     name: str | None,
     tenant: str | None,
 ) -> AsyncGenerator[BeanieSessionStore]:
+    from ..client import open_database
+
     same = target if name is None else target.client[name]
     if url is None:
         if same.name == target.name and tenant in (None, options_of(context).tenant):

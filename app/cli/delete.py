@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..driver import Database
 from ..plain_text import line
-from ..reader import SessionListing
 from .asking import require_consent
 from .figures import counted, stamp
 from .root import app, run, show
 from .session_figures import SessionFigures
 from .transfer_store import store_on
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..reader import SessionListing
 
 
 @app.command("delete")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from .. import driver
-from ..diagnosis import Diagnosis, Finding
-from ..doctor import diagnose
-from ..driver import Database
 from ..plain_text import line
 from .ending import FAILED
 from .figures import counted
 from .root import app, models_of, options_of, run, show
 from .tables import console
+
+if TYPE_CHECKING:
+    from ..diagnosis import Diagnosis, Finding
+    from ..driver import Database
 
 WARNED = 4
 """Exit code: the store works there, but somebody should act."""
@@ -36,6 +35,8 @@ def doctor_command(context: typer.Context) -> None:
 
     Example: session-store --url mongodb://localhost/claude doctor
     """
+    from ..doctor import diagnose
+
     models = models_of(context)
 
     async def command(database: Database) -> Diagnosis:
@@ -56,6 +57,8 @@ def doctor_command(context: typer.Context) -> None:
 @contextlib.contextmanager
 def _no_warnings_of_the_driver() -> Generator[None]:
     """``doctor`` says by itself that a server has no transactions."""
+    from .. import driver
+
     logger = logging.getLogger(driver.__name__)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -79,6 +82,9 @@ def _said(finding: Finding) -> str:
 
 def _print(diagnosis: Diagnosis) -> None:
     """Each finding in as many lines as the terminal needs, what to do below what was found."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table.grid(padding=(0, 1))
     for each in diagnosis.findings:
         text = Text(line(each.found, _WHOLE), overflow="fold")

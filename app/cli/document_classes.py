@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ...models import SessionSummary, TranscriptEntry
-from ..connection import StoreModels
 from ..errors import InvalidModelError
 from .named import named
+
+if TYPE_CHECKING:
+    from ..connection import StoreModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,9 @@ class DocumentClasses:
         Raises:
             InvalidModelError: there is no such class, or it cannot hold what the store writes.
         """
+        from ...models import SessionSummary, TranscriptEntry
+        from ..connection import StoreModels
+
         return StoreModels(
             _imported(self.entries, TranscriptEntry), _imported(self.summaries, SessionSummary)
         )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..driver import Database
-from ..exports import export_transcripts
-from ..transfer import TransferReport
 from .root import app, run
 from .transfer_progress import finish, problem_shown, progress_shown
 from .transfer_store import store_on
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..transfer import TransferReport
 
 
 class ExportFormat(Enum):
@@ -55,6 +56,7 @@ def export_command(
 
     Example: session-store --tenant acme export --session 6645a6b0 ~/.claude/projects
     """
+    from ..exports import export_transcripts
 
     async def command(database: Database) -> TransferReport:
         store = await store_on(context, database, upgrade=False)

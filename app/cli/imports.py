@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..driver import Database
-from ..imports import import_transcripts
-from ..transfer import TransferReport
 from .root import app, run
 from .transfer_progress import finish, problem_shown, progress_shown
 from .transfer_store import store_on
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..transfer import TransferReport
 
 
 @app.command("import")
@@ -34,6 +35,7 @@ def import_command(
 
     Example: session-store --tenant acme import ~/.claude/projects
     """
+    from ..imports import import_transcripts
 
     async def command(database: Database) -> TransferReport:
         store = await store_on(context, database)

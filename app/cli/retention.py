@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...models.retention import EVERY
-from ..driver import Database
-from ..retention import Redating, retention_policies, set_retention
 from ..retention_script import parsed, spelled, write_retention_script
 from .ending import MISUSED, fail
 from .root import app, models_of, options_of, run, show
 from .transfer_store import store_on
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..retention import Redating
+
+_EVERY = "*"
 
 retention = typer.Typer(no_args_is_help=True, help="How long idle sessions are kept.")
 app.add_typer(retention, name="retention")
@@ -44,6 +47,8 @@ def show_policies(context: typer.Context) -> None:
 
     Example: session-store retention show
     """
+    from ..retention import retention_policies
+
     rows = run(context, retention_policies)
     lines = [
         f"{row['tenant']:<24} {row['project_key']:<32} {spelled(_period(row))}" for row in rows
@@ -58,7 +63,7 @@ def set_policy(
     context: typer.Context,
     keep: Annotated[str, typer.Argument(help="30d, 2w, 12h, 90m, 45s or forever")],
     tenant: ForTenant = None,
-    project: ForProject = EVERY,
+    project: ForProject = _EVERY,
 ) -> None:
     """Set how long idle sessions are kept.
 
@@ -66,6 +71,8 @@ def set_policy(
 
     Example: session-store retention set 30d
     """
+    from ..retention import set_retention
+
     period = _checked(keep)
     owner = _owner(context, tenant)
     classes = models_of(context)
@@ -83,7 +90,7 @@ def set_policy(
 
     done = run(context, command)
     value = {"keep": keep, "tenant": owner, "project_key": project, "sessions": done.sessions}
-    whose = "every tenant" if owner == EVERY else f"tenant {owner}"
+    whose = "every tenant" if owner == _EVERY else f"tenant {owner}"
     show(context, value, f"Idle sessions of {whose} are kept {keep}; {done.sessions} looked at.")
 
 
@@ -115,13 +122,15 @@ def write_migration(
     ],
     keep: Annotated[str, typer.Option(help="30d, 2w, 12h, 90m, 45s or forever")],
     tenant: ForTenant = None,
-    project: ForProject = EVERY,
+    project: ForProject = _EVERY,
 ) -> None:
     """Write a Beanie migration that sets a policy.
 
     Backward it restores that of today. Run it with: beanie migrate --no-use-transaction
     Example: session-store retention migration --keep 90d migrations
     """
+    from ..retention import retention_policies
+
     period = _checked(keep)
     owner = _owner(context, tenant)
     rows = run(context, retention_policies)
@@ -149,7 +158,7 @@ def _with_store(context: typer.Context, change: str, name: str, project: str | N
 
 def _owner(context: typer.Context, tenant: str | None) -> str:
     # Who names a tenant for all commands does not mean all others with this one.
-    return tenant or options_of(context).named_tenant or EVERY
+    return tenant or options_of(context).named_tenant or _EVERY
 
 
 def _checked(keep: str) -> timedelta | None:

@@ -2,11 +2,13 @@
 
 A module of commands, such as :mod:`.schema`, adds itself to :data:`app` when it is imported, and
 does its work inside :func:`run`, which turns every known failure into one line on stderr.
+
+What takes long to import (Beanie, the driver, the SDK, Rich) these modules import inside the
+functions that work with it, so that a help, a completion or a mistake is answered at once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import os
@@ -15,11 +17,8 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version as version_of
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from ..client import open_database
-from ..connection import StoreModels
-from ..driver import Database
 from ..errors import (
     InvalidKeyError,
     InvalidMigrationError,
@@ -29,15 +28,16 @@ from ..errors import (
     SessionStoreError,
     TransferError,
 )
-from ..failures import reported
 from ..plain_text import plain
 
 try:
     import typer
 
     from .program import NAME, Given, Program
-    from .server import opened_server
-    from .settings import Options
+
+    for name in ("pydantic_settings", "rich"):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(name=name)
 except ImportError as missing:
     # The command was installed with the package, but not what it runs on.
     raise SystemExit(
@@ -46,6 +46,11 @@ except ImportError as missing:
     ) from None
 
 from .ending import INTERRUPTED, MISUSED, fail, warn_in_a_line
+
+if TYPE_CHECKING:
+    from ..connection import StoreModels
+    from ..driver import Database
+    from .settings import Options
 
 T = TypeVar("T")
 
@@ -157,6 +162,8 @@ def root(
 
 def options_of(context: typer.Context) -> Options:
     """The global options that the command was called with; ends the process as `run`."""
+    from .settings import Options
+
     given = context.find_object(Given)
     assert given is not None
     try:
@@ -184,6 +191,10 @@ def run(
     A failure ends the process: one line on stderr and exit code 1 for what went wrong, 2 for a
     missing or malformed option.
     """
+    import asyncio
+
+    from .server import opened_server
+
     options = options_of(context)
     try:
         with opened_server(options) as (url, name):
@@ -212,6 +223,9 @@ def show(context: typer.Context, value: Any, text: str) -> None:
 async def _with_database(
     url: str, name: str | None, command: Callable[[Database], Awaitable[T]]
 ) -> T:
+    from ..client import open_database
+    from ..failures import reported
+
     async with open_database(url, name) as database:
         with reported(database.client, "run the command"):
             return await command(database)

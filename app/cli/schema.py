@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..driver import Database
-from ..migration_copy import copy_scripts
-from ..migration_log import SchemaRun
-from ..migration_scripts import named, packaged_folder, scripts_in
-from ..migrator import SchemaStatus, renamed_collections
-from ..schema import downgrade_schema, schema_history, schema_status, upgrade_schema
 from .asking import require_consent
 from .ending import MISUSED, fail
 from .root import app, models_of, run, show
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..migration_log import SchemaRun
+    from ..migrator import SchemaStatus
 
 OUTDATED = 3
 """Exit code of ``status`` where there is something to upgrade."""
@@ -46,6 +45,8 @@ def upgrade(
 
     Example: session-store --url mongodb://localhost/claude schema upgrade
     """
+    from ..schema import upgrade_schema
+
     models = models_of(context)
 
     async def command(database: Database) -> list[str]:
@@ -86,6 +87,8 @@ def downgrade(
 
     Example: session-store --url mongodb://localhost/claude schema downgrade --steps 1
     """
+    from ..schema import downgrade_schema
+
     if steps is not None and to is not None:
         raise typer.BadParameter("give either --steps or --to, not both.", param_hint="--steps")
     models = models_of(context)
@@ -124,6 +127,8 @@ def status(context: typer.Context) -> None:
 
     Example: session-store --url mongodb://localhost/claude schema status
     """
+    from ..schema import schema_status
+
     models = models_of(context)
 
     async def command(database: Database) -> SchemaStatus:
@@ -147,6 +152,8 @@ def history(context: typer.Context) -> None:
 
     Example: session-store --url mongodb://localhost/claude schema history
     """
+    from ..schema import schema_history
+
     models = models_of(context)
 
     async def command(database: Database) -> list[SchemaRun]:
@@ -173,6 +180,9 @@ def copy(
 
     Example: session-store schema copy ./migrations
     """
+    from ..migration_copy import copy_scripts
+    from ..migrator import renamed_collections
+
     models = models_of(context)
     if not folder.is_dir():
         fail(f"{folder} is no directory. Name the one that `beanie migrate -p` is given.", MISUSED)
@@ -185,6 +195,8 @@ def copy(
 
 
 def _ask(names: list[str], yes: bool) -> None:
+    from ..migration_scripts import named, packaged_folder, scripts_in
+
     scripts = scripts_in(packaged_folder())
     for name in names:
         script = named(scripts, name)

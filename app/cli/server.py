@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from ..embedded import EmbeddedMongo
 from ..errors import MongodStartError
 from .ending import MISUSED, fail
 from .settings import Options
+
+if TYPE_CHECKING:
+    from ..embedded import EmbeddedMongo
 
 _EMBEDDED_DATABASE = "claude"
 
@@ -45,6 +48,8 @@ def opened_server(options: Options) -> Generator[tuple[str, str | None]]:
 
 
 def _started(directory: Path) -> EmbeddedMongo:
+    from ..embedded import EmbeddedMongo
+
     mongo = EmbeddedMongo(directory=directory)
     try:
         return mongo.start()

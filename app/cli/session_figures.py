@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...models import SessionSummary
+if TYPE_CHECKING:
+    from ...models import SessionSummary
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..driver import Database
 from ..plain_text import line
-from ..session_pages import SessionPage
 from .figures import ago, dollars, shortened, stamp
 from .filters import OfProject, OnBranch, WithMetadata, WithTag, metadata_of, moment_given
 from .root import app, options_of, run, show
 from .session_figures import SessionFigures
 from .tables import Column, print_table
 from .transfer_store import store_on
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..session_pages import SessionPage
 
 _SHORT_ID = 8
 

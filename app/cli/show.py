@@ -6,22 +6,22 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..driver import Database
 from ..errors import UnknownSessionError
 from ..plain_text import line
-from ..reader import SessionListing, StreamedEntry
-from ..store import BeanieSessionStore
 from .ending import MISUSED, fail
 from .figures import counted, dollars, shortened, stamp
 from .root import app, options_of, run
 from .session_figures import SessionFigures
-from .transcript_lines import TranscriptLines
-from .transcript_order import NestedTranscripts
 from .transfer_store import store_on
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..reader import SessionListing, StreamedEntry
+    from ..store import BeanieSessionStore
 
 
 @app.command("show")
@@ -51,6 +51,9 @@ def show_command(
 
     Example: session-store --tenant acme show 6645a6b0 | less
     """
+    from .transcript_lines import TranscriptLines
+    from .transcript_order import NestedTranscripts
+
     as_json = options_of(context).as_json
     if raw and as_json:
         fail("--raw and --json are two forms; give one of them.", MISUSED)

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from enum import Enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..driver import Database
 from ..plain_text import line
-from ..statistics import UsageStatistics
-from .chart import Bar, print_chart
 from .figures import dollars, shortened
 from .filters import OfProject, OnBranch, WithMetadata, WithTag, metadata_of, moment_given
 from .periods import periods
@@ -21,6 +18,10 @@ from .root import app, options_of, run, show
 from .tables import console
 from .transfer_store import store_on
 from .usage_table import all_tokens, print_usage, spelled
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..statistics import UsageStatistics
 
 
 class Measure(Enum):
@@ -128,6 +129,8 @@ def _usual(found: Usage) -> Measure:
 def _draw(
     rows: Sequence[UsageStatistics], groups: Sequence[str], measure: Measure, until: date | None
 ) -> None:
+    from .chart import Bar, print_chart
+
     by_day: dict[date, dict[str, float]] = {}
     series = [group for group in groups if group != "day"]
     for row in rows:

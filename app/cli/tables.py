@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..plain_text import line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 Row = TypeVar("Row")
 
@@ -43,6 +44,8 @@ def console(*, stderr: bool = False) -> Console:
     It has colours on a terminal alone, and none with ``NO_COLOR``; nothing printed to it is taken
     for markup.
     """
+    from rich.console import Console
+
     return Console(
         stderr=stderr,
         color_system=None if os.environ.get("NO_COLOR") else "auto",
@@ -71,6 +74,9 @@ def print_table(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> None:
 
 
 def _table(columns: Sequence[Column[Row]], rows: Sequence[Row], width: int) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, padding=(0, len(_GAP), 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(
@@ -88,6 +94,8 @@ def _table(columns: Sequence[Column[Row]], rows: Sequence[Row], width: int) -> T
 
 
 def _cell(column: Column[Row], row: Row, width: int) -> Text:
+    from rich.text import Text
+
     text = line((column.short or column.whole)(row))
     most = len(text) if column.largest is None else int(column.largest * width)
     return Text(text if len(text) <= most else "…" + text[1 - most :])

@@ -6,18 +6,18 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from time import monotonic
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
-from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ..plain_text import plain
-from ..transfer import OnProgress, TransferProblem, TransferReport
 from .ending import FAILED
 from .pace import at_most_every, lines_on_progress
 from .root import show
 from .tables import console
+
+if TYPE_CHECKING:
+    from ..transfer import OnProgress, TransferProblem, TransferReport
 
 PARTIAL = 4
 """Exit code: all was done, but lines that are no entries were skipped."""
@@ -32,6 +32,15 @@ def progress_shown(doing: str) -> Generator[OnProgress]:
     if not sys.stderr.isatty():
         yield lines_on_progress()
         return
+    from rich.filesize import decimal
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     text = TextColumn("{task.description}")
     columns = (text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from ..driver import Database
-from ..schema import upgrade_schema
-from ..store import BeanieSessionStore
 from .root import models_of, options_of
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..store import BeanieSessionStore
 
 
 async def store_on(
     context: typer.Context, database: Database, *, upgrade: bool = True, tenant: str | None = None
 ) -> BeanieSessionStore:
     """A store on a database, of ``--tenant`` unless said, with its schema brought up to date."""
+    from ..schema import upgrade_schema
+    from ..store import BeanieSessionStore
+
     models = models_of(context)
     if upgrade:
         await upgrade_schema(database, entries=models.entries, summaries=models.summaries)

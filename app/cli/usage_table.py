@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ..statistics import UsageStatistics
 from .figures import dollars, shortened
 from .tables import Column, console, print_table
+
+if TYPE_CHECKING:
+    from ..statistics import UsageStatistics
 
 _ALL = "all"
 _TOKENS = {

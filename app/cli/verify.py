@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..driver import Database
 from ..plain_text import line
-from ..reader import SessionListing
-from ..repair import Difference
-from ..store import BeanieSessionStore
-from ..verification import UnsoundSession, VerificationReport, verify_sessions
 from .ending import FAILED
 from .pace import lines_on_progress
 from .root import app, options_of, run, show
 from .transfer_store import store_on
+
+if TYPE_CHECKING:
+    from ..driver import Database
+    from ..reader import SessionListing
+    from ..repair import Difference
+    from ..store import BeanieSessionStore
+    from ..verification import UnsoundSession, VerificationReport
 
 _VALUE = 24
 
@@ -45,6 +47,8 @@ def verify_command(
 
     Example: session-store --tenant acme verify --repair
     """
+    from ..verification import verify_sessions
+
     as_json = options_of(context).as_json
 
     async def command(database: Database) -> VerificationReport:
