@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         InvalidMetadataError,
         InvalidMigrationError,
         InvalidModelError,
+        InvalidOptionsError,
         InvalidQueryError,
         InvalidRetentionError,
         InvalidURLError,
@@ -125,6 +126,7 @@ __all__ = [
     "InvalidMetadataError",
     "InvalidMigrationError",
     "InvalidModelError",
+    "InvalidOptionsError",
     "InvalidQueryError",
     "InvalidRetentionError",
     "InvalidURLError",
@@ -209,8 +211,8 @@ _HOMES = {
         "AccessDeniedError AdoptionError AmbiguousSessionError ClientClosedError "
         "ContentionError CorruptEntryError DriverMismatchError EventLoopError "
         "InvalidEntryError InvalidKeyError InvalidMetadataError InvalidMigrationError "
-        "InvalidModelError InvalidQueryError InvalidRetentionError InvalidURLError "
-        "MigrationLockLostError MongodNotFoundError MongodStartError NotInitializedError "
+        "InvalidModelError InvalidOptionsError InvalidQueryError InvalidRetentionError "
+        "InvalidURLError MigrationLockLostError MongodNotFoundError MongodStartError NotInitializedError "
         "SchemaOutdatedError SchemaTooNewError ServerError SessionChangedError "
         "SessionStoreError StandaloneError TransferError UnknownSessionError "
         "UnreachableError"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from .jsonl import json_line
-from .layout import sidecar_of, transcript_path
+from .layout import transcript_path
 from .reader import SessionListing
 from .staging import StagedFiles
 from .store import BeanieSessionStore
+from .transcript_writer import TranscriptWriter
 from .transfer import Progress
-
-_METADATA = "agent_metadata"
 
 
 async def write_agent_files(
@@ -31,16 +27,9 @@ async def write_agent_files(
         for subpath in subpaths
     }
     for subpath, path in paths.items():
-        lines = None
-        metadata: dict[str, Any] | None = None
+        transcript = TranscriptWriter(files, path, subpath)
         async for entry in store.stream(listing.key(subpath)):
-            # As the SDK has it where it resumes a session: of these the last one counts.
-            if subpath and entry.get("type") == _METADATA:
-                metadata = entry
-                continue
-            lines = lines or files.create(path)
-            progress.moved(lines.write(json_line(entry) + b"\n"), 1)
-        if metadata is not None:
-            content = {name: each for name, each in metadata.items() if name != "type"}
-            sidecar = files.create(sidecar_of(path))
-            progress.moved(sidecar.write(json_line(content)), 1)
+            if size := transcript.add(entry):
+                progress.moved(size, 1)
+        if size := transcript.finish():
+            progress.moved(size, 1)

@@ -19,6 +19,10 @@ class InvalidEntryError(SessionStoreError, ValueError):
     """A transcript entry that is not a JSON object."""
 
 
+class InvalidOptionsError(SessionStoreError, ValueError):
+    """Options for the agent that a run of its own cannot have."""
+
+
 class InvalidMetadataError(SessionStoreError, ValueError):
     """Store metadata that cannot be kept as a MongoDB document or JSON object."""
 

@@ -21,7 +21,7 @@ from .errors import TransferError
 
 LINES = ".jsonl"
 SIDECAR = ".meta.json"
-_PROJECTS = "projects"
+PROJECTS = "projects"
 _SUBAGENTS = "subagents"
 # What file systems take, with room for the longest ending and the mark of an unfinished file.
 _MAX_NAME_BYTES = 255 - len(".meta.json.partial")
@@ -60,7 +60,7 @@ class SessionFiles:
 def default_projects() -> Path:
     """The agent's own projects on this machine."""
     config = os.environ.get("CLAUDE_CONFIG_DIR")
-    return (Path(config) if config else Path.home() / ".claude") / _PROJECTS
+    return (Path(config) if config else Path.home() / ".claude") / PROJECTS
 
 
 def find_sessions(path: Path) -> Iterator[SessionFiles]:
@@ -157,8 +157,8 @@ def _component(what: str, name: str) -> str:
 
 def _projects(path: Path) -> list[Path]:
     # The configuration folder keeps JSONL files of other kinds beside this one.
-    for root in (path / _PROJECTS, path):
-        if root.name == _PROJECTS and root.is_dir():
+    for root in (path / PROJECTS, path):
+        if root.name == PROJECTS and root.is_dir():
             found = _folders(root)
             if any(map(_session_ids, found)):
                 return found

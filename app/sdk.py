@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry
+    from claude_agent_sdk import ClaudeAgentOptions, SessionKey, SessionStore, SessionStoreEntry
     from claude_agent_sdk.types import (
         SessionListSubkeysKey,
         SessionStoreListEntry,
@@ -21,10 +21,12 @@ else:
     # What they are at run time. The SDK asks no store for its class, only for its methods, and
     # takes a method that is not there for one that the store does not have.
     SessionStore = object
+    ClaudeAgentOptions = Any
     SessionKey = SessionListSubkeysKey = dict[str, Any]
     SessionStoreEntry = SessionStoreListEntry = SessionSummaryEntry = dict[str, Any]
 
 __all__ = [
+    "ClaudeAgentOptions",
     "SessionKey",
     "SessionListSubkeysKey",
     "SessionStore",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any, cast
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
@@ -22,6 +23,7 @@ from .reader import SessionListing, StreamedEntry
 from .repair import Verification
 from .schema import upgrade_schema
 from .sdk import (
+    ClaudeAgentOptions,
     SessionKey,
     SessionListSubkeysKey,
     SessionStore,
@@ -155,6 +157,47 @@ class BeanieSessionStore(SessionStore):
         store = cls(tenant=tenant, metadata=metadata, entries=entries, summaries=summaries)
         store._binding = DatabaseBinding(StoreModels(entries, summaries), database)
         return store
+
+    @asynccontextmanager
+    async def agent_options(
+        self, options: ClaudeAgentOptions, *, config: Path | str | None = None
+    ) -> AsyncGenerator[ClaudeAgentOptions]:
+        """Options for one run of the agent that sees and leaves nothing on the host's disk.
+
+        ``async with store.agent_options(ClaudeAgentOptions(...)) as options``: they are the given
+        ones with this store as their ``session_store`` and a configuration folder of their own,
+        in which the session to resume is. The agent writes what it does to such a folder too, and
+        goes on from what it finds there: in a folder that runs share, with another tenant's
+        session, or one that was deleted or has expired. The folder is removed at the end; that of
+        a run which was killed, when this user's next run begins.
+
+        Let the messages end inside (no ``return`` from the loop): the agent writes its account of
+        cost at its end.
+
+        Args:
+            options: what to run with. ``resume`` names a session of this tenant, begun in the
+                same directory (``cwd``); ``continue_conversation`` goes on with the latest one.
+            config: a folder to begin from, such as ``~/.claude``: settings, commands, agents,
+                skills and logins in it are copied, sessions are not. Without one the agent has
+                the defaults, and credentials from the environment alone.
+
+        Raises:
+            UnknownSessionError: this tenant has no session of that id there; a web application
+                answers 404.
+            InvalidOptionsError: the options name another store or configuration folder.
+            OSError: the folder cannot be written.
+            SessionStoreError: as for the class.
+        """
+        # Costs what the SDK costs, and only those that run agents need it.
+        from . import agent_runs
+
+        require_asyncio()
+        place = agent_runs.checked(options, self, config)
+        connection = await self._connection()
+        with reported(connection.client, "read the session to resume"):
+            resumed = await agent_runs.resumed(connection, self._tenant, options)
+        async with agent_runs.options_of_run(self, options, resumed, place) as ready:
+            yield ready
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
         """Store a batch of entries: whole or not at all, once however often it is tried.
