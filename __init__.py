@@ -212,10 +212,10 @@ _HOMES = {
         "ContentionError CorruptEntryError DriverMismatchError EventLoopError "
         "InvalidEntryError InvalidKeyError InvalidMetadataError InvalidMigrationError "
         "InvalidModelError InvalidOptionsError InvalidQueryError InvalidRetentionError "
-        "InvalidURLError MigrationLockLostError MongodNotFoundError MongodStartError NotInitializedError "
-        "SchemaOutdatedError SchemaTooNewError ServerError SessionChangedError "
-        "SessionStoreError StandaloneError TransferError UnknownSessionError "
-        "UnreachableError"
+        "InvalidURLError MigrationLockLostError MongodNotFoundError MongodStartError "
+        "NotInitializedError SchemaOutdatedError SchemaTooNewError ServerError "
+        "SessionChangedError SessionStoreError StandaloneError TransferError "
+        "UnknownSessionError UnreachableError"
     ),
     ".app.exports": "export_transcripts",
     ".app.imports": "import_transcripts",
