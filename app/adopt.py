@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from bson import json_util
 
-from ..models import DOCUMENT_MODELS, SessionSummary, TranscriptEntry
+from ..models import SessionSummary, TranscriptEntry
 from .adoption_reader import SessionList, SourceEntry, SourceSession, batches, session_mtime
 from .adoption_sources import AdoptionSource, find_source, preset
 from .adoption_writer import RECORDS, AdoptingWriter, OvertakenError, Record, Records
 from .codec import EncodedValue, encode_metadata
-from .connection import Binding, Connection, StoreModels
-from .driver import Database, bind_models, collection_of, with_store_rules
+from .connection import Binding, Connection, DatabaseBinding, StoreModels
+from .driver import Database, with_store_rules
 from .errors import (
     AdoptionError,
     ContentionError,
@@ -180,25 +180,12 @@ async def adopt(
 
 
 async def _connect(target: Database | None, models: StoreModels) -> Connection:
+    binding: Binding | DatabaseBinding = Binding(models)
     if target is not None:
         await upgrade_schema(target, entries=models.entries, summaries=models.summaries)
-        if not _is_bound(models, target):
-            others = [model for model in DOCUMENT_MODELS if model not in _REPLACED]
-            await bind_models(target, [models.entries, models.summaries, *others])
-    connection, _ = await Binding(models).connection()
+        binding = DatabaseBinding(models, target)
+    connection, _ = await binding.connection()
     return connection
-
-
-_REPLACED = (TranscriptEntry, SessionSummary)
-
-
-def _is_bound(models: StoreModels, target: Database) -> bool:
-    # An application that runs on them goes on with the client it has.
-    try:
-        bound = collection_of(models.entries).database
-    except SessionStoreError:
-        return False
-    return bound.name == target.name and bound.client is target.client
 
 
 async def _each(sessions: SessionList) -> AsyncIterator[SourceSession]:

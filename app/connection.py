@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,13 @@ from beanie import Document
 from beanie.odm.utils.encoder import Encoder
 
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
+from .bound_models import bind_unbound
 from .driver import (
     Client,
     Collection,
     Database,
     Server,
-    bind_models,
     collection_of,
-    is_bound,
     server_of,
     with_store_rules,
 )
@@ -28,6 +28,8 @@ from .failures import reported
 from .key import TranscriptKey
 from .model_names import collection_name
 from .schema import require_usable_schema
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,14 @@ class Binding:
         if known is not None and self._raw is not None and all(map(_same, raw, self._raw)):
             return known, False
         connection = await connect_models(models, raw)
+        before = self._connection
+        if before and before.entries.database.name != connection.entries.database.name:
+            logger.warning(
+                "init_beanie has given %s to database %s; a store that began on %s goes on there.",
+                models.entries.__name__,
+                connection.entries.database.name,
+                before.entries.database.name,
+            )
         self._raw = raw
         self._connection = connection
         return connection, True
@@ -112,10 +122,8 @@ class DatabaseBinding:
         models = (self.models.entries, self.models.summaries, EntryChunk)
         entries, summaries, chunks = (self._database[collection_name(model)] for model in models)
         connection = await connect_models(self.models, (entries, summaries, chunks))
-        if not is_bound(self.models.summaries):
-            # Beanie makes no document of a class that has no collection, though of another one.
-            with reported(connection.client, "initialise Beanie"):
-                await bind_models(self._database, [self.models.summaries], create_indexes=False)
+        with reported(connection.client, "initialise Beanie"):
+            await bind_unbound(self._database, self.models.summaries)
         self._connection = connection
         return connection, True
 

@@ -128,6 +128,13 @@ def is_of_running_loop(client: Any) -> bool:
     return not IS_MOTOR or client.get_io_loop() is asyncio.get_running_loop()
 
 
+def is_of_the_past(client: Any) -> bool:
+    """Whether a client can be used by nobody any more: it was closed, or its event loop was."""
+    inner = client.delegate if IS_MOTOR else client
+    loop = client.io_loop if IS_MOTOR else inner._loop
+    return getattr(inner, "_closed", False) or (loop is not None and loop.is_closed())
+
+
 async def _settled(answer: Any) -> Any:
     """What one driver returns at once and the other as a coroutine."""
     return await answer if inspect.isawaitable(answer) else answer
@@ -544,6 +551,7 @@ __all__ = [
     "insert_encoded",
     "is_not_ready",
     "is_of_running_loop",
+    "is_of_the_past",
     "open_change_stream",
     "open_client",
     "require_installed_driver",

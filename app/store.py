@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, cast
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from . import reader, repair, retention, statistics
+from .bound_models import lent
 from .client import open_database
 from .codec import encode_entries, encode_metadata
 from .completion import completed
 from .connection import Binding, Connection, DatabaseBinding, StoreModels
-from .driver import Database, bind_models
+from .driver import Database
 from .errors import InvalidKeyError
 from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
@@ -110,8 +111,10 @@ class BeanieSessionStore(SessionStore):
     ) -> AsyncGenerator[BeanieSessionStore]:
         """Open a store of its own client, for scripts: ``async with ...connect(uri) as store``.
 
-        It upgrades the schema, initialises Beanie and closes the client at exit. Beanie binds a
-        Document class to one database per process, so connect to one database at a time.
+        It upgrades the schema and closes the client at exit. Stores of several databases may be
+        open at once, in threads too. Queries on the Document classes themselves, such as
+        ``SessionSummary.find``, go to the database of the first one, unless ``init_beanie`` has
+        given the classes to another, where they stay; after the last one they go nowhere.
 
         Args:
             uri: connection string, ``mongodb://`` or ``mongodb+srv://``.
@@ -133,11 +136,13 @@ class BeanieSessionStore(SessionStore):
         async with open_database(uri, database) as opened:
             if upgrade:
                 await upgrade_schema(opened, entries=entries, summaries=summaries)
-            with reported(opened.client, "initialise Beanie"):
-                models = [entries, summaries, EntryChunk, RetentionPolicy]
-                await bind_models(opened, models, create_indexes=upgrade)
-            await store._connection()
-            yield store
+            store._binding = DatabaseBinding(StoreModels(entries, summaries), opened)
+            models = [entries, summaries, EntryChunk, RetentionPolicy]
+            async with AsyncExitStack() as stack:
+                with reported(opened.client, "initialise Beanie"):
+                    await stack.enter_async_context(lent(opened, models, create_indexes=upgrade))
+                await store._connection()
+                yield store
 
     @classmethod
     def on(

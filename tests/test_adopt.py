@@ -31,7 +31,13 @@ from support.entries import assert_summary_is_the_fold, marker, message
 from support.server import connected, profiled, quick_to_forget
 from typer.testing import CliRunner
 
-from beanie_session_store import BeanieSessionStore, InvalidKeyError
+from beanie_session_store import (
+    BeanieSessionStore,
+    InvalidKeyError,
+    SessionSummary,
+    TranscriptEntry,
+    database_of,
+)
 from beanie_session_store.app.adopt import adopt
 from beanie_session_store.app.adoption_sources import (
     MONGODB_PACKAGE,
@@ -622,3 +628,18 @@ async def test_source_and_target_may_share_a_database(database: Database) -> Non
         assert (await adopt(database, tenant="acme", source=shape)).entries == 9
         assert (await adopt(database, tenant="acme", source=shape)).unchanged == 1
         assert await in_order(database, shape)
+
+
+async def test_adopting_into_another_database_leaves_the_application_where_it_is(
+    adapter: Adapter, database: Database, mongo_url: str
+) -> None:
+    await adapter.write("s", turn(0))
+    target = database.client[f"{database.name}_other"]
+    try:
+        report = await adopt(adapter.database, target, tenant="acme")
+        assert (report.adopted, report.problem_count) == (1, 0)
+        assert database_of(SessionSummary).name == database.name
+        assert database_of(TranscriptEntry).name == database.name
+        assert await BeanieSessionStore(tenant="acme").list_sessions("proj") == []
+    finally:
+        await database.client.drop_database(target.name)
