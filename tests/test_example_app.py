@@ -34,9 +34,12 @@ with TestClient(app) as http:
     def ask(owner, prompt, session_id=None):
         question = {"prompt": prompt, "session_id": session_id}
         answer = http.post(owner + "/ask", json=question)
+        if session_id in refused:
+            return answer.status_code
         assert answer.status_code == 200, answer.text
         return answer.json()["session_id"]
 
+    refused = []
     acme, rival = customer("Acme"), customer("Rival")
     first = ask(acme, "PLAIN hello")
     second = ask(acme, "PLAIN something else")
@@ -46,10 +49,15 @@ with TestClient(app) as http:
     listed = http.get(acme + "/conversations").json()
     spied = [http.get(f"{acme}/conversations/{theirs}").status_code]
     spied.append(http.delete(f"{acme}/conversations/{theirs}").status_code)
+    spied.append(http.get(f"{acme}/conversations/{theirs}/live").status_code)
+    refused.append(theirs)
+    spied.append(ask(acme, "PLAIN what was said before?", theirs))
     kept = http.get(rival + "/conversations").json()
     assert http.delete(f"{acme}/conversations/{second}").status_code == 204
     left = http.get(acme + "/conversations").json()
-    gone = http.get(f"{acme}/conversations/{second}").status_code
+    gone = [http.get(f"{acme}/conversations/{second}").status_code]
+    refused.append(second)
+    gone.append(ask(acme, "PLAIN go on", second))
 print(json.dumps({
     "first": first, "second": second, "theirs": theirs, "transcript": transcript,
     "listed": listed, "spied": spied, "kept": kept, "left": left, "gone": gone,
@@ -77,6 +85,10 @@ def test_a_service_keeps_its_tenants_agents_next_to_its_own_documents(
             }
             environment = Host(tmp_path, api.url).environment()
             seen = json.loads(run_python([str(visit)], environment, job, 150))
+            told = json.dumps([request["messages"] for request in api.requests])
+        # Nothing of a conversation is left on the disk of the service.
+        assert not list((tmp_path / ".claude").rglob("*.jsonl"))
+        assert "what was said before" not in told
         database = client[database_name]
         customers = [row["name"] for row in database["customers"].find().sort("_id")]
         tenants = {
@@ -87,10 +99,10 @@ def test_a_service_keeps_its_tenants_agents_next_to_its_own_documents(
     assert all(row["modified_ms"] > 0 for row in seen["listed"])
     prompts = [entry for entry in seen["transcript"] if "PLAIN" in str(entry.get("message"))]
     assert len(prompts) >= 2
-    # Another tenant's conversation can be neither read nor deleted.
-    assert seen["spied"] == [404, 204]
+    # Another tenant's conversation can be neither read, deleted, watched nor resumed.
+    assert seen["spied"] == [404, 204, 404, 404]
     assert [row["session_id"] for row in seen["kept"]] == [seen["theirs"]]
     assert [row["session_id"] for row in seen["left"]] == [seen["first"]]
-    assert seen["gone"] == 404
+    assert seen["gone"] == [404, 404]
     assert customers == ["was there before", "Acme", "Rival"]
     assert sorted(tenants.values()) == ["Acme", "Rival"]

@@ -27,7 +27,12 @@ from fastapi.responses import StreamingResponse
 from live import events
 from pydantic import BaseModel
 
-from beanie_session_store import DOCUMENT_MODELS, BeanieSessionStore, upgrade_schema
+from beanie_session_store import (
+    DOCUMENT_MODELS,
+    BeanieSessionStore,
+    UnknownSessionError,
+    upgrade_schema,
+)
 
 
 class Question(BaseModel):
@@ -73,14 +78,20 @@ def create_app(client: Any, directory: Path, database: str = "app") -> FastAPI:
 
     @app.post("/customers/{customer_id}/ask")
     async def ask(owner: Owner, question: Question) -> dict[str, Any]:
-        options = ClaudeAgentOptions(
-            session_store=store_of(owner), resume=question.session_id, cwd=directory
-        )
-        async for message in query(prompt=question.prompt, options=options):
-            if isinstance(message, ResultMessage):
-                await remember(owner, message.session_id, question.prompt)
-                return {"session_id": message.session_id, "answer": message.result}
-        raise HTTPException(502, "The agent ended without a result.")
+        wanted = ClaudeAgentOptions(resume=question.session_id, cwd=directory)
+        result: ResultMessage | None = None
+        try:
+            async with store_of(owner).agent_options(wanted) as options:
+                async for message in query(prompt=question.prompt, options=options):
+                    # To the end: the agent writes its account of cost behind its result.
+                    if isinstance(message, ResultMessage):
+                        result = message
+        except UnknownSessionError:
+            raise HTTPException(404, "There is no such conversation.") from None
+        if result is None:
+            raise HTTPException(502, "The agent ended without a result.")
+        await remember(owner, result.session_id, question.prompt)
+        return {"session_id": result.session_id, "answer": result.result}
 
     async def remember(owner: Customer, session_id: str, name: str) -> None:
         known = Conversation.find_one(
@@ -115,7 +126,11 @@ def create_app(client: Any, directory: Path, database: str = "app") -> FastAPI:
     async def live(
         owner: Owner, session_id: str, last_event_id: Annotated[int | None, Header()] = None
     ) -> StreamingResponse:
-        watched = store_of(owner).watch(key_of(session_id), after=last_event_id)
+        store = store_of(owner)
+        # A session to come can be watched too, but here nobody knows of one that is not there.
+        if await store.summary(key_of(session_id)) is None:
+            raise HTTPException(404, "There is no such conversation.")
+        watched = store.watch(key_of(session_id), after=last_event_id)
         return StreamingResponse(events(watched), media_type="text/event-stream")
 
     @app.delete("/customers/{customer_id}/conversations/{session_id}", status_code=204)
