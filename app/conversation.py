@@ -17,6 +17,7 @@ from ..models.messages import (
 from ..models.usage import Usage
 from ..models.views import EntryViews
 from .chain import Chain, Links
+from .outcome import Outcome, outcome_of
 from .tool_calls import Started, ToolCall, joined_calls
 
 Responses = dict[str | int, tuple[str, Usage]]
@@ -65,14 +66,18 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """What was asked."""
-        return self.prompt.text if self.prompt else ""
+        """What the person typed."""
+        return (self.prompt.prompt_text or "") if self.prompt else ""
 
     @property
     def answer(self) -> str:
-        """What was said last in it: by the model, or by the agent about an error of the API."""
-        texts = [e.text for e in self.entries if isinstance(e, AssistantEntry) and e.text]
-        return texts[-1] if texts else ""
+        """What the model said last in it.
+
+        Where an error of the API kept the model from an answer, what the agent says about that;
+        an error behind the answer, and what the agent writes in the model's place when it goes on
+        with a session, are no answer.
+        """
+        return self._outcome.answer
 
     @property
     def started_at(self) -> datetime | None:
@@ -80,10 +85,20 @@ class Turn:
         return self.prompt.timestamp if self.prompt else None
 
     @property
+    def ended_at(self) -> datetime | None:
+        """The time of the last response, result of a tool, output of a command or interruption."""
+        return self._outcome.ended_at
+
+    @property
     def duration(self) -> timedelta | None:
-        """From the prompt to the last entry."""
-        ends = [entry.timestamp for entry in self.entries if entry.timestamp]
-        return max(ends) - self.started_at if ends and self.started_at else None
+        """From the prompt to the end; notices that the agent writes later do not stretch it."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return self.ended_at - self.started_at
+
+    @cached_property
+    def _outcome(self) -> Outcome:
+        return outcome_of(self.entries)
 
 
 class Conversation:

@@ -26,6 +26,7 @@ from ..models.blocks import (
 )
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
 from ..models.packing import full_stack
+from ..models.prompts import Said, parted
 from ..models.records import AgentMetadataEntry, AiTitleEntry, CustomTitleEntry, SummaryEntry
 from ..models.system import SystemEntry
 from ..models.transcript import parse_entry
@@ -149,13 +150,17 @@ class Pieces:
 
     def _message(self, entry: UserEntry | AssistantEntry) -> Iterator[Piece]:
         name = _speaker(entry)
+        parts = iter(_parts(entry))
         for block in entry.blocks:
             is_result = isinstance(block, ToolResultBlock | McpToolResultBlock)
             # A result belongs to the call, whoever passes it on.
             if name != self._speaker and not is_result:
                 self._speaker = name
                 yield Speaker(name, entry.timestamp)
-            yield self._block(block, entry)
+            if isinstance(block, TextBlock) and (said := next(parts, None)) is not None:
+                yield from _said(said)
+            else:
+                yield self._block(block, entry)
 
     def _block(self, block: Block, entry: ConversationEntry) -> Piece:
         if isinstance(block, TextBlock):
@@ -194,9 +199,23 @@ class Pieces:
         self._speaker = None
 
 
+def _parts(entry: UserEntry | AssistantEntry) -> list[Said]:
+    """The texts of a prompt, each parted by who said it; none of any other entry."""
+    if not isinstance(entry, UserEntry) or not entry.is_prompt:
+        return []
+    return parted(block.text for block in entry.blocks if isinstance(block, TextBlock))
+
+
+def _said(said: Said) -> Iterator[Piece]:
+    if said.typed:
+        yield _prose(said.typed)
+    if said.added:
+        yield Output("Added by the agent", said.added, is_folded=True)
+
+
 def _speaker(entry: ConversationEntry) -> str:
     if isinstance(entry, AssistantEntry):
-        return "Assistant"
+        return "Agent" if entry.is_made_up else "Assistant"
     if isinstance(entry, UserEntry) and entry.is_prompt:
         return "User"
     return "Agent"

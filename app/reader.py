@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -21,6 +28,7 @@ from pymongo.errors import (
 from ..models.packing import unpack
 from ..models.totals import TEXTS, Tally
 from .attempts import Attempts
+from .codec import idempotency_key
 from .connection import Connection
 from .driver import (
     Client,
@@ -393,6 +401,25 @@ async def session_entries(
         transcript = key.with_subpath(subpath)
         entry = await content_of(connection, transcript, document, session)
         yield subpath, document["seq"], entry
+
+
+async def stored_before(
+    connection: Connection,
+    key: TranscriptKey,
+    uuids: Iterable[str],
+    seq: int,
+    session: ClientSession | None,
+) -> set[str]:
+    """Those of the uuids that entries of a transcript have which stand before a position."""
+    by_key = {idempotency_key(uuid): uuid for uuid in uuids}
+    query = {
+        **key.transcript_filter(),
+        "uuid": {"$in": list(by_key)},
+        "seq": {"$lt": seq},
+    }
+    entries = connection.entries if session else with_confirmed_reads(connection.entries)
+    cursor = entries.find(query, {"_id": 0, "uuid": 1}, session=session)
+    return {by_key[document["uuid"]] async for document in cursor}
 
 
 async def _state_row(

@@ -9,7 +9,7 @@ from ..models.totals import Tally
 from .connection import Connection
 from .driver import ClientSession, snapshot
 from .key import TranscriptKey
-from .reader import retried, session_entries
+from .reader import retried, session_entries, stored_before
 from .summaries import fold_on
 
 _FOLDED_AT_ONCE = 500
@@ -41,6 +41,9 @@ async def recount(
     async for subpath, seq, entry in session_entries(connection, key, session):
         last_seq = seq
         totals.add((entry,), not subpath)
+        if leaves := totals.leaves_asked:
+            stored = await stored_before(connection, key.session, leaves, seq, session)
+            totals.settle_leaves(stored)
         if not subpath:
             pending.append(entry)
         if len(pending) == _FOLDED_AT_ONCE:

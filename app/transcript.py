@@ -16,6 +16,7 @@ from ..models.records import (
 )
 from .conversation import Conversation, Responses, Tokens, tokens_by_model
 from .origins import subagent_origins
+from .outcome import outcome_of
 from .tool_calls import ToolCall
 
 Entries = Iterable[Mapping[str, Any]]
@@ -44,6 +45,15 @@ class Subagent(Conversation):
     def call(self) -> ToolCall | None:
         """The call that started it, in the main transcript or in another subagent's."""
         return self._session.origins.get(self.subpath)
+
+    @cached_property
+    def answer(self) -> str:
+        """What it said last, which is what its caller was to know.
+
+        Of a subagent in the background the call's own ``output`` is no more than a notice that it
+        was started.
+        """
+        return outcome_of(entry for chain in self.segments for entry in chain).answer
 
 
 class Transcript(Conversation):
@@ -110,15 +120,21 @@ class Transcript(Conversation):
 
     @cached_property
     def title(self) -> str | None:
-        """The title that a person gave, or else the model; older agents gave a summary."""
+        """The title that a person gave, or else the model; older agents gave a summary.
+
+        Of summaries counts the last that is about this conversation: its leaf is an entry of the
+        main transcript, or it names none.
+        """
         custom = self.entries.last(CustomTitleEntry)
         if custom and custom.custom_title:
             return custom.custom_title
         ai = self.entries.last(AiTitleEntry)
         if ai and ai.ai_title:
             return ai.ai_title
-        summary = self.entries.last(SummaryEntry)
-        return (summary.summary or None) if summary else None
+        summaries = list(self.entries.of(SummaryEntry))
+        uuids = self.entries.uuids() if summaries else ()
+        own = [each for each in summaries if not each.leaf_uuid or each.leaf_uuid in uuids]
+        return own[-1].summary or None if own else None
 
     @cached_property
     def tag(self) -> str | None:

@@ -19,6 +19,7 @@ from pymongo.errors import (
 )
 
 from ..models.entry import UUID_INDEX
+from ..models.totals import Tally
 from .attempts import Attempts
 from .claim import (
     Claim,
@@ -44,8 +45,8 @@ from .driver import (
 from .errors import ContentionError
 from .expiry import EXPIRED
 from .key import TranscriptKey
+from .reader import retried, state_in, stored_before
 from .reader import state as read_state
-from .reader import state_in
 from .recount import recount, totals_of
 from .repair import repair
 from .replay import ReplayPosition, ReplayPositions, recognise
@@ -214,6 +215,8 @@ class Writer:
             if folded is None:
                 contents = contents or await _contents(batch)
                 folded = fold(known, key, contents)
+            if folded.totals.leaves_asked:
+                await _settle_leaves(connection, key, known, folded.totals)
             claim = claim_for(connection, len(batch), known, folded, retention, tries, self._mtime)
 
             async def work(session: ClientSession | None, claim: Claim = claim) -> None:
@@ -307,6 +310,20 @@ async def _state(connection: Connection, key: TranscriptKey) -> SessionState | N
     if known is None or known.is_expired or known.totals is not None:
         return known
     return known._replace(totals=await totals_of(connection, key))
+
+
+async def _settle_leaves(
+    connection: Connection, key: TranscriptKey, known: SessionState | None, totals: Tally
+) -> None:
+    """Look up which of the summaries of a batch are about what is stored already."""
+    if known is None or known.is_expired:
+        return totals.settle_leaves(())
+
+    async def attempt() -> set[str]:
+        leaves = totals.leaves_asked
+        return await stored_before(connection, key, leaves, known.next_seq, None)
+
+    totals.settle_leaves(await retried(connection.client, attempt))
 
 
 async def _recount_summary(

@@ -14,7 +14,7 @@ from .prompts import prompt_of
 from .usage import Usage
 
 SYNTHETIC_MODEL = "<synthetic>"
-"""The model of a reply that the agent made up itself, to report an error."""
+"""The model of a reply that the agent made up itself."""
 
 
 class ConversationEntry(EntryView):
@@ -113,7 +113,7 @@ class UserEntry(ConversationEntry):
 
     @property
     def text(self) -> str:
-        """The texts of the content, joined."""
+        """The texts of the content, joined, with all that the agent put around a prompt."""
         return text_of(self.message.content) if self.message else ""
 
     @property
@@ -121,13 +121,22 @@ class UserEntry(ConversationEntry):
         """What tools returned with this entry."""
         return [block for block in self.blocks if isinstance(block, ToolResultBlock)]
 
+    @cached_property
+    def prompt_text(self) -> str | None:
+        """What a person typed, without what the agent put around it; ``None`` if nobody did.
+
+        A slash command is as it was typed, such as ``/review this``. It is empty where somebody
+        sent an image or a document without a word.
+        """
+        return prompt_of(self.raw)
+
     @property
     def is_prompt(self) -> bool:
         """Whether a person said this: neither a tool, nor the agent itself.
 
         A slash command is a prompt; what it printed is none.
         """
-        return prompt_of(self.raw) is not None
+        return self.prompt_text is not None
 
 
 class AssistantEntry(ConversationEntry):
@@ -156,6 +165,12 @@ class AssistantEntry(ConversationEntry):
     def blocks(self) -> list[Block]:
         """The content; where it was written as plain text, one text block."""
         return _blocks(self.message.content) if self.message else []
+
+    @property
+    def is_made_up(self) -> bool:
+        """Whether the agent wrote it in the model's place: an error of the API, or a filler."""
+        model = self.message.model if self.message else None
+        return self.is_api_error_message or model == SYNTHETIC_MODEL
 
     @property
     def text(self) -> str:

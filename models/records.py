@@ -36,7 +36,10 @@ class TagEntry(EntryView):
 
 
 class SummaryEntry(EntryView):
-    """What the conversation up to ``leaf_uuid`` is about; written by older agents."""
+    """What the conversation up to ``leaf_uuid`` is about; written by older agents.
+
+    Unless that is an entry of the same transcript, it is the conversation of another session.
+    """
 
     type: Literal["summary"] = "summary"
     summary: Words = ""

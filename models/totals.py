@@ -7,7 +7,7 @@ what does not fit counts as nothing. What it remembers between two entries is bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
@@ -15,7 +15,8 @@ from bson.int64 import Int64
 from pydantic import BaseModel, Field
 
 from .messages import SYNTHETIC_MODEL
-from .prompts import blocks_of, prompt_of
+from .own_summaries import OwnSummaries
+from .prompts import blocks_of, is_housekeeping, prompt_of
 
 MAX_TEXT = 200
 """Longest title, prompt, branch, directory or tag on a summary, in characters."""
@@ -34,7 +35,8 @@ _MAX_COUNT = 2**36
 _MAX_NUMBER = 1e15
 
 _CALLS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
-_TITLES = {"custom-title": "customTitle", "ai-title": "aiTitle", "summary": "summary"}
+_TITLES = {"custom-title": "customTitle", "ai-title": "aiTitle"}
+_BY_RANK = (*_TITLES, "summary")
 
 TEXTS = ("title", "first_prompt", "branch", "cwd", "tag")
 """The fields of a summary that say what the session is about."""
@@ -124,6 +126,7 @@ class Tally:
         "last_at",
         "responses",
         "settled_usd",
+        "summaries",
         "tag",
         "titles",
         "tools",
@@ -152,11 +155,13 @@ class Tally:
         """The agent's accounts of cost by their start: in all, and by model."""
         self.settled_usd: float | None = None
         """The cost on accounts too old to be remembered one by one."""
+        self.summaries = OwnSummaries()
+        """Which of older agents' summaries titles the session."""
 
     @property
     def title(self) -> str | None:
         """The title that a person gave, or else the model; older agents gave a summary."""
-        return next((self.titles[kind] for kind in _TITLES if self.titles.get(kind)), None)
+        return next((self.titles[kind] for kind in _BY_RANK if self.titles.get(kind)), None)
 
     @property
     def cost_usd(self) -> float | None:
@@ -174,11 +179,12 @@ class Tally:
     def size(self) -> int:
         """About how much memory it takes, in bytes."""
         parts = (self.usage, self.costs, self.tools, self.responses, self.calls, self.accounts)
-        return 200 * sum(map(len, parts))
+        return 200 * (sum(map(len, parts)) + len(self.summaries))
 
     def add(self, entries: Sequence[Mapping[str, Any]], is_main: bool) -> None:
         """Count more entries, of the main transcript or of one subagent's."""
         self.entries += len(entries)
+        self.summaries.begin()
         for entry in entries:
             kind = entry.get("type")
             at = _time(entry.get("timestamp"))
@@ -197,6 +203,8 @@ class Tally:
                 _RECORDS[kind](self, entry)
                 continue
             if is_main:
+                if self.summaries:
+                    self.summaries.meet(entry.get("uuid"))
                 branch = entry.get("gitBranch")
                 if branch != self.branch and isinstance(branch, str) and branch:
                     self.branch = _text(branch)
@@ -204,6 +212,22 @@ class Tally:
                     cwd = entry.get("cwd")
                     if isinstance(cwd, str) and cwd:
                         self.cwd = _text(cwd)
+        self.summaries.end(entries)
+        self._title_by_summary()
+
+    @property
+    def leaves_asked(self) -> list[str]:
+        """The uuids that summaries just added name, and that may be stored already.
+
+        Whichever are, in the main transcript and before what was added, :meth:`settle_leaves`
+        must be told.
+        """
+        return self.summaries.asked
+
+    def settle_leaves(self, stored: Container[str]) -> None:
+        """Take those for the session's own whose leaf is stored."""
+        self.summaries.settle(stored)
+        self._title_by_summary()
 
     def document(self, next_seq: int) -> dict[str, Any]:
         """The form in which a summary keeps it: :class:`SessionTotals`, and what is in flight."""
@@ -245,6 +269,8 @@ class Tally:
                 [start, total, [[model, cost] for model, cost in costs.items()]]
                 for start, (total, costs) in self.accounts.items()
             ]
+        if self.summaries:
+            in_flight["summaries"] = list(map(list, self.summaries.pending))
         if self.settled_usd is not None:
             in_flight["settled_usd"] = self.settled_usd
         # Which of the titles shows is known; the others are needed when it is taken away.
@@ -284,6 +310,7 @@ class Tally:
         tally.calls = dict(in_flight.get("calls", ()))
         for start, total, costs in in_flight.get("accounts", ()):
             tally.accounts[start] = (total, dict(costs))
+        tally.summaries = OwnSummaries(in_flight.get("summaries", ()))
         tally.settled_usd = in_flight.get("settled_usd")
         tally.titles = dict(in_flight.get("titles", ()))
         if "titled_by" in in_flight:
@@ -373,15 +400,25 @@ class Tally:
         if text is None:
             return
         self.turns += 1
-        # A slash command is written as tags.
-        if self.first_prompt is None and not text.startswith("<"):
-            self.first_prompt = _text(" ".join(text[: 2 * MAX_TEXT].split())) or None
+        # A command like /clear stands for the session only until something is asked.
+        if self.first_prompt is None or is_housekeeping(self.first_prompt):
+            first = _text(" ".join(text.lstrip()[: 2 * MAX_TEXT].split()))
+            if first and (self.first_prompt is None or not is_housekeeping(first)):
+                self.first_prompt = first
 
     def _add_title(self, entry: Mapping[str, Any]) -> None:
         kind: str = entry["type"]
         title = entry.get(_TITLES[kind])
         if isinstance(title, str):
             self.titles[kind] = _text(title)
+
+    def _add_summary(self, entry: Mapping[str, Any]) -> None:
+        if isinstance(text := entry.get("summary"), str):
+            self.summaries.add(entry, entry.get("leafUuid"), _text(text))
+
+    def _title_by_summary(self) -> None:
+        if self.summaries.found is not None:
+            self.titles["summary"] = self.summaries.found
 
     def _add_tag(self, entry: Mapping[str, Any]) -> None:
         tag = entry.get("tag")
@@ -409,6 +446,7 @@ class Tally:
 
 _RECORDS: dict[str, Callable[[Tally, Mapping[str, Any]], None]] = {
     **dict.fromkeys(_TITLES, Tally._add_title),  # pyright: ignore[reportPrivateUsage]
+    "summary": Tally._add_summary,  # pyright: ignore[reportPrivateUsage]
     "tag": Tally._add_tag,  # pyright: ignore[reportPrivateUsage]
     "cost-state": Tally._add_cost,  # pyright: ignore[reportPrivateUsage]
 }

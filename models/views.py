@@ -45,6 +45,11 @@ class EntryViews(Sequence[EntryView]):
         """The last view of one class: of many kinds of entry it alone counts."""
         return next(self._of(kind, range(len(self) - 1, -1, -1)), None)
 
+    def uuids(self) -> set[str]:
+        """The uuids of all entries; no views are made."""
+        found = (entry.get("uuid") for entry in self._entries)
+        return {uuid for uuid in found if isinstance(uuid, str)}
+
     def _of(self, kind: type[V], places: range) -> Iterator[V]:
         for place in places:
             if issubclass(view_class(self._entries[place]), kind):
