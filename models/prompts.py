@@ -17,18 +17,13 @@ _HOOKS = (
     *("user-prompt-submit", "pre-tool-use", "post-tool-use", "post-tool-use-failure"),
     *("session-start", "session-end", "stop", "subagent-stop", "notification", "pre-compact"),
 )
-# What agents and editors put around what was typed.
-_SURROUNDINGS = frozenset(
+# What agents and editors put around what was typed, or send to the model by itself.
+_ADDED = frozenset(
     (
         *("ide_opened_file", "ide_selection", "ide_diagnostics", "new-diagnostics"),
         *("system-reminder", "system_reminder", "attached_files", "attached-files"),
         *("local-command-caveat", "mcp-resource", "untrusted-uploads"),
         *(f"{hook}-hook" for hook in _HOOKS),
-    )
-)
-# What is sent to the model by itself; what follows it in the same text is the agent's as well.
-_EVENTS = frozenset(
-    (
         *("local-command-stdout", "local-command-stderr", "bash-stdout", "bash-stderr"),
         *("task-notification", "teammate-message", "agent-message", "cross-session-message"),
         *("coordinator-relay", "remote-review", "slack-tag-message", "fork-boilerplate"),
@@ -46,14 +41,16 @@ _COMMANDS = frozenset(
 _SHORTCUTS = {"bash-input": "!", "user-memory-input": "#"}
 """What a person types at the start of the line to have the rest taken as a command or a note."""
 
-_KNOWN = "|".join(
-    sorted(map(re.escape, (*_SURROUNDINGS, *_EVENTS, *_COMMANDS, *_SHORTCUTS)), reverse=True)
-)
-_AROUND = _SURROUNDINGS | _EVENTS
-_LONGEST_CLOSING = 3 + max(map(len, _AROUND))
+_KNOWN = "|".join(sorted(map(re.escape, (*_ADDED, *_COMMANDS, *_SHORTCUTS)), reverse=True))
+_LONGEST_CLOSING = 3 + max(map(len, _ADDED))
 _OPENING = re.compile(rf"\s*<({_KNOWN})((?:\s[^>]*)?)>")
 _INTERRUPTION = re.compile(r"\s*\[Request interrupted[^\]]*\]")
 _OUTCOME = re.compile(r"\s*(?:\[Request interrupted|<(?:local-command|bash)-std(?:out|err)>)")
+# What the agent says behind such a tag, in the same text.
+_TRAILER = re.compile(
+    r"\s*(?:(?:Read the output file to retrieve the result|Full transcript available at):[^\n]*|"
+    r"(?:This came from another Claude session|IMPORTANT: This is NOT from your user)[\s\S]*)"
+)
 # How texts of the agent's begin that it marks by nothing else.
 _SENTENCE = re.compile(
     r"\s*(?:"
@@ -65,6 +62,9 @@ _SENTENCE = re.compile(
     r"(?:feedback|success|additional context|blocking error|stopped continuation)[^\n:]*:"
     r")"
 )
+# Every text of which not all was typed has one of these, which most prompts have not.
+_CLOSES = "</"
+_MARKED = re.compile(f"{_INTERRUPTION.pattern}|{_SENTENCE.pattern}")
 _NO_TEXT = "(no content)"
 """Stands for a text that is empty."""
 
@@ -107,7 +107,7 @@ def prompt_of(entry: Mapping[str, Any]) -> str | None:
     message = entry.get("message")
     content = cast("dict[str, Any]", message).get("content") if isinstance(message, dict) else ""
     if isinstance(content, str):
-        return _typed([content]) or None
+        return _parted(content)[0].typed or None
     texts: list[str] = []
     has_attached = False
     for block in blocks_of(content):
@@ -173,6 +173,8 @@ def _typed(texts: Iterable[str]) -> str:
 
 def _parted(text: str) -> tuple[Said, bool]:
     """A text parted, and whether it is a slash command."""
+    if _CLOSES not in text and _MARKED.match(text) is None:
+        return Said("" if text.strip() in ("", _NO_TEXT) else text, ""), False
     typed: list[str] = []
     added: list[str] = []
     command: dict[str, str] = {}
@@ -189,7 +191,7 @@ def _parted(text: str) -> tuple[Said, bool]:
         shown, note = _command(command)
         typed.append(shown)
         added.append(note)
-    if command or _is_sent_by_itself(text, start):
+    if command or _SENTENCE.match(text, start) is not None:
         added.append(text[start:].strip())
     else:
         end = _end_of_typed(text, start)
@@ -213,24 +215,16 @@ def _tag_at(text: str, start: int) -> _Tag | None:
     """What the agent put there around what was typed; a tag that is not closed is a person's."""
     if (interruption := _INTERRUPTION.match(text, start)) is not None:
         return _Tag("", "", interruption.end())
-    opening = _opening(text, start)
-    if opening is None or opening[1] in _EVENTS:
+    if (opening := _opening(text, start)) is None:
         return None
-    close = text.find(f"</{opening[1]}>", opening.end())
+    name = opening[1]
+    close = text.find(f"</{name}>", opening.end())
     if close < 0:
         return None
-    inner = text[opening.end() : close].strip()
-    return _Tag(opening[1], inner, close + len(opening[1]) + 3)
-
-
-def _is_sent_by_itself(text: str, start: int) -> bool:
-    """Whether an event of the agent's begins there."""
-    if _SENTENCE.match(text, start) is not None:
-        return True
-    opening = _opening(text, start)
-    if opening is None or opening[1] not in _EVENTS:
-        return False
-    return text.find(f"</{opening[1]}>", opening.end()) >= 0
+    end = close + len(name) + 3
+    if name in _ADDED and (trailer := _TRAILER.match(text, end)) is not None:
+        end = trailer.end()
+    return _Tag(name, text[opening.end() : close].strip(), end)
 
 
 def _opening(text: str, start: int) -> re.Match[str] | None:
@@ -256,9 +250,13 @@ def _end_of_typed(text: str, start: int) -> int:
     while True:
         while end > start and text[end - 1].isspace():
             end -= 1
+        last_line = text.rfind("\n", start, end) + 1
+        if last_line > start and _TRAILER.match(text, last_line) is not None:
+            end = last_line
+            continue
         close = text.rfind("</", max(start, end - _LONGEST_CLOSING), end)
         tag = text[close + 2 : end - 1]
-        if close < 0 or text[end - 1] != ">" or tag not in _AROUND:
+        if close < 0 or text[end - 1] != ">" or tag not in _ADDED:
             return found
         begin = text.rfind(f"<{tag}", start, close)
         opening = _opening(text, begin) if begin >= 0 else None

@@ -332,7 +332,91 @@ def test_a_turn_runs_until_the_next_prompt() -> None:
     assert (second.text, second.tool_calls, second.answer) == ("second", (), "")
 
 
+def made_up(uuid: str, parent: str, text: str, *, is_error: bool = False, **fields: Any) -> Entry:
+    """What the agent writes in the model's place."""
+    entry = replied(uuid, parent, {"type": "text", "text": text}, **fields)
+    entry["message"]["model"] = "<synthetic>"
+    return {**entry, "isApiErrorMessage": True} if is_error else entry
+
+
+def outcome(*entries: Entry) -> tuple[str, float | None]:
+    """The answer and the seconds of the only turn, which begins at second 0."""
+    (turn,) = Transcript([said("a", None, "do", timestamp=at(0)), *entries]).turns
+    assert turn.ended_at is None or turn.ended_at >= (turn.started_at or turn.ended_at)
+    return turn.answer, None if turn.duration is None else turn.duration.total_seconds()
+
+
+FILLER = "No response requested."
+ERROR = "API Error: 529 Overloaded"
+
+
+def test_what_the_agent_writes_when_it_goes_on_later_is_no_answer_and_takes_no_time() -> None:
+    answer = replied("b", "a", timestamp=at(3))
+    later = said("c", "b", "Continue from where you left off.", isMeta=True, timestamp=at(50))
+    filler = made_up("d", "c", FILLER, timestamp=at(51))
+    assert outcome(answer, later, filler) == ("reply b", 3)
+    error = made_up("e", "d", ERROR, is_error=True, timestamp=at(55))
+    assert outcome(answer, later, filler, error) == ("reply b", 3)
+    assert outcome(answer, {**error, "parentUuid": "b"}) == ("reply b", 3)
+    assert outcome({**later, "parentUuid": "a"}, filler) == ("", 0)
+    # The model does go on.
+    more = replied("f", "d", timestamp=at(59))
+    assert outcome(answer, later, filler, more) == ("reply f", 59)
+    hidden = {"type": "attachment", "uuid": "g", "parentUuid": "b", "timestamp": at(58)}
+    assert outcome(answer, hidden) == ("reply b", 3)
+    told = "<task-notification><summary>passed</summary></task-notification>"
+    assert outcome(answer, said("h", "b", told, timestamp=at(40))) == ("reply b", 3)
+
+
+def test_an_error_that_keeps_the_model_from_its_answer_is_the_answer() -> None:
+    error = made_up("e", "a", ERROR, is_error=True, timestamp=at(5))
+    assert outcome(error) == (ERROR, 5)
+    # Older agents do not mark them.
+    assert outcome(made_up("e", "a", ERROR, timestamp=at(5))) == (ERROR, 5)
+    looked = replied("b", "a", {"type": "text", "text": "Let me look"}, call("t"), timestamp=at(1))
+    result = returned("c", "b", "t", timestamp=at(2))
+    assert outcome(looked, result, {**error, "parentUuid": "c"}) == (ERROR, 5)
+    again = made_up("f", "e", "API Error: 401", is_error=True, timestamp=at(6))
+    assert outcome(error, again) == ("API Error: 401", 6)
+    retried = replied("g", "e", timestamp=at(9))
+    assert outcome(error, retried) == ("reply g", 9)
+    thought = replied("b", "a", {"type": "thinking", "thinking": "hm"}, timestamp=at(1))
+    assert outcome(thought, {**error, "parentUuid": "b"}) == (ERROR, 5)
+
+
+def test_an_interruption_and_the_output_of_a_command_end_a_turn() -> None:
+    stopped = said("b", "a", "[Request interrupted by user]", timestamp=at(4))
+    assert outcome(stopped) == ("", 4)
+    called = replied("b", "a", call("t"), timestamp=at(1))
+    refused = said("c", "b", "[Request interrupted by user for tool use]", timestamp=at(7))
+    assert outcome(called, refused) == ("", 7)
+    printed = said("b", "a", "<local-command-stdout>ok</local-command-stdout>", timestamp=at(2))
+    assert outcome(printed) == ("", 2)
+    (untimed,) = Transcript([said("a", None), replied("b", "a", timestamp=at(1))]).turns
+    assert untimed.duration is None
+    assert untimed.ended_at is not None
+
+
 # Subagents
+
+
+def test_the_answer_of_a_subagent_is_what_it_said_last() -> None:
+    side: Entry = {"isSidechain": True, "agentId": "x"}
+    launched = returned("c", "b", "t1", toolUseResult={"agentId": "x", "isAsync": True})
+    transcript = Transcript(
+        [said("a", None), replied("b", "a", call("t1", "Agent")), launched],
+        {
+            "subagents/agent-x": [
+                said("x1", None, **side),
+                replied("x2", "x1", {"type": "text", "text": "Looking"}, call("t"), **side),
+                returned("x3", "x2", "t", **side),
+                replied("x4", "x3", {"type": "text", "text": "Found it"}, **side),
+                made_up("x5", "x4", FILLER, **side),
+            ],
+            "subagents/agent-y": [said("y1", None, **side)],
+        },
+    )
+    assert [each.answer for each in transcript.subagents] == ["Found it", ""]
 
 
 def test_subagents_are_nested_under_the_calls_that_started_them() -> None:

@@ -144,7 +144,7 @@ async def test_active_conversation_is_the_one_the_sdk_shows(story: Story) -> Non
 def test_turns_are_what_was_asked(story: Story) -> None:
     first, compact = (t.text for t in story.transcript(story.compacted).turns if t.prompt)
     assert first == FIRST_PROMPT
-    assert "<command-name>/compact</command-name>" in compact
+    assert compact.startswith("/compact")
     last = story.transcript(story.forked).turns[-1]
     assert last.text == AGAIN
     assert last.answer

@@ -75,7 +75,8 @@ async def write_sessions() -> None:
     script.answer(text("Let me look."), call("Bash", "t1", command="pytest"), output=200)
     script.result("t1", "1 failed")
     script.answer(call("Agent", "t2", prompt="find the timeout"), model="haiku")
-    script.result("t2", "in client.py")
+    # It runs in the background, so what comes back at once is a notice.
+    script.result("t2", "Async agent launched successfully.")
     script.answer(text("The timeout is missing."))
     script.prompt("Fix it")
     script.answer(call("Bash", "t3", command="sed -i s/0/5/ client.py"))
@@ -88,6 +89,7 @@ async def write_sessions() -> None:
     sub.prompt("find the timeout")
     sub.answer(call("Grep", "t9", pattern="timeout"), model="haiku", output=30)
     sub.result("t9", "client.py")
+    sub.answer(text("in client.py"), model="haiku", output=10)
     sub.entries.append({"type": "agent_metadata", "toolUseId": "t2", "agentType": "Explore"})
     await one.append({**key, "subpath": "subagents/agent-a1"}, sub.entries)
 
