@@ -55,6 +55,9 @@ from .summaries import DATA_FIELDS, STATE_PROJECTION, SessionState
 # Where decoding is slow enough to hold up the other tasks of the event loop.
 _LARGE_BYTES = 256 * 1024
 
+# Far from the size that a query may have.
+_KEYS_AT_ONCE = 10_000
+
 _SNAPSHOT_UNAVAILABLE = 246
 _SNAPSHOT_TOO_OLD = 239
 
@@ -412,14 +415,18 @@ async def stored_before(
 ) -> set[str]:
     """Those of the uuids that entries of a transcript have which stand before a position."""
     by_key = {idempotency_key(uuid): uuid for uuid in uuids}
-    query = {
-        **key.transcript_filter(),
-        "uuid": {"$in": list(by_key)},
-        "seq": {"$lt": seq},
-    }
+    keys = list(by_key)
     entries = connection.entries if session else with_confirmed_reads(connection.entries)
-    cursor = entries.find(query, {"_id": 0, "uuid": 1}, session=session)
-    return {by_key[document["uuid"]] async for document in cursor}
+    found: set[str] = set()
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        query = {
+            **key.transcript_filter(),
+            "uuid": {"$in": keys[start : start + _KEYS_AT_ONCE]},
+            "seq": {"$lt": seq},
+        }
+        async for document in entries.find(query, {"_id": 0, "uuid": 1}, session=session):
+            found.add(by_key[document["uuid"]])
+    return found
 
 
 async def _state_row(

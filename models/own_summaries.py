@@ -32,23 +32,24 @@ class OwnSummaries:
     ones that did. What comes of it is the same whichever way the entries are cut into batches.
     """
 
-    __slots__ = ("_asked", "_count", "_found_at", "_pending", "found")
+    __slots__ = ("_asked", "_count", "_found_at", "found", "waiting")
 
     def __init__(self, pending: Iterable[tuple[str, str]] = ()) -> None:
         self.found: str | None = None
         """The last own summary among those that were added here."""
-        self._pending = {leaf: (place, text) for place, (leaf, text) in enumerate(pending, 1)}
-        self._count = len(self._pending)
+        self.waiting = {leaf: (place, text) for place, (leaf, text) in enumerate(pending, 1)}
+        """Place and text of the summaries whose leaf did not come yet, by the leaf."""
+        self._count = len(self.waiting)
         self._found_at = 0
         self._asked: list[_Asked] = []
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self.waiting)
 
     @property
     def pending(self) -> list[tuple[str, str]]:
         """Leaves that did not come yet, each with its summary, in order."""
-        return [(leaf, text) for leaf, (_, text) in self._pending.items()]
+        return [(leaf, text) for leaf, (_, text) in self.waiting.items()]
 
     @property
     def asked(self) -> list[str]:
@@ -67,14 +68,14 @@ class OwnSummaries:
             return
         self._asked.append(_Asked(entry, leaf, self._count, text))
         if len(leaf) <= _MAX_LEAF and leaf.isascii():
-            self._pending.pop(leaf, None)
-            self._pending[leaf] = (self._count, text)
-            if len(self._pending) > _MAX_PENDING:
-                del self._pending[next(iter(self._pending))]
+            self.waiting.pop(leaf, None)
+            self.waiting[leaf] = (self._count, text)
+            if len(self.waiting) > _MAX_PENDING:
+                del self.waiting[next(iter(self.waiting))]
 
     def meet(self, uuid: object) -> None:
         """An entry of the main transcript that may be a leaf."""
-        if isinstance(uuid, str) and (summary := self._pending.get(uuid)) is not None:
+        if isinstance(uuid, str) and (summary := self.waiting.get(uuid)) is not None:
             self._take(*summary)
 
     def end(self, batch: Iterable[Mapping[str, Any]]) -> None:
@@ -104,5 +105,5 @@ class OwnSummaries:
         if place > self._found_at:
             self.found, self._found_at = text, place
             # What comes before it does not count any more, wherever its leaf is.
-            later = {leaf: found for leaf, found in self._pending.items() if found[0] > place}
-            self._pending = later
+            later = {leaf: found for leaf, found in self.waiting.items() if found[0] > place}
+            self.waiting = later

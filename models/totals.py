@@ -203,7 +203,7 @@ class Tally:
                 _RECORDS[kind](self, entry)
                 continue
             if is_main:
-                if self.summaries:
+                if self.summaries.waiting:
                     self.summaries.meet(entry.get("uuid"))
                 branch = entry.get("gitBranch")
                 if branch != self.branch and isinstance(branch, str) and branch:
@@ -275,7 +275,8 @@ class Tally:
             in_flight["settled_usd"] = self.settled_usd
         # Which of the titles shows is known; the others are needed when it is taken away.
         if len(self.titles) > 1 or (self.titles and self.title is None):
-            in_flight["titles"] = list(map(list, self.titles.items()))
+            kinds = filter(self.titles.__contains__, _BY_RANK)
+            in_flight["titles"] = [[kind, self.titles[kind]] for kind in kinds]
         elif self.titles:
             in_flight["titled_by"] = next(iter(self.titles))
         if in_flight:

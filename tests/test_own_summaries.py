@@ -159,6 +159,8 @@ def test_the_title_is_the_same_however_the_entries_are_cut(
         elif uuid not in uuids:
             uuids.add(uuid)
             entries.append(said(uuid or ""))
+        if number == len(lines) // 3:
+            entries.append({"type": "custom-title", "customTitle": ""})
         if number == len(lines) // 2:
             entries += [summary(f"foreign {n}", f"y{n}") for n in range(foreign)]
 

@@ -102,8 +102,11 @@ def new_entries(kind: str) -> list[Entry]:
             {"type": "ai-title", "aiTitle": f"ai {number}"},
             {"type": "custom-title", "customTitle": f"\ud83d {number}" if number % 2 else ""},
             {"type": "tag", "tag": f"tag {number}" if number % 3 else ""},
+            # Most of them name a response that is not in the main transcript, or not yet.
+            {"type": "summary", "summary": f"summary {number}", "leafUuid": f"a{number - 4}"},
+            {"type": "summary", "summary": f"summary {number}", "leafUuid": f"a{number + 9}"},
         ]
-        return [titles[number % 3]]
+        return [titles[number % 5]]
     return [message(f"prompt {number}", cwd=f"/srv/{number}", gitBranch=f"b{number}")]
 
 

@@ -162,6 +162,7 @@ def test_calls_have_their_results_and_subagents_their_calls(story: Story) -> Non
     assert agent.subagent is not None
     assert agent.subagent.call is agent
     assert agent.subagent.agent_id in json.dumps(agent.structured_output)
+    assert agent.subagent.answer == "Done. The last tool said: deep 42"
     (inner,) = agent.subagent.tool_calls
     assert inner.output.strip() == "deep 42"
 
