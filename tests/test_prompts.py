@@ -121,6 +121,7 @@ def test_any_other_text_is_the_persons_to_the_last_blank(typed: str) -> None:
         '<channel source="telegram" chat_id="1">Hello</channel>',
         "Stop hook feedback:\n[stop.sh]: checks failed",
         "SubagentStop hook feedback:\n- checks failed",
+        "Operation stopped by hook: not now",
         "PostToolUse:Edit hook additional context: formatted",
         "This session is being continued from a previous conversation that ran out of context.",
         f"{REMINDER}\nThis session is being continued from a previous conversation that",
