@@ -26,6 +26,7 @@ from .errors import (
 from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .reader import state as read_state
+from .replay import places
 from .schema import upgrade_schema
 from .transfer import ENDS_A_RUN, in_parallel
 
@@ -334,11 +335,10 @@ class _Adoption:
             read += len(seen)
             again = [entry for entry in seen if entry.id in suspects]
             self._report_broken(again)
-            stored = await self._stored(seen)
             missing: list[SourceEntry] = []
-            for entry in seen:
+            for entry, is_stored in zip(seen, await self._stored(seen), strict=True):
                 was_broken = entry.id in suspects
-                if entry.encoded is None or entry.uuid in stored:
+                if entry.encoded is None or is_stored:
                     continue
                 if was_broken or entry.uuid is not None:
                     missing.append(entry)
@@ -378,11 +378,10 @@ class _Adoption:
         lacking: set[str] = set()
         async for batch in self._batches({}):
             subpath = _subpath(batch)
-            stored = await self._stored(batch)
-            for entry in batch:
+            for entry, is_stored in zip(batch, await self._stored(batch), strict=True):
                 if entry.uuid is None:
                     continue
-                if entry.uuid not in stored:
+                if not is_stored:
                     lacking.add(subpath)
                 elif subpath in lacking:
                     return _CONFLICT
@@ -399,16 +398,12 @@ class _Adoption:
                 return _CONFLICT
         return None
 
-    async def _stored(self, batch: Sequence[SourceEntry]) -> set[str]:
-        """The uuids of a batch that are stored."""
-        uuids = [entry.uuid for entry in batch if entry.uuid is not None]
-        if not uuids:
-            return set()
-        owner = self._key.with_subpath(_subpath(batch)).transcript_filter()
-        rows = self._connection.entries.find(
-            {**owner, "uuid": {"$in": uuids}}, {"_id": 0, "uuid": 1}
-        )
-        return {row["uuid"] async for row in rows}
+    async def _stored(self, batch: Sequence[SourceEntry]) -> list[bool]:
+        """Which of a batch are stored, as far as a uuid tells."""
+        encoded = [entry.encoded for entry in batch if entry.encoded is not None]
+        key = self._key.with_subpath(_subpath(batch))
+        found = iter(await places(self._connection, key, encoded))
+        return [entry.encoded is not None and next(found) is not None for entry in batch]
 
     async def _store(
         self, writer: AdoptingWriter, batch: Sequence[SourceEntry], record: Record | None

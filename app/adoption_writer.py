@@ -17,7 +17,7 @@ from pymongo.errors import DuplicateKeyError
 
 from .adoption_reader import SourceEntry
 from .attempts import Attempts
-from .codec import EncodedEntry, EncodedValue
+from .codec import EncodedEntry, EncodedValue, distinct
 from .connection import Connection
 from .driver import ClientSession, Collection, TransientFailureError, transact
 from .key import TranscriptKey
@@ -158,7 +158,7 @@ class AdoptingWriter(Writer):
         Raises:
             OvertakenError: nothing was stored, for the session is not as ``self.record`` has it.
         """
-        entries = _distinct(batch)
+        entries = distinct([each.encoded for each in batch if each.encoded is not None])
         self._created_at = {id(each.encoded): each.created_at for each in batch}
         self._next = record
         self._put = None
@@ -227,16 +227,3 @@ class AdoptingWriter(Writer):
             record = replace(self._next, session=claim.next.id)
             await self._records.put(key, record, session)
             self._put = replace(record, version=record.version + 1)
-
-
-def _distinct(batch: Sequence[SourceEntry]) -> list[EncodedEntry]:
-    """The entries of a batch, those with the same uuid once."""
-    seen: set[str] = set()
-    entries: list[EncodedEntry] = []
-    for entry in batch:
-        if entry.encoded is None or entry.uuid in seen:
-            continue
-        if entry.uuid is not None:
-            seen.add(entry.uuid)
-        entries.append(entry.encoded)
-    return entries

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from struct import Struct
@@ -37,6 +38,8 @@ _MAX_NATIVE_DEPTH = 90
 _MAX_UUID_BYTES = 256
 _USUAL_UUID_LENGTH = 36
 _DIGEST_PREFIX = "sha256:"
+# Those of a uuid and of a content, in hexadecimal.
+_FURTHER_LENGTH = len(_DIGEST_PREFIX) + 64 + 1 + 64
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _VALUES: Callable[[Any], Iterable[Any]] = dict[Any, Any].values
@@ -71,6 +74,7 @@ class EncodedEntry:
     """An entry ready to be stored: its idempotency key, its form, and the entry itself."""
 
     uuid: str | None
+    """That of its uuid, or where another entry has that one, of its uuid and content."""
     elements: bytes
     """The BSON elements of its document that depend on the entry, see :func:`bson_elements`."""
     chunks: tuple[bytes, ...]
@@ -96,6 +100,22 @@ class EncodedEntry:
         """Bytes that it takes, chunks included."""
         return len(self.elements) + sum(map(len, self.chunks))
 
+    @property
+    def is_further(self) -> bool:
+        """Whether it is kept beside another entry that has its uuid."""
+        return self.uuid is not None and len(self.uuid) == _FURTHER_LENGTH and _is_digest(self.uuid)
+
+    @property
+    def own_key(self) -> str | None:
+        """The idempotency key of its uuid."""
+        return idempotency_key(self.content()["uuid"]) if self.is_further else self.uuid
+
+    def rekey(self, uuid: str) -> None:
+        """Have it stored under another idempotency key."""
+        if uuid != self.uuid:
+            rest = self.elements[len(bson_elements({"uuid": self.uuid})) :]
+            self.uuid, self.elements = uuid, bson_elements({"uuid": uuid}) + rest
+
     def content(self) -> Mapping[str, Any]:
         """The entry as it is stored, whatever became of the caller's dict since."""
         document = bson_document(len(self.elements), self.elements)
@@ -106,7 +126,7 @@ class EncodedEntry:
 
 
 async def encode_entries(entries: object) -> list[EncodedEntry]:
-    """Check a batch and encode it; an entry whose uuid came before in the batch is left out.
+    """Check a batch and encode it; an entry with uuid that came before in it is left out.
 
     Raises:
         InvalidEntryError: the batch is no sequence of JSON objects. It names the first offender.
@@ -139,21 +159,16 @@ def _encode_usual(items: Sequence[object]) -> list[EncodedEntry] | None:
         return None
     if max(map(len, encoded), default=0) > MAX_VALUE_BYTES or not _is_plainly_native(items):
         return None
-    entries: list[EncodedEntry] = []
-    seen: set[str] = set()
-    for document, elements in zip(documents, encoded, strict=True):
-        uuid = document.get("uuid")
-        if uuid is not None:
-            if uuid in seen:
-                continue
-            seen.add(uuid)
-        entries.append(EncodedEntry(uuid, elements, (), document["entry"]))
-    return entries
+    return distinct(
+        [
+            EncodedEntry(document.get("uuid"), elements, (), document["entry"])
+            for document, elements in zip(documents, encoded, strict=True)
+        ]
+    )
 
 
 async def _encode_one_by_one(items: Sequence[object]) -> list[EncodedEntry]:
     encoded: list[EncodedEntry] = []
-    seen: set[str] = set()
     is_fresh = True
     for index, item in enumerate(items):
         if not isinstance(item, dict):
@@ -174,13 +189,35 @@ async def _encode_one_by_one(items: Sequence[object]) -> list[EncodedEntry]:
                 "stored. Pass what json.loads returns: dicts with string keys, lists, strings, "
                 "numbers, booleans and None."
             ) from None
-        uuid = idempotency_key(entry.get("uuid"))
-        if uuid is not None:
-            if uuid in seen:
+        encoded.append(EncodedEntry.of(idempotency_key(entry.get("uuid")), value, entry))
+    if is_fresh:
+        return distinct(encoded)
+    return await asyncio.to_thread(lambda: distinct(_detached(encoded)))
+
+
+def distinct(entries: list[EncodedEntry]) -> list[EncodedEntry]:
+    """The entries of a batch, each with an idempotency key that no other of them has.
+
+    What is there twice, uuid and all, comes once. Agents also write different entries under one
+    uuid: each further one gets the key of its uuid and content.
+    """
+    uuids = [entry.uuid for entry in entries if entry.uuid is not None]
+    if len(set(uuids)) == len(uuids):
+        return entries
+    counts = Counter(uuids)
+    seen: dict[str, set[bytes]] = {}
+    found: list[EncodedEntry] = []
+    for entry in entries:
+        if entry.uuid is not None and counts[entry.uuid] > 1:
+            digest = fingerprint(entry.content())
+            known = seen.setdefault(entry.uuid, set())
+            if digest in known:
                 continue
-            seen.add(uuid)
-        encoded.append(EncodedEntry.of(uuid, value, entry))
-    return encoded if is_fresh else await asyncio.to_thread(_detached, encoded)
+            if known:
+                entry.rekey(further_key(entry.uuid, digest))
+            known.add(digest)
+        found.append(entry)
+    return found
 
 
 def _detached(encoded: Sequence[EncodedEntry]) -> list[EncodedEntry]:
@@ -265,10 +302,10 @@ def idempotency_key(uuid: object) -> str | None:
     if not isinstance(uuid, str):
         return None
     is_usual = type(uuid) is str and len(uuid) <= _USUAL_UUID_LENGTH and uuid.isascii()
-    if is_usual and not uuid.startswith(_DIGEST_PREFIX):
+    if is_usual and not _is_digest(uuid):
         return uuid
     data = uuid.encode("utf-8", "surrogatepass")
-    if len(data) <= _MAX_UUID_BYTES and not uuid.startswith(_DIGEST_PREFIX):
+    if len(data) <= _MAX_UUID_BYTES and not _is_digest(uuid):
         try:
             uuid.encode()
         except UnicodeEncodeError:
@@ -276,6 +313,22 @@ def idempotency_key(uuid: object) -> str | None:
         else:
             return str.__str__(uuid)
     return _DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def further_key(uuid: str, content: bytes) -> str:
+    """The key of an entry whose uuid, of the key ``uuid``, another entry has.
+
+    It is longer than any digest of a uuid, so the two never meet.
+
+    Args:
+        uuid: what :func:`idempotency_key` gives for its uuid.
+        content: the entry's :func:`fingerprint`.
+    """
+    return f"{_DIGEST_PREFIX}{hashlib.sha256(uuid.encode()).hexdigest()}:{content.hex()}"
+
+
+def _is_digest(uuid: str) -> bool:
+    return uuid.startswith(_DIGEST_PREFIX)
 
 
 def fingerprint(entry: Mapping[str, Any]) -> bytes:

@@ -1,7 +1,8 @@
 """Which entries of a batch are stored already.
 
 A batch is a replay when its first try did land, or when a transcript is imported again. Entries
-with a uuid are recognised by it, and are the anchors for those without: such an entry counts as
+with a uuid are recognised by it and their content, for agents write different entries under one
+uuid, too. They are the anchors for those without: such an entry counts as
 stored if an equal one is stored between the same anchors, or, where an earlier import put it
 back later, behind them. Each stored entry stands for one of the batch at most. Where nothing in a
 batch proves that it comes again, it counts as new rather than be lost.
@@ -9,13 +10,14 @@ batch proves that it comes again, it counts as new rather than be lost.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import Any
 
-from .codec import EncodedEntry, fingerprint
+from .codec import EncodedEntry, fingerprint, further_key
 from .connection import Connection
 from .driver import ClientSession
 from .key import TranscriptKey
@@ -63,16 +65,16 @@ async def recognise(
     """Compare a batch with the transcript.
 
     ``after`` is where an earlier replay of the transcript ended, which the batch may go on with.
-    What has no uuid is not looked for from position ``until`` on.
+    What has no uuid is not looked for from position ``until`` on. Entries that are not stored are
+    given the idempotency key under which they can be.
     """
     stored = _Stored(connection, key, session, until)
-    anchors = await stored.positions([e.uuid for e in batch if e.uuid is not None])
-    if not anchors:
+    known = await stored.places(batch)
+    fixed = [(index, seq) for index, seq in enumerate(known) if seq is not None]
+    if not fixed:
         if after is not None:
             return await _continued(stored, batch, after)
         return Recognised((False,) * len(batch), None, None)
-    known = [None if entry.uuid is None else anchors.get(entry.uuid) for entry in batch]
-    fixed = [(index, seq) for index, seq in enumerate(known) if seq is not None]
     if after is not None and after.seq < fixed[0][1]:
         fixed.insert(0, (-1, after.seq))
     prints = [None if e.uuid is not None else fingerprint(e.content()) for e in batch]
@@ -113,6 +115,13 @@ async def recognise(
     )
 
 
+async def places(
+    connection: Connection, key: TranscriptKey, batch: Sequence[EncodedEntry]
+) -> list[int | None]:
+    """Where those entries of a batch stand in a transcript that have a uuid and are stored."""
+    return await _Stored(connection, key, None, None).places(batch)
+
+
 async def _continued(
     stored: _Stored, batch: Sequence[EncodedEntry], after: ReplayPosition
 ) -> Recognised:
@@ -149,14 +158,48 @@ class _Stored:
     session: ClientSession | None
     until: int | None
 
-    async def positions(self, uuids: Sequence[str]) -> dict[str, int]:
-        """Where those of the uuids stand that are stored."""
-        if not uuids:
-            return {}
-        query = {**self.key.transcript_filter(), "uuid": {"$in": uuids}}
-        fields = {"_id": 0, "uuid": 1, "seq": 1}
-        cursor = self.connection.entries.find(query, fields, session=self.session)
-        return {document["uuid"]: document["seq"] async for document in cursor}
+    async def places(self, batch: Sequence[EncodedEntry]) -> list[int | None]:
+        """Where those entries stand that have a uuid and are stored.
+
+        The others get the key under which they can be: that of their uuid, unless another entry
+        has it.
+        """
+        owners: dict[str, _Marker] = {}
+        uuids = list(dict.fromkeys(key for each in batch if (key := each.own_key) is not None))
+        async for document in self._under(uuids, {**CONTENT, "uuid": 1}):
+            digest = await _fingerprint(await self._content_of(document))
+            owners[document["uuid"]] = _Marker(document["seq"], digest)
+        firsts: dict[str, EncodedEntry] = {}
+        places: list[int | None] = [None] * len(batch)
+        further: dict[str, list[int]] = {}
+        for index, encoded in enumerate(batch):
+            uuid = encoded.own_key
+            if uuid is None:
+                continue
+            owner, first = owners.get(uuid), firsts.setdefault(uuid, encoded)
+            if owner is None and first is encoded:
+                encoded.rekey(uuid)
+                continue
+            digest = await _fingerprint(encoded.content())
+            if owner is not None and owner.fingerprint == digest:
+                places[index] = owner.seq
+            elif owner is None and digest == fingerprint(first.content()):
+                encoded.rekey(uuid)
+            else:
+                encoded.rekey(further_key(uuid, digest))
+                further.setdefault(encoded.uuid or "", []).append(index)
+        async for document in self._under(list(further), {"_id": 0, "uuid": 1, "seq": 1}):
+            for index in further[document["uuid"]]:
+                places[index] = document["seq"]
+        return places
+
+    async def _under(
+        self, uuids: list[str], fields: dict[str, int]
+    ) -> AsyncIterator[dict[str, Any]]:
+        if uuids:
+            query = {**self.key.transcript_filter(), "uuid": {"$in": uuids}}
+            async for document in self.connection.entries.find(query, fields, session=self.session):
+                yield document
 
     async def markers(self, behind: int | None, before: int | None) -> list[_Marker]:
         """The entries without uuid between two positions, in order."""
@@ -194,6 +237,13 @@ class _Stored:
 
     async def _content_of(self, document: dict[str, Any]) -> dict[str, Any]:
         return await content_of(self.connection, self.key, document, self.session)
+
+
+async def _fingerprint(entry: Mapping[str, Any]) -> bytes:
+    digest = fingerprint(entry)
+    # Of many large entries it takes long, and other tasks wait.
+    await asyncio.sleep(0)
+    return digest
 
 
 class ReplayPositions:

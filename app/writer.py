@@ -73,7 +73,7 @@ class _LandedError(Exception):
 
 
 class _ReplayError(Exception):
-    """An entry of the batch is stored already, so nothing of the batch was."""
+    """A key of the batch is stored already, or no longer, so nothing of the batch was."""
 
 
 class Writer:
@@ -258,6 +258,7 @@ class Writer:
             # Only now: such a try can hold the summary until just before.
             if len(claim.tries) > 1 and await _is_stored(connection, claim.tries[:-1], session):
                 raise _LandedError
+            await _require_owners(connection, key, batch, session)
             if claim.moves_date:
                 await move_date(connection, key, claim.next.expires_at, session)
             await _insert_entries(connection, key, batch, claim, session)
@@ -394,6 +395,27 @@ async def _delete_session(
     await connection.entries.delete_many(key.session_filter(), session=session)
     # Last: on a server without transactions, a delete that was cut short can then be repeated.
     await connection.summaries.delete_one(key.session_filter(), session=session)
+
+
+async def _require_owners(
+    connection: Connection,
+    key: TranscriptKey,
+    batch: Sequence[EncodedEntry],
+    session: ClientSession | None,
+) -> None:
+    """Look that the uuid of each further entry under it is still another's.
+
+    Had that one been deleted meanwhile, the further one would not be recognised when it comes
+    again: its uuid would be free.
+    """
+    further = [encoded for encoded in batch if encoded.is_further]
+    if not further:
+        return
+    needed = {encoded.own_key for encoded in further} - {encoded.uuid for encoded in batch}
+    query = {**key.transcript_filter(), "uuid": {"$in": list(needed)}}
+    found = await connection.entries.count_documents(query, session=session) if needed else 0
+    if found < len(needed):
+        raise _ReplayError
 
 
 async def _insert_entries(

@@ -79,7 +79,8 @@ class TranscriptEntry(Document):
     )
     uuid: str | None = Field(
         default=None,
-        description="The entry's own uuid, or its digest where a uuid cannot be an index key.",
+        description="The entry's own uuid, or its digest where a uuid cannot be an index key. "
+        "Where another entry has the same uuid: digests of uuid and content.",
     )
     entry: dict[str, Any] | None = Field(
         default=None, description="The entry as the agent wrote it, as a native document."

@@ -170,20 +170,20 @@ def property_settings(examples: int) -> settings:
     )
 
 
-def without_repeated_uuids(
+def without_repetitions(
     batches: Sequence[Sequence[dict[str, Any]]],
 ) -> list[list[dict[str, Any]]]:
-    """The same batches without the entries that the store would take for replays."""
+    """The same batches without entries that are there before, uuid and all."""
     seen: set[str] = set()
     kept: list[list[dict[str, Any]]] = []
     for batch in batches:
         kept.append([])
         for entry in batch:
-            key = entry.get("uuid")
-            if isinstance(key, str):
-                if key in seen:
+            if isinstance(entry.get("uuid"), str):
+                written = json.dumps(entry, sort_keys=True, ensure_ascii=False)
+                if written in seen:
                     continue
-                seen.add(key)
+                seen.add(written)
             kept[-1].append(entry)
     return kept
 
@@ -231,13 +231,15 @@ def test_any_json_comes_back_and_is_summarised_as_the_sdk_would(
         @property_settings(80)
         @given(BATCHES)
         @example([[{"uuid": "\ud83d"}, {"uuid": "\ude00"}, {"uuid": "\0"}, {"uuid": ""}]])
+        @example([[{"uuid": "u", "n": 1}, {"uuid": "u", "n": True}], [{"uuid": "u", "n": 1.0}]])
+        @example([[{"uuid": "\ud83d", "n": 1}, {"uuid": "\ud83d"}], [{"uuid": "\ud83d", "n": 2}]])
         @example([[{"type": "user", "message": {"content": LONE}}], [{"lastPrompt": LONE}]])
         @example([[{"customTitle": LONE}], [{"customTitle": "whole"}], [{"customTitle": LONE}]])
         @example([[{"text": "\ud83d\ude00"}, {"text": "\U0001f600"}]])
         @example([[{"_id": 1, "$ref": "a", "$id": {"$ref": "b"}, "$db": "c"}]])
         @example([[{}], [{}], [{"type": "tag", "tag": ""}]])
         def check(batches: list[list[dict[str, Any]]]) -> None:
-            run(lambda: comes_back(without_repeated_uuids(batches)))
+            run(lambda: comes_back(without_repetitions(batches)))
 
         check()
 
