@@ -1,20 +1,24 @@
 """A session as a page of Markdown.
 
-Whatever a transcript says stays within a quotation or a fence of its own: it is parsed, without
-HTML, and written anew, so that nothing in it can end what it stands in.
+Whatever a transcript says stays within a quotation or a fence of its own. A text of the model is
+quoted as it was written, block by block, where any reader of Markdown would show all of its words
+and nothing else; else it is written anew without HTML, or stands in a fence.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from mdformat.renderer import MDRenderer
 
-from .page import Output, Piece, Prose, Speaker
+from .page import Call, Output, Piece, Prose, Speaker
 from .plain_text import line, plain
-from .prose import parser_of_texts
+from .prose import Block, blocks, is_web, parser_of_texts, words
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#~|&$])")
 _TICKS = re.compile(r"`+")
@@ -31,6 +35,9 @@ class MarkdownPage:
 
     def __init__(self) -> None:
         self._parser = parser_of_texts()
+        # One that shows HTML, tables and links to anywhere, and takes no more than 20 levels.
+        self._reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+        self._reader.validateLink = lambda url: True
 
     def head(self, title: str, facts: Mapping[str, str]) -> str:
         """The title, and a list of facts."""
@@ -47,39 +54,103 @@ class MarkdownPage:
             at = f", {piece.at:%Y-%m-%d %H:%M:%S}" if piece.at else ""
             return f"### {escaped(piece.name + at)}\n\n"
         if isinstance(piece, Prose):
-            return self._quoted(plain(piece.text))
+            return self._prose(piece)
         if isinstance(piece, Output):
             title = escaped(piece.title)
+            about = escaped(piece.about) if isinstance(piece, Call) else ""
             # Without a word between them the asterisks would be a line across the page.
-            head = f"**{title}**\n\n" if title else ""
-            return head + _fenced(plain(piece.text), piece.language)
-        return f"*{escaped(piece.text)}*\n\n" if piece.text.strip() else ""
+            head = " ".join(filter(None, (f"**{title}**" if title else "", about)))
+            return (f"{head}\n\n" if head else "") + _fenced(plain(piece.text), piece.language)
+        text = escaped(piece.text)
+        return f"*{text}*\n\n" if text else ""
 
     def foot(self) -> str:
         """Nothing."""
         return ""
 
-    def _quoted(self, text: str) -> str:
+    def _prose(self, piece: Prose) -> str:
+        text = plain(piece.text).strip("\n")
+        if not text.strip():
+            return ""
+        if piece.is_typed:
+            return _quoted(text if self._is_literal(text) else _fenced(text))
+        env: dict[str, Any] = {}
+        written = "\n\n".join(map(self._block, blocks(self._parser, text, env)))
+        # One by one they are harmless, and together too, or else none of them counts.
+        return _quoted(written if self._is_whole(written, text) else _fenced(text))
+
+    def _block(self, block: Block) -> str:
+        if block.tokens and block.tokens[0].type != "code_block":
+            if self._is_whole(block.source, block.source):
+                return block.source
+            if self._is_whole(anew := self._written_anew(block.source), block.source):
+                return anew
+        return _fenced(block.source).rstrip("\n")
+
+    def _is_literal(self, text: str) -> bool:
+        """Whether Markdown takes a text for nothing but text, and its lines for lines."""
+        tokens = self._reader.parse(text)
+        shown = [child for token in tokens for child in token.children or ()]
+        return all(token.type.startswith(("paragraph", "inline")) for token in tokens) and (
+            "\n\n".join(child.content for child in shown if child.type == "text") == text
+        )
+
+    def _is_whole(self, text: str, source: str) -> bool:
+        """Whether a quoted text is harmless and shows all words of its source."""
+        env: dict[str, Any] = {}
+        tokens = self._reader.parse(_quoted(text), env)
+        return (
+            [token.type for token in tokens if not token.level]
+            == ["blockquote_open", "blockquote_close"]
+            # They would hold for all of the page.
+            and not env.get("references")
+            and all(map(_is_harmless, _flat(tokens)))
+            and words(source) <= _words_of(tokens)
+        )
+
+    def _written_anew(self, text: str) -> str:
         env: dict[str, object] = {}
-        # Without the newline a fence that is never closed would not be closed here either.
-        tokens = self._parser.parse(text.rstrip("\n") + "\n", env)
-        for child in (child for token in tokens for child in token.children or ()):
+        tokens = self._parser.parse(text + "\n", env)
+        for child in _flat(tokens):
             if child.type == "text":
                 child.content = child.content.translate(_HIDDEN)
         renderer: Any = MDRenderer()
         rendered: str = renderer.render(tokens, self._parser.options, env)
-        written = rendered.translate(_SHOWN)
-        if not written.strip():
-            return ""
-        return "".join(f"> {each}".rstrip() + "\n" for each in written.rstrip().split("\n")) + "\n"
+        return rendered.translate(_SHOWN).strip("\n")
+
+
+def _flat(tokens: Sequence[Token]) -> Iterator[Token]:
+    for token in tokens:
+        yield token
+        yield from token.children or ()
+
+
+def _is_harmless(token: Token) -> bool:
+    if token.type == "link_open":
+        return is_web(str(token.attrs.get("href", "")))
+    return token.type not in ("html_block", "html_inline", "image")
+
+
+def _words_of(tokens: Sequence[Token]) -> Counter[str]:
+    """What a reader shows of them, infos of fences and numbers of lists included."""
+    shown: list[str] = []
+    for token in _flat(tokens):
+        if token.type != "inline":
+            shown += (token.content, token.info, *map(str, token.attrs.values()))
+    return words("\n".join(shown))
+
+
+def _quoted(text: str) -> str:
+    lines = text.rstrip("\n").split("\n")
+    return "".join(f"> {each}\n" if each.strip() else ">\n" for each in lines) + "\n"
 
 
 def escaped(text: str) -> str:
     """A text as one line that Markdown takes for nothing but text."""
-    return _SPECIAL.sub(r"\\\1", line(text))
+    return _SPECIAL.sub(r"\\\1", line(text, None))
 
 
-def _fenced(text: str, language: str) -> str:
+def _fenced(text: str, language: str = "") -> str:
     # Longer than any run inside, so none of those can end it.
     ticks = "`" * max([3, *(len(run) + 1 for run in _TICKS.findall(text))])
     return f"{ticks}{language}\n{text.rstrip()}\n{ticks}\n\n"

@@ -7,22 +7,24 @@ a page is written while its session is read.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..models.blocks import (
     Block,
     DocumentBlock,
     ImageBlock,
     McpToolResultBlock,
+    RedactedThinkingBlock,
     ServerToolResultBlock,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
-    text_of,
+    UnknownBlock,
 )
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
 from ..models.packing import full_stack
@@ -50,9 +52,11 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """A text in Markdown, by a person or the model."""
+    """What was said: by the model in Markdown, or by a person, whose text is no Markdown."""
 
     text: str
+    is_typed: bool = False
+    """Whether every character and every line of it stands for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Call(Output):
 
     id: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    about: str = ""
+    """What it was given besides the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,22 +164,26 @@ class Pieces:
                 self._speaker = name
                 yield Speaker(name, entry.timestamp)
             if isinstance(block, TextBlock) and (said := next(parts, None)) is not None:
-                yield from _said(said)
+                yield from _said(said, is_typed=_is_typed(entry))
             else:
-                yield self._block(block, entry)
+                yield from self._block(block, entry)
 
-    def _block(self, block: Block, entry: ConversationEntry) -> Piece:
+    def _block(self, block: Block, entry: ConversationEntry) -> Iterator[Piece]:
         if isinstance(block, TextBlock):
-            return _prose(block.text)
-        if isinstance(block, ThinkingBlock):
-            return Output("Thinking", block.thinking, is_folded=True)
-        if isinstance(block, CallBlock):
+            yield _prose(block.text, is_typed=_is_typed(entry))
+            if block.citations:
+                yield Output("Citations", _json(block.citations), "json", is_folded=True)
+        elif isinstance(block, ThinkingBlock):
+            yield Output("Thinking", block.thinking, is_folded=True)
+        elif isinstance(block, CallBlock):
             if block.id is not None and len(self._calls) < _MAX_OPEN_CALLS:
                 self._calls[block.id] = block.name
-            return _call(block)
-        if isinstance(block, ResultBlock):
-            return self._result(block, entry)
-        return Note(_described(block))
+            yield _call(block)
+        elif isinstance(block, ResultBlock):
+            yield self._result(block, entry)
+        else:
+            described, text = _described(block), _told(block)
+            yield Output(described, text, is_folded=True) if text else Note(described)
 
     def _result(self, block: ResultBlock, entry: ConversationEntry) -> Result:
         name = self._calls.pop(block.tool_use_id or "", "a tool")
@@ -206,9 +216,9 @@ def _parts(entry: UserEntry | AssistantEntry) -> list[Said]:
     return parted(block.text for block in entry.blocks if isinstance(block, TextBlock))
 
 
-def _said(said: Said) -> Iterator[Piece]:
+def _said(said: Said, *, is_typed: bool) -> Iterator[Piece]:
     if said.typed:
-        yield _prose(said.typed)
+        yield _prose(said.typed, is_typed=is_typed)
     if said.added:
         yield Output("Added by the agent", said.added, is_folded=True)
 
@@ -221,10 +231,15 @@ def _speaker(entry: ConversationEntry) -> str:
     return "Agent"
 
 
-def _prose(text: str) -> Piece:
+def _is_typed(entry: ConversationEntry) -> bool:
+    """Whether its texts are no Markdown: those of the model are, also where it asks a subagent."""
+    return isinstance(entry, UserEntry) and not (entry.is_compact_summary or entry.is_sidechain)
+
+
+def _prose(text: str, *, is_typed: bool) -> Piece:
     if len(text) > _MAX_PROSE or text.count("\n") > _MAX_PROSE_LINES:
         return Output("Long text", text, is_folded=True)
-    return Prose(text)
+    return Prose(text, is_typed)
 
 
 def subagent_title(subpath: str, metadata: Mapping[str, Any]) -> str:
@@ -236,28 +251,67 @@ def subagent_title(subpath: str, metadata: Mapping[str, Any]) -> str:
 def _call(block: CallBlock) -> Call:
     command = block.input.get("command")
     if block.name in _SHELLS and isinstance(command, str):
-        return Call(block.name, command, "bash", id=block.id, arguments=block.input)
+        rest = {name: value for name, value in block.input.items() if name != "command"}
+        about = ", ".join(
+            f"{name}: {value if isinstance(value, str) else _json(value)}"
+            for name, value in rest.items()
+        )
+        return Call(block.name, command, "bash", id=block.id, arguments=block.input, about=about)
     return Call(block.name, _json(block.input), "json", id=block.id, arguments=block.input)
 
 
 def _returned(block: ToolResultBlock | McpToolResultBlock) -> str:
     if isinstance(block.content, str):
         return block.content
-    others = [_described(b) for b in block.content if not isinstance(b, TextBlock)]
-    return "\n".join([text_of(block.content), *others]).strip("\n")
+    parts: list[str] = []
+    for each in block.content:
+        parts += [each.text] if isinstance(each, TextBlock) else [_described(each), _told(each)]
+    return "\n".join(filter(None, parts)).strip("\n")
 
 
 def _described(block: Block) -> str:
-    if isinstance(block, ImageBlock | DocumentBlock) and block.source is not None:
-        kind = block.source.media_type or block.source.type or "unknown kind"
-        size = len(block.source.data or "") * 3 // 4
-        return f"[{block.type}: {kind}, {size:,} bytes]"
-    return f"[{block.type!s:.60}]"
+    if isinstance(block, ImageBlock | DocumentBlock) and (source := block.source) is not None:
+        kind = source.media_type or source.type or "unknown kind"
+        where = source.url or source.file_id
+        size = f"{len(source.data or '') * 3 // 4:,} bytes" if where is None else where
+        return f"[{block.type}: {kind}, {size}]"
+    return f"[{block.type!s}]"
+
+
+def _told(block: Block) -> str:
+    """What a block of no shape of its own on a page says."""
+    if isinstance(block, RedactedThinkingBlock):
+        return ""
+    if isinstance(block, UnknownBlock):
+        value = block.value
+    else:
+        value = block.model_dump(by_alias=True, exclude_unset=True)
+    if isinstance(block, ImageBlock | DocumentBlock) and (source := block.source) is not None:
+        # Of pictures and files the size is told; a document may be a text as well.
+        told = {"source": source.data} if source.type == "text" else {}
+        value = {**{n: v for n, v in value.items() if n != "source"}, **told}
+    if isinstance(value, dict):
+        value = {n: v for n, v in cast("dict[str, Any]", value).items() if n != "type"}
+    return _json(value) if value else ""
+
+
+# Escapes of JSON, but for quotation marks and backslashes.
+_ESCAPES = re.compile(r'\\(?:(["\\])|([nrtbf])|u([0-9a-f]{4}))')
+_CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
 
 def _json(value: Any) -> str:
+    """A value as JSON for people: lines of a text are lines."""
     try:
-        return json.dumps(value, ensure_ascii=False, indent=2)
+        written = json.dumps(value, ensure_ascii=False, indent=2)
     except RecursionError:
         # Without an indent it is written by other code, which needs less of the stack.
-        return full_stack(lambda: json.dumps(value, ensure_ascii=False))
+        written = full_stack(lambda: json.dumps(value, ensure_ascii=False))
+    return _ESCAPES.sub(_unescaped, written)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    quoted, control, code = escape.groups()
+    if quoted:
+        return escape.group()
+    return _CONTROLS[control] if control else chr(int(code, 16))

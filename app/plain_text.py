@@ -17,7 +17,9 @@ def plain(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_TABLE)
 
 
-def line(text: str, length: int = 200) -> str:
-    """The beginning of the text, as one line."""
-    joined = " ".join(plain(text[: 4 * length]).split())
-    return joined if len(joined) <= length else joined[: length - 3] + "..."
+def line(text: str, length: int | None = 200) -> str:
+    """The beginning of the text, or with ``None`` all of it, as one line."""
+    joined = " ".join(plain(text if length is None else text[: 4 * length]).split())
+    if length is None or len(joined) <= length:
+        return joined
+    return joined[: length - 3] + "..."

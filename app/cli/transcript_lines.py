@@ -62,6 +62,8 @@ class TranscriptLines:
             self._call = piece.id
             shown = piece.title if self._is_full else f"{piece.title}: {_telling(piece.arguments)}"
             self._line(depth, "  > ", shown, "yellow")
+            if self._is_full and piece.about:
+                self._text(depth, "    ", piece.about, "dim")
         elif isinstance(piece, Result):
             # Only what stands right below its call needs no name.
             name = "" if piece.call_id == self._call else f"{piece.name}, "
