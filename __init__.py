@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         SessionStoreError,
         StandaloneError,
         TransferError,
+        UnfitCollectionError,
         UnknownSessionError,
         UnreachableError,
     )
@@ -167,6 +168,7 @@ __all__ = [
     "TransferProblem",
     "TransferReport",
     "Turn",
+    "UnfitCollectionError",
     "UnknownBlock",
     "UnknownEntry",
     "UnknownSessionError",
@@ -215,7 +217,7 @@ _HOMES = {
         "InvalidURLError MigrationLockLostError MongodNotFoundError MongodStartError "
         "NotInitializedError SchemaOutdatedError SchemaTooNewError ServerError "
         "SessionChangedError SessionStoreError StandaloneError TransferError "
-        "UnknownSessionError UnreachableError"
+        "UnfitCollectionError UnknownSessionError UnreachableError"
     ),
     ".app.exports": "export_transcripts",
     ".app.imports": "import_transcripts",

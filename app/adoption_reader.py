@@ -119,7 +119,7 @@ class SessionList:
         listed = cls(file)
         collection = raw_collection(database, source.collection)
         pipeline = _listing(source, projects)
-        cursor: Any = await aggregate(collection, pipeline, allowDiskUse=True)
+        cursor: Any = await aggregate(collection, pipeline, allowDiskUse=True, collation=_EXACT)
         async for raw in cursor:
             listed._file.write(raw.raw)
             listed.sessions += 1
@@ -153,7 +153,7 @@ async def session_mtime(
     if source.summaries is not None:
         owner = {source.project_key: session.project_key, source.session_id: session.session_id}
         collection = raw_collection(database, source.summaries)
-        row: Mapping[str, Any] | None = await collection.find_one(owner)
+        row: Mapping[str, Any] | None = await collection.find_one(owner, collation=_EXACT)
         known = None if row is None else epoch_ms(value_at(row, source.mtime))
         if known is not None:
             return known
@@ -196,6 +196,8 @@ def epoch_ms(value: Any) -> int | None:
     return None
 
 
+# Another store's collection may take upper for lower case.
+_EXACT = {"locale": "simple"}
 _EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
@@ -255,6 +257,7 @@ async def _entries(
             sort=[(source.order, 1)],
             batch_size=_CURSOR_BATCH,
             allow_disk_use=True,
+            collation=_EXACT,
         )
         async for raw in cursor:
             yield await _parsed(cast("RawBSONDocument", raw), source)

@@ -18,6 +18,7 @@ from pymongo.errors import DuplicateKeyError
 from .adoption_reader import SourceEntry
 from .attempts import Attempts
 from .codec import EncodedEntry, EncodedValue, distinct
+from .collection_kinds import require_fit_collections
 from .connection import Connection
 from .driver import ClientSession, Collection, TransientFailureError, transact
 from .key import TranscriptKey
@@ -74,6 +75,7 @@ class Records:
 
     async def prepare(self) -> None:
         """Create the collection's index, on which exclusion among runs rests."""
+        await require_fit_collections(self._collection.database, [self._collection.name])
         fields = ("tenant", "project_key", "session_id", "source")
         await self._collection.create_index(
             [(name, 1) for name in fields], name="adoption", unique=True

@@ -82,6 +82,7 @@ class Binding:
         Raises:
             NotInitializedError: ``init_beanie`` was not called with the models.
             SchemaOutdatedError: an index that the guarantees rest on is missing.
+            UnfitCollectionError: a collection is of a kind that no store can use.
             SchemaTooNewError: a newer release migrated the database.
         """
         models = self.models

@@ -11,6 +11,7 @@ from pymongo import IndexModel
 
 from ..models import EntryChunk, RetentionPolicy
 from ..models.retention import EXPIRY_INDEX
+from .collection_kinds import ADVICE, index_information, unfit_collections
 from .diagnosis import Finding
 from .driver import server_of
 from .migrator import Migrator
@@ -66,13 +67,24 @@ async def _unmigrated(patient: Patient) -> Finding:
 
 
 async def indexes(patient: Patient) -> Finding:
-    """Whether the collections have the indexes that their Document classes declare."""
+    """Whether the collections have the indexes that their Document classes declare.
+
+    Where one is of a kind that no store can use, no index helps.
+    """
+    names = [patient.collection(model).name for model in patient.classes]
+    if unfit := await unfit_collections(patient.database, names):
+        return Finding(
+            "indexes",
+            "bad",
+            f"no store can use this: {'; '.join(map(str, unfit))}",
+            f"{ADVICE}.",
+        )
     missing: list[str] = []
     further: list[str] = []
     count = 0
     for model in patient.classes:
         collection = patient.collection(model)
-        stored = await collection.index_information()
+        stored = await index_information(collection)
         declared = [_index(each) for each in _declared(model)]
         count += len(declared)
         missing += [
@@ -107,7 +119,7 @@ async def retention(patient: Patient) -> Finding:
     without_index = [
         collection.name
         for collection in map(patient.collection, patient.classes[:3])
-        if not _is_there(EXPIRY_INDEX, await collection.index_information())
+        if not _is_there(EXPIRY_INDEX, await index_information(collection))
     ]
     if policies and without_index:
         return Finding(

@@ -83,6 +83,10 @@ class SchemaOutdatedError(SessionStoreError):
     """The database lacks an index that the store's guarantees rest on."""
 
 
+class UnfitCollectionError(SessionStoreError):
+    """A collection has a collation, or is a view, capped or a time series: no store can use it."""
+
+
 class SchemaTooNewError(SessionStoreError):
     """The database was migrated by a newer release than the one that runs."""
 

@@ -81,10 +81,10 @@ class MarkdownPage:
 
     def _block(self, block: Block) -> str:
         if block.tokens and block.tokens[0].type != "code_block":
-            if self._is_whole(block.source, block.source):
-                return block.source
-            if self._is_whole(anew := self._written_anew(block.source), block.source):
-                return anew
+            emphasis = _emphasis(block.tokens)
+            for written in (block.source, self._written_anew(block.source)):
+                if self._is_whole(written, block.source, emphasis):
+                    return written
         return _fenced(block.source).rstrip("\n")
 
     def _is_literal(self, text: str) -> bool:
@@ -95,8 +95,11 @@ class MarkdownPage:
             "\n\n".join(child.content for child in shown if child.type == "text") == text
         )
 
-    def _is_whole(self, text: str, source: str) -> bool:
-        """Whether a quoted text is harmless and shows all words of its source."""
+    def _is_whole(self, text: str, source: str, emphasis: int | None = None) -> bool:
+        """Whether a quoted text is harmless and shows all words of its source.
+
+        With ``emphasis``, no more than so many parts of it are emphasised.
+        """
         env: dict[str, Any] = {}
         tokens = self._reader.parse(_quoted(text), env)
         return (
@@ -106,6 +109,7 @@ class MarkdownPage:
             and not env.get("references")
             and all(map(_is_harmless, _flat(tokens)))
             and words(source) <= _words_of(tokens)
+            and (emphasis is None or _emphasis(tokens) <= emphasis)
         )
 
     def _written_anew(self, text: str) -> str:
@@ -131,6 +135,10 @@ def _is_harmless(token: Token) -> bool:
     return token.type not in ("html_block", "html_inline", "image")
 
 
+def _emphasis(tokens: Sequence[Token]) -> int:
+    return sum(token.type in ("em_open", "strong_open") for token in _flat(tokens))
+
+
 def _words_of(tokens: Sequence[Token]) -> Counter[str]:
     """What a reader shows of them, infos of fences and numbers of lists included."""
     shown: list[str] = []
@@ -142,7 +150,7 @@ def _words_of(tokens: Sequence[Token]) -> Counter[str]:
 
 def _quoted(text: str) -> str:
     lines = text.rstrip("\n").split("\n")
-    return "".join(f"> {each}\n" if each.strip() else ">\n" for each in lines) + "\n"
+    return "".join(f"> {each}\n" if each else ">\n" for each in lines) + "\n"
 
 
 def escaped(text: str) -> str:
@@ -153,4 +161,5 @@ def escaped(text: str) -> str:
 def _fenced(text: str, language: str = "") -> str:
     # Longer than any run inside, so none of those can end it.
     ticks = "`" * max([3, *(len(run) + 1 for run in _TICKS.findall(text))])
-    return f"{ticks}{language}\n{text.rstrip()}\n{ticks}\n\n"
+    lines = text.rstrip("\n")
+    return f"{ticks}{language}\n{lines}\n{ticks}\n\n"

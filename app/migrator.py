@@ -16,8 +16,10 @@ from ..migrations._log import BACKWARD, FORWARD, write_run
 from ..migrations._operations import Surroundings
 from ..migrations._runner import run_steps
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
+from .collection_kinds import require_fit_collections
 from .driver import Database, with_store_rules
 from .errors import InvalidMigrationError, SchemaTooNewError
+from .expiry import policy_collection_name
 from .failures import translated
 from .migration_lock import LEASE_SECONDS, MigrationLock
 from .migration_log import AppliedScript, SchemaRun, applied_scripts, script_runs
@@ -100,6 +102,8 @@ class Migrator:
             last = named(self._scripts, to)
             wanted = [script for script in wanted if script.name <= last.name]
         with self._explained("upgrade the schema"):
+            names = [*self._renamed.values(), policy_collection_name()]
+            await require_fit_collections(self._database, names)
             due = await self._due(wanted)
         # A start-up with nothing to do waits for nobody and writes nothing.
         if dry_run or not due:

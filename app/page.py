@@ -171,8 +171,8 @@ class Pieces:
     def _block(self, block: Block, entry: ConversationEntry) -> Iterator[Piece]:
         if isinstance(block, TextBlock):
             yield _prose(block.text, is_typed=_is_typed(entry))
-            if block.citations:
-                yield Output("Citations", _json(block.citations), "json", is_folded=True)
+            if cited := _cited(block):
+                yield Output("Citations", cited, "json", is_folded=True)
         elif isinstance(block, ThinkingBlock):
             yield Output("Thinking", block.thinking, is_folded=True)
         elif isinstance(block, CallBlock):
@@ -265,8 +265,13 @@ def _returned(block: ToolResultBlock | McpToolResultBlock) -> str:
         return block.content
     parts: list[str] = []
     for each in block.content:
-        parts += [each.text] if isinstance(each, TextBlock) else [_described(each), _told(each)]
+        is_text = isinstance(each, TextBlock)
+        parts += [each.text, _cited(each)] if is_text else [_described(each), _told(each)]
     return "\n".join(filter(None, parts)).strip("\n")
+
+
+def _cited(block: TextBlock) -> str:
+    return _json(block.citations) if block.citations else ""
 
 
 def _described(block: Block) -> str:

@@ -10,6 +10,7 @@ from pymongo import IndexModel
 
 from ..models.entry import CHUNK_INDEX, ORDER_INDEX, UUID_INDEX
 from ..models.summary import SESSION_INDEX
+from .collection_kinds import index_information
 from .driver import Collection
 
 
@@ -32,7 +33,7 @@ async def missing_indexes(
     )
     missing: list[MissingIndex] = []
     for collection, indexes in required:
-        stored = await collection.index_information()
+        stored = await index_information(collection)
         missing += [
             MissingIndex(collection, index.document["name"])
             for index in indexes
@@ -49,5 +50,7 @@ def _has(stored: Mapping[str, Any], index: IndexModel) -> bool:
         and found.get("unique")
         # Over all entries, it would refuse a second one without a uuid; over fewer, let doubles in.
         and found.get("partialFilterExpression") == condition
+        # With one, tenant "ACME" could be tenant "acme" to it.
+        and not found.get("collation")
         for found in stored.values()
     )

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Callable
 
 from ..models import SessionSummary, TranscriptEntry
+from .collection_kinds import require_fit_collections
 from .driver import Collection, Database, with_store_rules
 from .errors import SchemaOutdatedError
+from .expiry import policy_collection_name
 from .failures import reported, require_asyncio
 from .migration_log import SchemaRun, applied_scripts
 from .migration_scripts import packaged_folder, scripts_in
@@ -51,6 +53,7 @@ async def upgrade_schema(
         SchemaTooNewError: a newer release migrated the database.
         InvalidMigrationError: there is no migration ``to``.
         MigrationLockLostError: this process was away for longer than 15 seconds meanwhile.
+        UnfitCollectionError: a collection is of a kind that no store can use; nothing was done.
         UnreachableError: no server was reached.
         AccessDeniedError: the user may not create collections or indexes.
         ServerError: the server refused a step; what was done before it is kept.
@@ -136,8 +139,11 @@ async def require_usable_schema(
     Raises:
         SchemaTooNewError: a newer release migrated the database.
         SchemaOutdatedError: a unique index or a migration that the store needs is missing.
+        UnfitCollectionError: a collection is of a kind that no store can use.
     """
     database = with_store_rules(entries.database)
+    names = [*(each.name for each in (entries, summaries, chunks)), policy_collection_name()]
+    await require_fit_collections(database, names)
     scripts = scripts_in(packaged_folder())
     applied = await applied_scripts(database, entries.name)
     refuse_newer(database, applied, scripts)

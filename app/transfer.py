@@ -17,6 +17,7 @@ from .errors import (
     NotInitializedError,
     SchemaOutdatedError,
     SchemaTooNewError,
+    UnfitCollectionError,
     UnreachableError,
 )
 
@@ -33,6 +34,7 @@ ENDS_A_RUN = (
     NotInitializedError,
     SchemaOutdatedError,
     SchemaTooNewError,
+    UnfitCollectionError,
     UnreachableError,
 )
 """What every other session would meet as well."""

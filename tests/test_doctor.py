@@ -51,7 +51,14 @@ CHECKS = [
 ]
 READS = {
     *("hello", "buildInfo", "connectionStatus", "find", "listIndexes", "aggregate", "dbStats"),
-    *("commitTransaction", "endSessions", "getMore", "killCursors", "replSetGetConfig"),
+    *(
+        "listCollections",
+        "commitTransaction",
+        "endSessions",
+        "getMore",
+        "killCursors",
+        "replSetGetConfig",
+    ),
 }
 LOG = "claude_transcript_migrations"
 
