@@ -176,16 +176,16 @@ async def test_classes_of_ones_own_adoption_and_copies(
     await database["claude_session_entries"].insert_one(
         {"project_key": "p", "session_id": "s", "position": 1, "entry": message()}
     )
-    classes: Any = {"entries": UnfitEntry, "summaries": UnfitSummary}
-    with pytest.raises(UnfitCollectionError, match="unfit_entries"):
-        await adopt(database, tenant="acme", **classes)
-    source = BeanieSessionStore(tenant="acme")
-    await source.append(KEY, turn(1))
     await init_beanie(
         database=database,
         document_models=[*DOCUMENT_MODELS, UnfitEntry, UnfitSummary],
         skip_indexes=True,
     )
+    classes: Any = {"entries": UnfitEntry, "summaries": UnfitSummary}
+    with pytest.raises(UnfitCollectionError, match="unfit_entries"):
+        await adopt(database, tenant="acme", **classes)
+    source = BeanieSessionStore(tenant="acme")
+    await source.append(KEY, turn(1))
     with pytest.raises(UnfitCollectionError, match="unfit_entries"):
         await copy_sessions(source, BeanieSessionStore(tenant="acme", **classes))
     made("claude_transcript_adoptions", collation={"locale": "en", "strength": 2})
