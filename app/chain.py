@@ -24,7 +24,7 @@ class Links:
         self._by_uuid: dict[str, ConversationEntry] = {}
         self._position: dict[str, int] = {}
         for position, entry in enumerate(entries):
-            if entry.uuid is not None:
+            if entry.uuid is not None and _displaces(entry, self._by_uuid.get(entry.uuid)):
                 self._by_uuid[entry.uuid] = entry
                 self._position[entry.uuid] = position
         self._responses = _Responses(self._by_uuid)
@@ -170,6 +170,20 @@ class _Responses:
 
 def _uuids(entries: Iterable[ConversationEntry]) -> set[str]:
     return {entry.uuid for entry in entries if entry.uuid is not None}
+
+
+def _displaces(entry: ConversationEntry, known: ConversationEntry | None) -> bool:
+    """Whether an entry stands for its uuid instead of an earlier one that has it too.
+
+    The last one does, unless the conversation would end there, or lose a message to what the agent
+    adds to it.
+    """
+    if known is None:
+        return True
+    is_message = isinstance(entry, UserEntry | AssistantEntry)
+    return entry.parent_uuid != entry.uuid and (
+        is_message or not isinstance(known, UserEntry | AssistantEntry)
+    )
 
 
 def _is_main(entry: ConversationEntry) -> bool:

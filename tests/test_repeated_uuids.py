@@ -260,6 +260,56 @@ async def test_a_watcher_sees_all(store: BeanieSessionStore) -> None:
     assert seen == LINES
 
 
+def answer(uuid: str, parent: str, text: str) -> dict[str, Any]:
+    content = [{"type": "text", "text": text}]
+    return {
+        "type": "assistant",
+        "uuid": uuid,
+        "parentUuid": parent,
+        "timestamp": "2026-01-01T00:00:02.000Z",
+        "message": {"role": "assistant", "id": f"msg_{uuid}", "content": content},
+    }
+
+
+@pytest.mark.parametrize(
+    ("uuid", "parent"),
+    [("one", "prompt"), ("one", "one"), ("prompt", "prompt"), ("prompt", None), ("done", "done")],
+    ids=[
+        "of their own",
+        "each behind itself",
+        "the prompt's",
+        "the prompt's, at a start",
+        "the answer's",
+    ],
+)
+async def test_the_conversation_does_not_break(
+    store: BeanieSessionStore, uuid: str, parent: str | None
+) -> None:
+    attachments = [{**attachment(number, uuid), "parentUuid": parent} for number in range(30)]
+    if uuid == "one":
+        attachments[0]["parentUuid"] = "prompt"
+    behind = "one" if uuid == "one" else "prompt"
+    entries = [
+        {**message("look at these"), "uuid": "prompt", "parentUuid": None},
+        *(attachments if uuid != "done" else []),
+        answer("done", behind, "Seen."),
+        *(attachments if uuid == "done" else []),
+        {**message("and then?"), "uuid": "later", "parentUuid": "done"},
+        answer("end", "later", "No more."),
+    ]
+    for part in parts(entries, 4):
+        await store.append(KEY, part)
+    assert await store.load(KEY) == entries
+    transcript = await store.transcript(KEY)
+    assert transcript is not None
+    told = [(turn.text, turn.answer) for turn in transcript.turns]
+    assert told == [("look at these", "Seen."), ("and then?", "No more.")]
+    summary = await store.summary(KEY)
+    assert summary is not None
+    assert summary.totals is not None
+    assert (summary.totals.turns, summary.totals.entries) == (2, len(entries))
+
+
 def on_disk(folder: Path, lines: list[dict[str, Any]], session: str = SESSION) -> Path:
     path = folder / PROJECT / f"{session}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from beanie_session_store import (
     set_retention,
     upgrade_schema,
 )
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.driver import Database, aggregate
 
 KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "case-insensitive": ({"collation": {"locale": "en", "strength": 2}}, "locale en, strength 2"),
@@ -273,3 +273,26 @@ async def test_a_user_who_may_not_list_collections_is_told_too(
         with pytest.raises(SessionStoreError, match=f"summaries .*{reason}") as raised:
             await store.append(KEY, turn(1))
         assert isinstance(raised.value, UnfitCollectionError)
+
+
+async def test_what_the_refusal_advises_helps(
+    mongo_url: str, database_name: str, made: Any
+) -> None:
+    for name in COLLECTIONS[:3]:
+        made(name, collation={"locale": "en", "strength": 2})
+    stored = {"tenant": "acme", **KEY, "subpath": "", "seq": 1, "uuid": "u", "entry": {"uuid": "u"}}
+    async with connected(mongo_url) as client:
+        database = client[database_name]
+        await database["claude_transcript_entries"].insert_one(dict(stored))
+        for name in COLLECTIONS[:3]:
+            await database[name].rename(f"{name}_aside")
+        await upgrade_schema(database)
+        for name in COLLECTIONS[:3]:
+            cursor = await aggregate(database[f"{name}_aside"], [{"$merge": name}])
+            assert await cursor.to_list() == []
+    async with connected(mongo_url) as client:
+        await init_beanie(
+            database=client[database_name], document_models=DOCUMENT_MODELS, skip_indexes=True
+        )
+        assert await BeanieSessionStore(tenant="acme").load(KEY) == [{"uuid": "u"}]
+        assert await BeanieSessionStore(tenant="ACME").load(KEY) is None
