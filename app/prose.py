@@ -42,7 +42,7 @@ def parser_of_texts(**options: Any) -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, **options})
     parser.validateLink = is_web
     # An address is shown as it was written.
-    parser.normalizeLink = str
+    parser.normalizeLink = lambda url: url
     parser.inline.ruler.before("strikethrough", "literal", _literal)
     # An image would be fetched, and tell its server who reads the page.
     return parser.disable(["image", "entity"])
