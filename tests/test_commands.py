@@ -18,7 +18,7 @@ from beanie_session_store import (
 )
 from beanie_session_store.app.driver import Database
 
-ABOUT_THE_SCHEMA = {"hello", "listIndexes", "find"}
+ABOUT_THE_SCHEMA = {"hello", "listCollections", "listIndexes", "find"}
 
 
 @pytest.fixture
