@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         UnknownSessionError,
         UnreachableError,
     )
+    from .app.every import EVERY, Every
     from .app.exports import export_transcripts
     from .app.imports import import_transcripts
     from .app.new_sessions import NewSession
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DOCUMENT_MODELS",
+    "EVERY",
     "AccessDeniedError",
     "AdoptionError",
     "AdoptionProblem",
@@ -121,6 +123,7 @@ __all__ = [
     "EntryChunk",
     "EntryView",
     "EventLoopError",
+    "Every",
     "Finding",
     "InvalidEntryError",
     "InvalidKeyError",
@@ -219,6 +222,7 @@ _HOMES = {
         "SessionChangedError SessionStoreError StandaloneError TransferError "
         "UnfitCollectionError UnknownSessionError UnreachableError"
     ),
+    ".app.every": "EVERY Every",
     ".app.exports": "export_transcripts",
     ".app.imports": "import_transcripts",
     ".app.new_sessions": "NewSession",

@@ -226,7 +226,7 @@ def find_mongod(explicit: str | Path | None = None) -> Path:
         ("mongod=", explicit),
         ("SESSION_STORE_MONGOD", os.environ.get("SESSION_STORE_MONGOD")),
     ):
-        if path:
+        if path is not None:
             if not _is_program(Path(path)):
                 raise MongodNotFoundError(
                     f"{origin} names {str(path)!r}, which is not a file that can be executed: "

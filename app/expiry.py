@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..models.retention import EVERY, RetentionPolicy
+from ..models.retention import RetentionPolicy
 from .driver import Client, Collection
+from .every import EVERY
 
 _FOR_EVER = datetime(9999, 1, 1, tzinfo=timezone.utc)
 
@@ -111,18 +113,27 @@ def retention_cache_of(client: Client) -> RetentionCache:
 
 async def read_retention(policies: Collection, tenant: str, project_key: str) -> Retention:
     """The retention of a project's sessions, as it is in the database now."""
+    every = EVERY.value
     rows = policies.find(
-        {"tenant": {"$in": [tenant, EVERY]}, "project_key": {"$in": [project_key, EVERY]}}
+        {"tenant": {"$in": [tenant, every]}, "project_key": {"$in": [project_key, every]}}
     )
     fitting = {(row["tenant"], row["project_key"]): row["keep_seconds"] async for row in rows}
+    return most_specific(fitting, tenant, project_key)
+
+
+def most_specific(
+    policies: Mapping[tuple[str, str], int | None], tenant: str, project_key: str
+) -> Retention:
+    """The retention of a project's sessions by policies as stored: seconds by their owners."""
+    every = EVERY.value
     for owner in (
         (tenant, project_key),
-        (tenant, EVERY),
-        (EVERY, project_key),
-        (EVERY, EVERY),
+        (tenant, every),
+        (every, project_key),
+        (every, every),
     ):
-        if owner in fitting:
-            seconds = fitting[owner]
+        if owner in policies:
+            seconds = policies[owner]
             return Retention(None if seconds is None else timedelta(seconds=seconds), True)
     return _UNMANAGED
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .errors import InvalidKeyError
+from .every import EVERY
 
 MAX_NAME_BYTES = 1024
 """Longest tenant, project key, session id or subpath, in UTF-8 bytes."""
@@ -19,7 +20,8 @@ def checked_name(field: str, value: object) -> str:
 
     Raises:
         InvalidKeyError: it is not a string (a dict such as ``{"$ne": None}`` would be a query
-            operator), or is empty, too long, or holds NUL or a lone surrogate.
+            operator), or is empty, too long, or holds NUL or a lone surrogate, or is ``"*"``,
+            which people take for every one.
     """
     if not isinstance(value, str):
         raise InvalidKeyError(
@@ -33,6 +35,12 @@ def checked_name(field: str, value: object) -> str:
         if field == "subpath":
             hint = "Leave it out for the main transcript."
         raise InvalidKeyError(f"{field} is empty; nothing was read or written. {hint}")
+    # Stored policies say so for every one.
+    if name == EVERY.value and field != "subpath":
+        raise InvalidKeyError(
+            f'{field} is "*", which names nobody and does not stand for every one; nothing was '
+            "read or written. Pass the name that is meant."
+        )
     if "\0" in name:
         raise InvalidKeyError(
             f"{field} holds a NUL character; nothing was read or written. Remove it."

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
-from ..models.retention import EVERY
 from .attempts import Attempts
 from .claim import move_date
 from .connection import Connection, StoreModels, connect_models
@@ -17,11 +17,11 @@ from .driver import (
     ClientSession,
     Database,
     TransientFailureError,
-    date_of,
     transact,
     with_store_rules,
 )
 from .errors import ContentionError, InvalidRetentionError, SchemaOutdatedError, UnknownSessionError
+from .every import EVERY, Every
 from .expiry import (
     CACHE_SECONDS,
     NOT_EXPIRED,
@@ -31,7 +31,9 @@ from .expiry import (
 )
 from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
+from .retention_script import as_scripts_mean
 from .schema import collection_name
+from .stored_times import last_active
 
 _SESSIONS_AT_ONCE = 8
 _REPORT_EVERY = 100
@@ -59,8 +61,8 @@ async def set_retention(
     database: Database,
     keep: timedelta | None,
     *,
-    tenant: str = EVERY,
-    project_key: str = EVERY,
+    tenant: str | Every = EVERY,
+    project_key: str | Every = EVERY,
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
     on_progress: Callable[[Redating], None] | None = None,
@@ -68,17 +70,18 @@ async def set_retention(
     """Say how long idle sessions are kept, and give those stored their dates.
 
     A session is kept at least ``keep`` after its last append, and at most a tenth longer; then
-    it is gone for readers at once, and MongoDB deletes it. ``"*"`` stands for every tenant, or
-    project, without a policy of its own. Stores that run follow within five seconds; this waits
-    for them before it dates what they wrote meanwhile. Sessions that are held stay.
+    it is gone for readers at once, and MongoDB deletes it. ``EVERY`` stands for every tenant, or
+    project, without a policy of its own; no string does. Stores that run follow within five
+    seconds; this waits for them before it dates what they wrote meanwhile. Sessions that are held
+    stay.
 
     It may be cut off at any time and run again: sessions dated already are passed over.
 
     Args:
         database: the database, as given to ``init_beanie``.
         keep: the time since the last append, a second at least, or ``None`` for ever.
-        tenant: the tenant, or ``"*"``.
-        project_key: the project key, or ``"*"``.
+        tenant: the tenant, or ``EVERY``.
+        project_key: the project key, or ``EVERY``.
         entries: the class for entries, where a team has its own.
         summaries: the class for summaries, where a team has its own.
         on_progress: called now and then with how far it is.
@@ -89,8 +92,8 @@ async def set_retention(
         SchemaOutdatedError: the database has no TTL indexes yet, so nothing would expire.
     """
     require_asyncio()
-    seconds = _checked_seconds(keep)
-    owner = _checked_owner(tenant, project_key)
+    seconds = checked_seconds(keep)
+    owner = checked_owner(*as_scripts_mean(tenant, project_key, sys._getframe(1)))
     connection = await _connection(database, entries, summaries)
     with reported(database.client, "set the retention"):
         values = {"keep_seconds": seconds, "updated_at": connection.server.now()}
@@ -101,8 +104,8 @@ async def set_retention(
 async def clear_retention(
     database: Database,
     *,
-    tenant: str = EVERY,
-    project_key: str = EVERY,
+    tenant: str | Every = EVERY,
+    project_key: str | Every = EVERY,
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
     on_progress: Callable[[Redating], None] | None = None,
@@ -112,7 +115,7 @@ async def clear_retention(
     Arguments and errors are those of :func:`set_retention`.
     """
     require_asyncio()
-    owner = _checked_owner(tenant, project_key)
+    owner = checked_owner(*as_scripts_mean(tenant, project_key, sys._getframe(1)))
     connection = await _connection(database, entries, summaries)
     with reported(database.client, "clear the retention"):
         await connection.policies.delete_one(owner)
@@ -120,13 +123,21 @@ async def clear_retention(
 
 
 async def retention_policies(database: Database) -> list[dict[str, Any]]:
-    """The policies: ``{"tenant", "project_key", "keep_seconds", "updated_at"}`` of each."""
+    """The policies: ``{"tenant", "project_key", "keep_seconds", "updated_at"}`` of each.
+
+    ``EVERY`` is the tenant, or project key, of one that holds for all others.
+    """
     require_asyncio()
     policies = with_store_rules(database)[policy_collection_name()]
     with reported(database.client, "read the retention"):
-        return await policies.find(
-            {}, {"_id": 0}, sort=[("tenant", 1), ("project_key", 1)]
-        ).to_list()
+        order = [("tenant", 1), ("project_key", 1)]
+        rows = await policies.find({}, {"_id": 0}, sort=order).to_list()
+    names = ("tenant", "project_key")
+    return [{**row, **{name: _owner_of(row[name]) for name in names}} for row in rows]
+
+
+def _owner_of(stored: str) -> str | Every:
+    return EVERY if stored == EVERY.value else stored
 
 
 async def hold(connection: Connection, key: TranscriptKey) -> None:
@@ -172,13 +183,13 @@ async def _redate(
     """Give the sessions that a policy may govern the dates they should have."""
     looked_at = moved = 0
     retentions: dict[tuple[str, str], Retention] = {}
-    query = {field: name for field, name in owner.items() if name != EVERY}
+    query = {field: name for field, name in owner.items() if name != EVERY.value}
 
     async def dated(row: dict[str, Any]) -> bool:
         group = (row["tenant"], row["project_key"])
         if group not in retentions:
             retentions[group] = await read_retention(connection.policies, *group)
-        wanted = retentions[group].expiry(_last_active(row))
+        wanted = retentions[group].expiry(last_active(row))
         if row.get("held_at") is not None or wanted == row.get("expires_at"):
             return False
         key = TranscriptKey(*group, row["session_id"])
@@ -211,17 +222,7 @@ class _Dates:
 def _wanted_date(row: dict[str, Any], retention: Retention) -> _Dates:
     if row.get("held_at") is not None:
         return _Dates(None, row["held_at"])
-    return _Dates(retention.expiry(_last_active(row)), None)
-
-
-def _last_active(row: dict[str, Any]) -> datetime:
-    active_at: datetime | None = row.get("active_at")
-    if active_at is not None:
-        return active_at
-    # Written before there were dates of activity: the last append to the main transcript is
-    # known, and no session was idle before it was made.
-    created_at: datetime = row["created_at"]
-    return max(created_at, date_of(row.get("mtime", 0)))
+    return _Dates(retention.expiry(last_active(row)), None)
 
 
 async def _change(
@@ -333,14 +334,28 @@ async def _connection(
     return connection
 
 
-def _checked_owner(tenant: str, project_key: str) -> dict[str, str]:
+def checked_owner(tenant: str | Every, project_key: str | Every) -> dict[str, str]:
+    """Whose policy it is, as stored.
+
+    Raises:
+        InvalidKeyError: the tenant or project key is no usable name.
+    """
     return {
-        "tenant": checked_name("tenant", tenant),
-        "project_key": checked_name("project_key", project_key),
+        "tenant": _checked_owner("tenant", tenant),
+        "project_key": _checked_owner("project_key", project_key),
     }
 
 
-def _checked_seconds(keep: object) -> int | None:
+def _checked_owner(field: str, name: str | Every) -> str:
+    return EVERY.value if name is EVERY else checked_name(field, name)
+
+
+def checked_seconds(keep: object) -> int | None:
+    """A time to keep sessions, as stored.
+
+    Raises:
+        InvalidRetentionError: it is none.
+    """
     if keep is None:
         return None
     if not isinstance(keep, timedelta):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import FrameType
+
+from .every import EVERY, Every
 
 _TEMPLATE = '''"""{title}"""
 
 from datetime import timedelta
 
 from beanie import Document, free_fall_migration
-from beanie_session_store import clear_retention, database_of, set_retention
+from beanie_session_store import EVERY, clear_retention, database_of, set_retention
 
 TENANT = {tenant!r}
 PROJECT_KEY = {project_key!r}
@@ -43,8 +46,8 @@ def write_retention_script(
     folder: Path,
     keep: timedelta | None,
     previous: list[timedelta | None],
-    tenant: str,
-    project_key: str,
+    tenant: str | Every,
+    project_key: str | Every,
 ) -> Path:
     """Write a Beanie migration that sets a policy forward and restores the previous one backward.
 
@@ -52,8 +55,8 @@ def write_retention_script(
         folder: the team's folder of migrations.
         keep: what the policy becomes; ``None`` is for ever.
         previous: what it is now, as a list of one; empty where there is no such policy.
-        tenant: the tenant, or ``"*"``.
-        project_key: the project key, or ``"*"``.
+        tenant: the tenant, or ``EVERY``.
+        project_key: the project key, or ``EVERY``.
 
     Returns:
         The path of the new script.
@@ -76,12 +79,34 @@ def write_retention_script(
     if "timedelta(seconds" not in source:
         source = source.replace("from datetime import timedelta\n\n", "")
     if "clear_retention(" not in source:
-        source = source.replace("import clear_retention, ", "import ")
+        source = source.replace("clear_retention, ", "", 1)
+    if EVERY not in (tenant, project_key):
+        source = source.replace("import EVERY, ", "import ")
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
     path = folder / f"{stamp}_keep_sessions_{re.sub('[^a-z0-9]+', '_', until)}.py"
     with path.open("x") as script:
         script.write(source)
     return path
+
+
+_NAMES = {"TENANT", "PROJECT_KEY", "Anchor", "Forward", "Backward"}
+
+
+def as_scripts_mean(
+    tenant: str | Every, project_key: str | Every, caller: FrameType
+) -> tuple[str | Every, str | Every]:
+    """Whose policy it is that ``caller`` named.
+
+    Scripts of ours in the folders of teams that were written before there was ``EVERY`` say
+    ``"*"`` for it; nobody else may.
+    """
+    if not caller.f_globals.keys() >= _NAMES:
+        return tenant, project_key
+    every = EVERY.value
+    return (
+        EVERY if tenant == every else tenant,
+        EVERY if project_key == every else project_key,
+    )
 
 
 _UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}

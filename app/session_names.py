@@ -16,9 +16,11 @@ _LAST_CHARACTER = "\U0010ffff"
 
 
 async def session_named(
-    connection: Connection, tenant: str, name: str, project_key: str | None
+    connection: Connection, tenant: str, name: str, project_key: str | None, whole_id: bool
 ) -> SessionListing:
     """The one session of the tenant whose id is ``name``, or else begins with it.
+
+    With ``whole_id`` the beginning of an id is none.
 
     Raises:
         InvalidKeyError: the name or the project key is none.
@@ -29,16 +31,25 @@ async def session_named(
     if project_key is not None:
         query["project_key"] = checked_name("project_key", project_key)
     begin = checked_name("the name of a session", name)
-    for ids in (begin, {"$gte": begin, "$lt": begin + _LAST_CHARACTER}):
+    beginnings = {"$gte": begin, "$lt": begin + _LAST_CHARACTER}
+    found: list[SessionListing] = []
+    for ids in (begin, beginnings):
         found = await _found(connection, {**query, "session_id": ids, **NOT_EXPIRED})
+        if found and whole_id and ids is beginnings:
+            break
         if len(found) > 1:
             raise _ambiguous(name, tenant, found)
         if found:
             return found[0]
     where = "" if project_key is None else f" in project {line(project_key)}"
+    others = (
+        f". The id {line(found[0].session_id)} begins so, but only a whole id is taken here"
+        if found
+        else ", and none whose id begins so"
+    )
     raise UnknownSessionError(
-        f"There is no session {line(name)} of tenant {line(tenant)}{where}, and none whose id "
-        "begins so. List the sessions to see which there are, or name another tenant or project."
+        f"There is no session {line(name)} of tenant {line(tenant)}{where}{others}. List the "
+        "sessions to see which there are, or name another tenant or project."
     )
 
 

@@ -441,8 +441,16 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, "read the summary of", session):
             return await session_summary(connection, self._binding.models.summaries, session)
 
-    async def session_named(self, name: str, project_key: str | None = None) -> SessionListing:
+    async def session_named(
+        self, name: str, project_key: str | None = None, *, whole_id: bool = False
+    ) -> SessionListing:
         """The session of this id, or else the one whose id begins so; its key is ``.key()``.
+
+        Args:
+            name: the id, or a beginning of it.
+            project_key: in this project alone.
+            whole_id: take no beginning for an id, as befits what a script changes: the id that
+                begins so today is another one's tomorrow.
 
         Raises:
             UnknownSessionError: there is none.
@@ -452,7 +460,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         connection = await self._connection()
         with reported(connection.client, "find the session"):
-            return await session_named(connection, self._tenant, name, project_key)
+            return await session_named(connection, self._tenant, name, project_key, whole_id)
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """The SDK's summary of each session that :meth:`list_sessions` lists.

@@ -8,8 +8,7 @@ from beanie import Document
 from pydantic import Field
 from pymongo import ASCENDING, IndexModel
 
-EVERY = "*"
-"""Stands for every tenant, or every project, that has no policy of its own."""
+from ..app.every import EVERY
 
 POLICY_INDEX = IndexModel(
     [("tenant", ASCENDING), ("project_key", ASCENDING)], name="policy", unique=True
@@ -31,8 +30,10 @@ class RetentionPolicy(Document):
     tenant, its project, everything.
     """
 
-    tenant: str = Field(default=EVERY, description='A tenant, or "*" for every other one.')
-    project_key: str = Field(default=EVERY, description='A project key, or "*" for every other.')
+    tenant: str = Field(default=EVERY.value, description='A tenant, or "*" for every other one.')
+    project_key: str = Field(
+        default=EVERY.value, description='A project key, or "*" for every other one.'
+    )
     keep_seconds: int | None = Field(
         description="Seconds a session is kept after its last append; null keeps it for ever."
     )

@@ -44,7 +44,7 @@ async def test_a_session_is_deleted_with_its_subagents_and_nothing_else(
     filled: BeanieSessionStore, command: SessionStoreCommand
 ) -> None:
     before = await left()
-    done = await command("delete", "ses", "--yes")
+    done = await command("delete", "session", "--yes")
     assert (done.code, done.output) == (0, "deleted 1 session\n")
     assert "13 stored entries, 1 subagent, changed 20" in done.errors
     assert "The ␛[2Jclock [bold]" in done.errors
@@ -57,7 +57,7 @@ async def test_a_session_is_deleted_with_its_subagents_and_nothing_else(
 async def test_several_are_deleted_by_any_of_their_names(
     filled: BeanieSessionStore, command: SessionStoreCommand
 ) -> None:
-    done = await command("--json", "delete", "session", "sess", "--yes", "--project", "project")
+    done = await command("--json", "delete", "session", "session", "--yes", "--project", "project")
     assert done.json == {"deleted": [{"project_key": "project", "session_id": "session"}]}
     done = await command("delete", "other", "--yes", "--project", "b")
     assert done.code == 0

@@ -49,10 +49,11 @@ WRITING: dict[str, tuple[str, ...]] = {
     "adopt": (),
     "schema upgrade": (),
     "schema downgrade": ("--yes",),
-    "retention set": ("30d",),
+    "retention set": ("30d", "--all-tenants", "--yes"),
+    "retention clear": ("--all-tenants", "--yes"),
     "retention hold": ("session",),
     "retention release": ("session",),
-    "retention migration": ("--keep", "30d", "{target}"),
+    "retention migration": ("--keep", "30d", "--all-tenants", "{target}"),
 }
 DOCTOR = ("doctor", ())
 CASES = [*READING.items(), *WRITING.items(), DOCTOR]

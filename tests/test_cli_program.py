@@ -99,8 +99,6 @@ async def test_an_option_beats_the_environment_and_that_a_file(
     assert await tenant_of("--env-file", file) == "file"
     assert await tenant_of("--env-file", file, **environment) == "environment"
     assert await tenant_of("--env-file", file, "--tenant", "option", **environment) == "option"
-    # An empty variable says nothing.
-    assert await tenant_of("--env-file", file, SESSION_STORE_TENANT="") == "file"
 
 
 async def test_no_file_of_settings_is_read_unasked(

@@ -9,12 +9,21 @@ import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from beanie.executors.migrate import MigrationSettings, run_migrate
 from support.entries import KEY, turn
 
-from beanie_session_store import BeanieSessionStore, SessionSummary, retention_policies
+from beanie_session_store import (
+    EVERY,
+    BeanieSessionStore,
+    InvalidKeyError,
+    SessionSummary,
+    clear_retention,
+    retention_policies,
+    set_retention,
+)
 from beanie_session_store.app.driver import Database
 
 MAIN = "from beanie_session_store.app.cli.root import main; main()"
@@ -22,7 +31,8 @@ MAIN = "from beanie_session_store.app.cli.root import main; main()"
 
 @pytest.fixture
 def command(mongo_url: str, database: Database):
-    async def run(*arguments: str, fails: bool = False) -> str:
+    async def run(*arguments: str, fails: int = 0) -> str:
+        """What it prints, or with the exit code that it ``fails`` with what it complains of."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", MAIN, *arguments),
             env={
@@ -30,12 +40,13 @@ def command(mongo_url: str, database: Database):
                 "SESSION_STORE_MONGODB_URL": mongo_url,
                 "SESSION_STORE_DATABASE": database.name,
             },
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         output, errors = (part.decode() for part in await process.communicate())
         assert "Traceback" not in errors, errors
-        assert (process.returncode != 0) == fails, errors
+        assert process.returncode == fails, errors
         return errors if fails else output
 
     return run
@@ -44,7 +55,7 @@ def command(mongo_url: str, database: Database):
 async def test_set_show_hold_and_release(command, store: BeanieSessionStore) -> None:
     assert "for ever" in await command("retention", "show")
     await store.append(KEY, turn(1))
-    await command("retention", "set", "30d", "--tenant", "default")
+    await command("retention", "set", "30d", "--tenant", "default", "--yes")
     (row,) = json.loads(await command("--json", "retention", "show"))
     assert (row["tenant"], row["project_key"], row["keep_seconds"]) == ("default", "*", 2592000)
     assert "30d" in await command("retention", "show")
@@ -57,47 +68,152 @@ async def test_set_show_hold_and_release(command, store: BeanieSessionStore) -> 
     assert (await SessionSummary.find_one({"held_at": {"$exists": True}})) is None
 
 
-async def test_a_tenant_named_for_all_commands_is_the_only_one_whose_policy_is_set(
+async def test_a_policy_is_of_the_tenant_that_is_named_or_of_all_where_that_is_said(
     command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await command("retention", "set", "30d")
-    await command("--tenant", "acme", "retention", "set", "60d")
+    await command("retention", "set", "30d", "--all-tenants", "--yes")
+    await command("--tenant", "acme", "retention", "set", "60d", "--yes")
     monkeypatch.setenv("SESSION_STORE_TENANT", "globex")
-    await command("retention", "set", "90d")
-    await command("retention", "set", "31d", "--tenant", "*")
+    await command("retention", "set", "90d", "--yes")
+    await command("retention", "set", "31d", "--all-tenants", "--yes")
     rows = json.loads(await command("--json", "retention", "show"))
     kept = {row["tenant"]: row["keep_seconds"] // 86400 for row in rows}
     assert kept == {"*": 31, "acme": 60, "globex": 90}
-
-
-async def test_a_beginning_of_its_id_names_the_session_to_hold(
-    command, store: BeanieSessionStore
-) -> None:
-    for name in ("session-1", "session-2"):
-        await store.append({**KEY, "session_id": name}, turn(1))
-    assert "session-1 is held" in await command("retention", "hold", "session-1")
-    errors = await command("retention", "release", "sess", fails=True)
-    assert "Give more of the id" in errors
+    await command("retention", "clear", "--yes")
+    await command("retention", "clear", "--all-tenants", "--yes")
+    rows = json.loads(await command("--json", "retention", "show"))
+    assert [row["tenant"] for row in rows] == ["acme"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    "arguments",
     [
-        (("retention", "set", "30 days"), "no time"),
-        (("retention", "hold", "nobody", "--project", "p"), "There is no session nobody"),
-        (("retention", "migration", "--keep", "soon", "."), "no time"),
+        ("set", "1s"),
+        ("set", "1s", "--tenant", ""),
+        ("set", "1s", "--tenant="),
+        ("set", "1s", "--tenant", " "),
+        ("set", "1s", "--tenant", "*"),
+        ("set", "1s", "--tenant", "default", "--project", "*"),
+        ("set", "1s", "--tenant", "default", "--project", ""),
+        ("set", "1s", "--tenant", "default", "--all-tenants"),
+        ("clear",),
+        ("clear", "--tenant", ""),
+        ("clear", "--tenant", "*"),
+        ("clear", "--tenant", "default", "--all-tenants"),
+        ("migration", "--keep", "1s", "{folder}"),
+        ("migration", "--keep", "1s", "--tenant", "", "{folder}"),
+        ("migration", "--keep", "1s", "--tenant", "*", "{folder}"),
+    ],
+    ids=" ".join,
+)
+async def test_no_slip_means_everybody(
+    command, store: BeanieSessionStore, database: Database, tmp_path: Path, arguments: Any
+) -> None:
+    await store.append(KEY, turn(1))
+    await command("retention", "set", "30d", "--all-tenants", "--yes")
+    before = await retention_policies(database)
+    given = [each.format(folder=tmp_path) for each in arguments]
+    # The command says no although it was told to go ahead.
+    agreed = [] if "migration" in arguments else ["--yes"]
+    await command("retention", *given, *agreed, fails=2)
+    assert await retention_policies(database) == before
+    assert list(tmp_path.iterdir()) == []
+    assert await store.load(KEY) is not None
+
+
+@pytest.mark.parametrize("change", [("set", "1d"), ("set", "forever"), ("clear",)], ids=" ".join)
+async def test_where_there_is_nobody_to_ask_no_policy_changes(
+    command, database: Database, change: Any
+) -> None:
+    await command("retention", "set", "30d", "--all-tenants", "--yes")
+    before = await retention_policies(database)
+    errors = await command("retention", *change, "--all-tenants", fails=2)
+    assert "give --yes" in errors
+    assert await retention_policies(database) == before
+
+
+async def test_what_would_end_at_once_is_counted_before_it_is_agreed_to(
+    command, database: Database
+) -> None:
+    now = datetime.now(timezone.utc)
+    ages = {"a": [0, 5, 20, 40, 100], "b": [0, 20, 40], "c": [3, 40]}
+    for tenant, days in ages.items():
+        for number, day in enumerate(days):
+            project = "p" if number % 2 else "q"
+            key: Any = {"project_key": project, "session_id": f"s{number}"}
+            await BeanieSessionStore(tenant=tenant).append(key, turn(number))
+            found = await SessionSummary.find_one({"tenant": tenant, "session_id": f"s{number}"})
+            assert found is not None
+            await found.set({"active_at": now - timedelta(days=day)})
+    # Held, and therefore none of those that end.
+    await BeanieSessionStore(tenant="a").hold({"project_key": "q", "session_id": "s4"})
+
+    async def ending(*arguments: str) -> int:
+        errors = await command("retention", *arguments, fails=2)
+        return int(errors.split()[0])
+
+    async def alive() -> int:
+        listed = 0
+        for tenant in ages:
+            store = BeanieSessionStore(tenant=tenant)
+            listed += len([each async for each in store.session_keys()])
+        return listed
+
+    assert await ending("set", "30d", "--all-tenants") == 3
+    assert await ending("set", "30d", "--tenant", "a") == 1
+    # A tenth longer than asked for, as is promised.
+    assert await ending("set", "19d", "--tenant", "a", "--project", "q") == 0
+    assert await ending("set", "18d", "--tenant", "a", "--project", "q") == 1
+    assert await ending("set", "30d", "--tenant", "a", "--project", "p") == 1
+    assert await ending("set", "forever", "--all-tenants") == 0
+    # A more specific policy keeps its sessions.
+    await command("retention", "set", "forever", "--tenant", "b", "--yes")
+    assert await ending("set", "30d", "--all-tenants") == 2
+    assert await alive() == 10
+    done = json.loads(await command("--json", "retention", "set", "30d", "--all-tenants", "--yes"))
+    assert done["ending"] == 2
+    assert await alive() == 8
+    # What is over already does not end again.
+    assert await ending("set", "30d", "--all-tenants") == 0
+    # Without its own policy it falls under that of all.
+    assert await ending("clear", "--tenant", "b") == 1
+    await command("retention", "clear", "--tenant", "b", "--yes")
+    assert await alive() == 7
+
+
+async def test_a_beginning_of_an_id_names_nothing_to_hold_where_nobody_looks_on(
+    command, store: BeanieSessionStore
+) -> None:
+    await store.append({**KEY, "session_id": "session-10"}, turn(1))
+    for change in ("hold", "release"):
+        errors = await command("retention", change, "session-1", fails=1)
+        assert "session-10 begins so, but only a whole id is taken here" in errors
+    assert await SessionSummary.find_one({"held_at": {"$exists": True}}) is None
+    assert "session-10 is held" in await command("retention", "hold", "session-10")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("retention", "set", "30 days"), 2, "no time"),
+        (("retention", "set", "30d"), 2, "Give --tenant, or --all-tenants"),
+        (("retention", "clear", "--tenant", "nobody"), 1, "no policy of tenant nobody"),
+        (("retention", "hold", "nobody", "--project", "p"), 1, "There is no session nobody"),
+        (("retention", "migration", "--keep", "soon", "."), 2, "no time"),
     ],
 )
 async def test_a_mistake_gives_one_clear_line(
-    command, arguments: tuple[str, ...], said: str
+    command, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    errors = await command(*arguments, fails=True)
+    errors = await command(*arguments, fails=code)
     assert said in errors
     assert len(errors.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("is_old", [False, True])
 async def test_the_written_migration_runs_forward_and_backward_in_beanies_own_runner(
     command,
+    is_old: bool,
     database: Database,
     mongo_url: str,
     tmp_path: Path,
@@ -107,10 +223,18 @@ async def test_the_written_migration_runs_forward_and_backward_in_beanies_own_ru
     for module in ("expiry", "retention"):
         monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", 0.2)
     await store.append(KEY, turn(1))
-    await command("retention", "set", "30d")
-    written = await command("retention", "migration", "--keep", "90d", str(tmp_path))
+    await command("retention", "set", "30d", "--all-tenants", "--yes")
+    written = await command(
+        "retention", "migration", "--keep", "90d", "--all-tenants", str(tmp_path)
+    )
     (script,) = tmp_path.glob("*.py")
     assert str(script) in written
+    assert "TENANT = EVERY" in script.read_text()
+    if is_old:
+        # As it was written before there was an object for it.
+        source = script.read_text().replace("= EVERY", "= '*'").replace("import EVERY, ", "import ")
+        assert "EVERY" not in source
+        script.write_text(source)
     for direction, days in (("FORWARD", 90), ("BACKWARD", 30)):
         settings = MigrationSettings(
             connection_uri=mongo_url,
@@ -139,3 +263,31 @@ async def test_a_migration_of_a_first_policy_is_reversed_by_removing_it(
     assert "clear_retention(database" in source
     assert "TENANT = 'acme'" in source
     compile(source, str(script), "exec")
+
+
+@pytest.mark.parametrize("name", ["*", "", None, 1, b"*", ["*"]])
+async def test_no_string_and_nothing_else_stands_for_every_one_in_code(
+    database: Database, name: Any
+) -> None:
+    for change in (
+        lambda **owner: set_retention(database, timedelta(days=1), **owner),
+        lambda **owner: clear_retention(database, **owner),
+    ):
+        for field in ("tenant", "project_key"):
+            with pytest.raises(InvalidKeyError):
+                await change(**{field: name})
+    assert await retention_policies(database) == []
+
+
+async def test_a_stored_policy_for_every_one_reads_as_the_object(database: Database) -> None:
+    policies = database["claude_retention_policies"]
+    row = {"keep_seconds": 60, "updated_at": datetime.now(timezone.utc)}
+    await policies.insert_one({"tenant": "*", "project_key": "*", **row})
+    (policy,) = await retention_policies(database)
+    assert policy["tenant"] is EVERY
+    assert policy["project_key"] is EVERY
+    assert (str(EVERY), repr(EVERY)) == ("*", "EVERY")
+    assert not isinstance(EVERY, str)
+    await set_retention(database, None)
+    (stored,) = await policies.find({}).to_list(None)
+    assert (stored["tenant"], stored["project_key"]) == ("*", "*")

@@ -182,14 +182,15 @@ BAD_NAMES: dict[str, Any] = {
     "only NUL": "\0",
     "a lone surrogate": "a\ud83d",
     "two surrogates": "\ud83d\ude00",
+    "every one": "*",
 }
 BAD_KEYS: dict[str, Any] = {
     **{
         f"{field} is {name}": {**KEY, field: value}
         for field in ("project_key", "session_id", "subpath")
         for name, value in BAD_NAMES.items()
-        # A subpath of None is none.
-        if not (field == "subpath" and value is None)
+        # A subpath of None is none, and a file of a subagent may have any name.
+        if not (field == "subpath" and value in (None, "*"))
     },
     "no project_key": {"session_id": "s"},
     "no session_id": {"project_key": "p"},

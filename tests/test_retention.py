@@ -14,6 +14,7 @@ import pytest
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, turn
 
 from beanie_session_store import (
+    EVERY,
     BeanieSessionStore,
     EntryChunk,
     InvalidKeyError,
@@ -269,11 +270,11 @@ async def test_the_most_specific_policy_holds(database: Database) -> None:
             assert days * day < left <= days * day * 1.1
     policies = await retention_policies(database)
     assert [(p["tenant"], p["project_key"]) for p in policies] == [
-        ("*", "*"),
-        ("*", "project"),
-        ("acme", "*"),
+        (EVERY, EVERY),
+        (EVERY, "project"),
+        ("acme", EVERY),
         ("acme", "project"),
-        ("kept", "*"),
+        ("kept", EVERY),
     ]
     assert await RetentionPolicy.find_all().count() == 5
 

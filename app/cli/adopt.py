@@ -12,6 +12,7 @@ import typer
 
 from ..adoption_sources import FIELDS, PRESETS, AdoptionSource, find_source, preset
 from ..errors import AdoptionError
+from .blanks import is_blank
 from .ending import FAILED, MISUSED, fail
 from .pace import lines_on_progress
 from .root import app, models_of, options_of, run, show
@@ -142,6 +143,8 @@ def _wanted(kind: str | None, collection: str | None, fields: list[str]) -> list
         name, _, path = each.partition("=")
         if name not in FIELDS:
             raise AdoptionError(f"--field {each}: there is no {name!r}; known: {', '.join(FIELDS)}")
+        if is_blank(path):
+            raise AdoptionError(f"--field {each}: write {name}=PATH.")
         changes[name] = path
     if collection is not None:
         changes["collection"] = collection
@@ -154,7 +157,8 @@ def _tenants(default: str, given: list[str]) -> str | Callable[[str], str]:
     for each in given:
         # The project key of a directory never holds "=", a tenant may.
         prefix, equals, tenant = each.partition("=")
-        if not equals or not tenant:
+        # Every project key begins with nothing.
+        if not equals or is_blank(prefix) or is_blank(tenant):
             raise AdoptionError(f"--tenant-for {each}: write PREFIX=TENANT.")
         prefixes.append((prefix, tenant))
     # The longest prefix is the most exact one.

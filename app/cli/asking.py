@@ -9,11 +9,16 @@ import typer
 from .ending import MISUSED, fail
 
 
+def is_anybody_there() -> bool:
+    """Whether a person at a terminal sees what is done, and can be asked."""
+    return sys.stdin.isatty()
+
+
 def require_consent(question: str, yes: bool) -> None:
     """Go on if ``yes`` was given or the person at the terminal agrees; else end the process."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not is_anybody_there():
         fail("There is nobody to ask here. Nothing was changed; give --yes to go ahead.", MISUSED)
     # Typer's own question would put a space into what is printed to a file.
     try:

@@ -11,6 +11,7 @@ from .asking import require_consent
 from .figures import counted, stamp
 from .root import app, run, show
 from .session_figures import SessionFigures
+from .sessions_to_change import session_to_change
 from .transfer_store import store_on
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def delete_command(
     sessions: Annotated[
         list[str],
         typer.Argument(
-            metavar="SESSION", help="Ids, or as much of each as tells it apart from the others."
+            metavar="SESSION",
+            help="Ids; on a terminal and without --yes as much of each as tells it apart.",
         ),
     ],
     project: Annotated[
@@ -37,12 +39,12 @@ def delete_command(
     It shows what it would delete and asks. There is no way back. A session that an agent still
     writes to begins anew with what it writes next.
 
-    Example: session-store --tenant acme delete 6645a6b0
+    Example: session-store --tenant acme delete 6645a6b0-a285-4e63-944c-14e3cfe953e5
     """
 
     async def find(database: Database) -> list[tuple[SessionListing, str]]:
         store = await store_on(context, database, upgrade=False)
-        named = [await store.session_named(name, project) for name in sessions]
+        named = [await session_to_change(store, name, project, yes=yes) for name in sessions]
         found: list[tuple[SessionListing, str]] = []
         for listing in {(each.project_key, each.session_id): each for each in named}.values():
             summary = await store.summary(listing.key())

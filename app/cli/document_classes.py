@@ -38,8 +38,10 @@ def _imported(name: str | None, default: type) -> type:
         return default
     try:
         return named(name)
-    except (ImportError, AttributeError, ValueError) as error:
+    # It is code of others.
+    except Exception as error:
         raise InvalidModelError(
-            f"There is no Document class {name!r} to import ({error}). Name it module:Class, such "
-            "as acme.models:AcmeEntry, and run the command where Python finds the module."
+            f"There is no Document class {name!r} to import ({type(error).__name__}: {error}). "
+            "Name it module:Class, such as acme.models:AcmeEntry, and run the command where Python "
+            "finds the module."
         ) from None

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .blanks import is_blank
 from .ending import MISUSED, fail
 from .figures import moment_of
 
@@ -33,6 +34,11 @@ def metadata_of(written: Sequence[str] | None) -> dict[str, Any] | None:
         name, equals, value = each.partition("=")
         if not equals:
             fail(f"--metadata takes NAME=VALUE, such as user_id=u1, not {each!r}", MISUSED)
+        if is_blank(value):
+            fail(
+                f"--metadata {name}= names no value; write {name}='\"\"' for an empty text.",
+                MISUSED,
+            )
         try:
             found[name] = json.loads(value)
         except ValueError:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from .blanks import is_blank
 from .ending import CLOSED, FAILED, MISUSED, complain, fail, give_up_output
 
 NAME = "session-store"
@@ -34,6 +36,7 @@ class Program(TyperGroup):
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run the command that the arguments name, and end the process with its exit code."""
         _spread(self)
+        _refuse_blanks(self)
         try:
             code = super().main(*args, **kwargs | {"prog_name": NAME, "standalone_mode": False})
         except OSError as error:
@@ -84,6 +87,28 @@ def _spread(root: Any) -> None:
                 twin = copy(option)
                 twin.hidden, twin.expose_value, twin.callback = True, False, _kept
                 command.params.append(twin)
+
+
+def _refuse_blanks(root: Any) -> None:
+    """Let every command refuse what is given but empty.
+
+    A script that writes ``--tenant "$T"`` and forgot to set ``T`` means one tenant. To leave the
+    option out would mean another one, or all of them.
+    """
+    for command in (root, *_below(root)):
+        for parameter in command.params:
+            parameter.process_value = partial(_filled, parameter, parameter.process_value)
+
+
+def _filled(parameter: Any, process: Callable[..., Any], context: Any, value: Any) -> Any:
+    for each in value if isinstance(value, (list, tuple)) else [value]:
+        if is_blank(each):
+            raise typer.BadParameter(
+                "it is given but empty. Name what is meant, or leave it out.",
+                ctx=context,
+                param=parameter,
+            )
+    return process(context, value)
 
 
 def _below(group: Any) -> Iterator[Any]:

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import InvalidKeyError
+from ..every import EVERY, Every
+from ..plain_text import line
 from ..retention_script import parsed, spelled, write_retention_script
+from .asking import require_consent
 from .ending import MISUSED, fail
+from .figures import counted
 from .root import app, models_of, options_of, run, show
+from .sessions_to_change import session_to_change
 from .transfer_store import store_on
 
 if TYPE_CHECKING:
     from ..driver import Database
     from ..retention import Redating
 
-_EVERY = "*"
-
 retention = typer.Typer(no_args_is_help=True, help="How long idle sessions are kept.")
 app.add_typer(retention, name="retention")
 
-ForTenant = Annotated[
-    str | None,
+ForAll = Annotated[
+    bool,
     typer.Option(
-        "--tenant",
-        help='The tenant, or "*" for every one without its own policy, as it is where none is '
-        "named. [SESSION_STORE_TENANT]",
+        "--all-tenants", help="Instead of --tenant: every tenant without a policy of its own."
     ),
 ]
 ForProject = Annotated[
-    str, typer.Option("--project", help='The project key, or "*" for every other one.')
+    str | None,
+    typer.Option("--project", help="The project key; without it, every other one."),
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Named = Annotated[
-    str, typer.Argument(metavar="SESSION", help="The id, or as much of it as tells it apart.")
+    str,
+    typer.Argument(
+        metavar="SESSION", help="The id; on a terminal as much of it as tells it apart."
+    ),
 ]
 OfProject = Annotated[
     str | None, typer.Option("--project", help="The project key, where several have the session.")
@@ -51,7 +59,7 @@ def show_policies(context: typer.Context) -> None:
 
     rows = run(context, retention_policies)
     lines = [
-        f"{row['tenant']:<24} {row['project_key']:<32} {spelled(_period(row))}" for row in rows
+        f"{row['tenant']!s:<24} {row['project_key']!s:<32} {spelled(_period(row))}" for row in rows
     ]
     heading = f"{'TENANT':<24} {'PROJECT':<32} KEPT"
     text = "\n".join([heading, *lines]) if rows else "No policies: every session is kept for ever."
@@ -62,36 +70,76 @@ def show_policies(context: typer.Context) -> None:
 def set_policy(
     context: typer.Context,
     keep: Annotated[str, typer.Argument(help="30d, 2w, 12h, 90m, 45s or forever")],
-    tenant: ForTenant = None,
-    project: ForProject = _EVERY,
+    project: ForProject = None,
+    all_tenants: ForAll = False,
+    yes: Yes = False,
 ) -> None:
-    """Set how long idle sessions are kept.
+    """Set how long idle sessions of --tenant, or of all, are kept.
 
-    Those that are stored get their dates. It can be cut off and run again at any time.
+    It shows how many sessions would end at once and asks. Those that are stored get their dates;
+    it can be cut off and run again at any time.
 
-    Example: session-store retention set 30d
+    Example: session-store --tenant acme retention set 30d
     """
     from ..retention import set_retention
 
     period = _checked(keep)
-    owner = _owner(context, tenant)
+    owner = _Owner.of(context, all_tenants, project)
+    ending = _ask(context, owner, period, f"Keep idle sessions of {owner} {keep}?", yes)
     classes = models_of(context)
 
     async def command(database: Database) -> Redating:
         return await set_retention(
             database,
             period,
-            tenant=owner,
-            project_key=project,
+            tenant=owner.tenant,
+            project_key=owner.project_key,
             entries=classes.entries,
             summaries=classes.summaries,
             on_progress=_report,
         )
 
     done = run(context, command)
-    value = {"keep": keep, "tenant": owner, "project_key": project, "sessions": done.sessions}
-    whose = "every tenant" if owner == _EVERY else f"tenant {owner}"
-    show(context, value, f"Idle sessions of {whose} are kept {keep}; {done.sessions} looked at.")
+    value = {"keep": keep, **owner.as_json(), "sessions": done.sessions, "ending": ending}
+    show(context, value, f"Idle sessions of {owner} are kept {keep}; {done.sessions} looked at.")
+
+
+@retention.command("clear")
+def clear_policy(
+    context: typer.Context,
+    project: ForProject = None,
+    all_tenants: ForAll = False,
+    yes: Yes = False,
+) -> None:
+    """Remove a policy, so that the next more general one holds, or none.
+
+    It shows how many sessions would end at once and asks.
+
+    Example: session-store --tenant acme retention clear
+    """
+    from ..retention import clear_retention, retention_policies
+
+    owner = _Owner.of(context, all_tenants, project)
+    rows = run(context, retention_policies)
+    if not any((row["tenant"], row["project_key"]) == owner.key for row in rows):
+        fail(f"There is no policy of {owner}; see session-store retention show.")
+    question = f"Remove the policy of {owner}?"
+    ending = _ask(context, owner, None, question, yes, is_cleared=True)
+    classes = models_of(context)
+
+    async def command(database: Database) -> Redating:
+        return await clear_retention(
+            database,
+            tenant=owner.tenant,
+            project_key=owner.project_key,
+            entries=classes.entries,
+            summaries=classes.summaries,
+            on_progress=_report,
+        )
+
+    done = run(context, command)
+    value = {"cleared": owner.as_json(), "sessions": done.sessions, "ending": ending}
+    show(context, value, f"Removed the policy of {owner}; {done.sessions} looked at.")
 
 
 @retention.command("hold")
@@ -121,24 +169,22 @@ def write_migration(
         Path, typer.Argument(exists=True, file_okay=False, help="Your folder of migrations.")
     ],
     keep: Annotated[str, typer.Option(help="30d, 2w, 12h, 90m, 45s or forever")],
-    tenant: ForTenant = None,
-    project: ForProject = _EVERY,
+    project: ForProject = None,
+    all_tenants: ForAll = False,
 ) -> None:
     """Write a Beanie migration that sets a policy.
 
     Backward it restores that of today. Run it with: beanie migrate --no-use-transaction
-    Example: session-store retention migration --keep 90d migrations
+    Example: session-store --tenant acme retention migration --keep 90d migrations
     """
     from ..retention import retention_policies
 
     period = _checked(keep)
-    owner = _owner(context, tenant)
+    owner = _Owner.of(context, all_tenants, project)
     rows = run(context, retention_policies)
-    previous = [
-        _period(row) for row in rows if (row["tenant"], row["project_key"]) == (owner, project)
-    ]
+    previous = [_period(row) for row in rows if (row["tenant"], row["project_key"]) == owner.key]
     try:
-        path = write_retention_script(folder, period, previous, owner, project)
+        path = write_retention_script(folder, period, previous, *owner.key)
     except OSError as error:
         fail(f"could not write the script: {error}")
     show(context, {"script": str(path)}, f"Wrote {path}")
@@ -149,16 +195,81 @@ def _with_store(context: typer.Context, change: str, name: str, project: str | N
 
     async def command(database: Database) -> str:
         store = await store_on(context, database, upgrade=False)
-        session = await store.session_named(name, project)
+        session = await session_to_change(store, name, project)
         await getattr(store, change)(session.key())
         return session.session_id
 
     return run(context, command)
 
 
-def _owner(context: typer.Context, tenant: str | None) -> str:
-    # Who names a tenant for all commands does not mean all others with this one.
-    return tenant or options_of(context).named_tenant or _EVERY
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Whose policy it is."""
+
+    tenant: str | Every
+    project_key: str | Every
+
+    @classmethod
+    def of(cls, context: typer.Context, all_tenants: bool, project: str | None) -> _Owner:
+        """The one that the options name; ends the process if they name none, or two."""
+        options = options_of(context)
+        if all_tenants and options.has_tenant:
+            fail("--tenant and --all-tenants are two things; give one of them.", MISUSED)
+        tenant = EVERY if all_tenants else options.named_tenant
+        if tenant is None:
+            fail("whose sessions? Give --tenant, or --all-tenants for every one.", MISUSED)
+        from ..retention import checked_owner
+
+        found = cls(tenant, EVERY if project is None else project)
+        try:
+            checked_owner(*found.key)
+        except InvalidKeyError as error:
+            fail(str(error), MISUSED)
+        return found
+
+    @property
+    def key(self) -> tuple[str | Every, str | Every]:
+        """Tenant and project key."""
+        return self.tenant, self.project_key
+
+    def as_json(self) -> dict[str, str]:
+        """The same as JSON types."""
+        return {"tenant": str(self.tenant), "project_key": str(self.project_key)}
+
+    def __str__(self) -> str:
+        whose = "every tenant" if self.tenant is EVERY else f"tenant {line(self.tenant)}"
+        project = self.project_key
+        return whose if project is EVERY else f"{whose}, project {line(project)}"
+
+
+def _ask(
+    context: typer.Context,
+    owner: _Owner,
+    keep: timedelta | None,
+    question: str,
+    yes: bool,
+    *,
+    is_cleared: bool = False,
+) -> int:
+    """Say how many sessions would end at once, and return that if the change is agreed to."""
+    from ..ending_sessions import ending_sessions
+
+    classes = models_of(context)
+
+    async def command(database: Database) -> int:
+        return await ending_sessions(
+            database,
+            keep,
+            tenant=owner.tenant,
+            project_key=owner.project_key,
+            is_cleared=is_cleared,
+            summaries=classes.summaries,
+        )
+
+    ending = run(context, command)
+    typer.echo(f"{counted(ending, 'session')} would end at once", err=True)
+    require_consent(question, yes)
+    return ending
 
 
 def _checked(keep: str) -> timedelta | None:

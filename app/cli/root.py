@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version as version_of
 from importlib.util import find_spec
@@ -45,6 +43,7 @@ except ImportError as missing:
         "pip install 'beanie-session-store[cli]'"
     ) from None
 
+from .blanks import BlankSettingError
 from .ending import INTERRUPTED, MISUSED, fail, warn_in_a_line
 
 if TYPE_CHECKING:
@@ -168,6 +167,8 @@ def options_of(context: typer.Context) -> Options:
     assert given is not None
     try:
         return Options.of(given.values)
+    except BlankSettingError as error:
+        fail(str(error), MISUSED)
     except (ValueError, OSError):
         fail(f"the file {given.values.get('env_file')} cannot be read as settings.", MISUSED)
 
@@ -233,8 +234,6 @@ async def _with_database(
 
 def main() -> None:
     """What the installed command ``session-store`` calls."""
-    # As with `python -m`, so that --entries finds the classes of the project it is run in.
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109
     warn_in_a_line()
     load_commands()
     app()

@@ -40,17 +40,17 @@ def opened_server(options: Options) -> Generator[tuple[str, str | None]]:
         fail("--url and --embedded name two servers; give one of them.", MISUSED)
     if not options.embedded.exists():
         typer.echo(f"making a new server in {options.embedded}", err=True)
-    mongo = _started(options.embedded)
+    mongo = _started(options.embedded, settings.mongod)
     try:
         yield mongo.url, settings.database or _EMBEDDED_DATABASE
     finally:
         mongo.stop()
 
 
-def _started(directory: Path) -> EmbeddedMongo:
+def _started(directory: Path, mongod: str | None) -> EmbeddedMongo:
     from ..embedded import EmbeddedMongo
 
-    mongo = EmbeddedMongo(directory=directory)
+    mongo = EmbeddedMongo(directory=directory, mongod=mongod)
     try:
         return mongo.start()
     except MongodStartError as error:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from .blanks import BlankSettingError, is_blank
 from .document_classes import DocumentClasses
 
 ENVIRONMENT = "SESSION_STORE_"
@@ -23,7 +24,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT, env_ignore_empty=True, extra="ignore", env_file_encoding="utf-8"
+        env_prefix=ENVIRONMENT, extra="ignore", env_file_encoding="utf-8"
     )
 
     mongodb_url: SecretStr | None = None
@@ -31,8 +32,45 @@ class Settings(BaseSettings):
     tenant: str = "default"
     entries: str | None = None
     summaries: str | None = None
+    mongod: str | None = None
+    """The program that ``--embedded`` starts."""
     source_url: SecretStr | None = None
     """Where ``adopt`` and ``copy`` read from."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options beat the environment, and that the file; none of them may be empty."""
+        return init_settings, _Filled(env_settings), _Filled(dotenv_settings)
+
+
+class _Filled(PydanticBaseSettingsSource):
+    """A source of settings in which an empty one is a mistake, also where another beats it."""
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """As the source has it."""
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        """All settings of the source."""
+        found = self._source()
+        for name, value in found.items():
+            if is_blank(value):
+                raise BlankSettingError(
+                    f"{ENVIRONMENT}{name.upper()} is set but empty. Set it to what is meant, or "
+                    "unset it."
+                )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +83,8 @@ class Options:
     as_json: bool = False
     has_url: bool = False
     """Whether the URL was an option of the call."""
+    has_tenant: bool = False
+    """Whether the tenant was one."""
 
     @property
     def tenant(self) -> str:
@@ -72,6 +112,7 @@ class Options:
         """The options that were given, by name; what was not comes from around them.
 
         Raises:
+            BlankSettingError: one around them is empty.
             ValueError, OSError: the file of settings cannot be read.
         """
         values = {name: given[name] for name in Settings.model_fields if given.get(name)}
@@ -87,4 +128,5 @@ class Options:
             None if embedded is None else Path(embedded),
             bool(given.get("as_json")),
             bool(given.get("url")),
+            bool(given.get("tenant")),
         )

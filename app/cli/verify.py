@@ -11,6 +11,7 @@ from ..plain_text import line
 from .ending import FAILED
 from .pace import lines_on_progress
 from .root import app, options_of, run, show
+from .sessions_to_change import session_to_change
 from .transfer_store import store_on
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def verify_command(
         list[str] | None,
         typer.Argument(
             metavar="SESSION",
-            help="Ids, or as much of each as tells it apart; without one, all of the tenant.",
+            help="Ids, or as much of each as tells it apart (with --repair on a terminal alone); "
+            "without one, all of the tenant.",
         ),
     ] = None,
     project: Annotated[str | None, typer.Option(help="Only of this project key.")] = None,
@@ -54,7 +56,7 @@ def verify_command(
     async def command(database: Database) -> VerificationReport:
         store = await store_on(context, database, upgrade=False)
         wanted = (
-            _named(store, sessions, project)
+            _named(store, sessions, project, repair)
             if sessions
             else store.session_keys(project_key=project)
         )
@@ -74,10 +76,11 @@ def verify_command(
 
 
 async def _named(
-    store: BeanieSessionStore, names: Sequence[str], project: str | None
+    store: BeanieSessionStore, names: Sequence[str], project: str | None, repair: bool
 ) -> AsyncIterator[SessionListing]:
+    find = session_to_change if repair else BeanieSessionStore.session_named
     # All of them first: of a wrong name nothing should have been repaired.
-    for listing in [await store.session_named(name, project) for name in names]:
+    for listing in [await find(store, name, project) for name in names]:
         yield listing
 
 

@@ -1,0 +1,34 @@
+"""Times as they are stored, which may be anybody's: none of them may be more than a wrong time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def moment_of_ms(value: object) -> datetime | None:
+    """The moment of epoch milliseconds, UTC; ``None`` of what is no number or beyond the calendar.
+
+    Microseconds that were taken for milliseconds are of the year 58875.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return _EPOCH + timedelta(milliseconds=value)
+    except (OverflowError, ValueError):
+        return None
+
+
+def last_active(row: Mapping[str, Any]) -> datetime:
+    """When a session was active last, by its summary as stored."""
+    active_at = row.get("active_at")
+    if isinstance(active_at, datetime):
+        return active_at
+    # Written before there were dates of activity: the last append to the main transcript is
+    # known, and no session was idle before it was made.
+    created_at = row.get("created_at")
+    made = created_at if isinstance(created_at, datetime) else _EPOCH
+    return max(made, moment_of_ms(row.get("mtime")) or _EPOCH)
