@@ -189,11 +189,13 @@ class AdoptingWriter(Writer):
                     raise
         self.record = replace(record, version=record.version + 1)
 
-    def _mtime(self, now: int, last: int) -> int:
+    def _mtime(self, now: int, last: int | None) -> int:
         if self._source_mtime is None:
             return super()._mtime(now, last)
+        # Microseconds, say, would be of the year 58875, and the session the newest one for ever.
+        source = min(self._source_mtime, now)
         # An application that wrote to it since has moved it on.
-        return max(last, self._source_mtime)
+        return source if last is None else max(last, source)
 
     async def _claim_and_insert(
         self,

@@ -51,7 +51,7 @@ def claim_for(
     folded: Folded,
     retention: Retention,
     tries: Sequence[ObjectId],
-    next_mtime: Callable[[int, int], int],
+    next_mtime: Callable[[int, int | None], int],
 ) -> Claim:
     """A try to append ``count`` entries, of which ``folded`` is the summary's new state.
 
@@ -68,7 +68,7 @@ def claim_for(
         expires_at = retention.expiry(now)
         moves_date = known is not None
     first_seq = known.next_seq if known else 1
-    mtime = known.mtime if known else 0
+    mtime = known.mtime if known else None
     data = known.data if known else None
     field = known.data_field if known else None
     chunks: tuple[bytes, ...] | None = None

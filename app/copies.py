@@ -18,6 +18,7 @@ from .key import checked_name
 from .reader import SessionListing
 from .sdk import SessionKey, SessionStore
 from .store import BeanieSessionStore
+from .stored_times import whole_ms
 from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
 
 
@@ -206,7 +207,7 @@ class _OtherSource:
             listed = await self._store.list_sessions(project)
         except NotImplementedError:
             return None
-        return {each["session_id"]: int(each.get("mtime") or 0) or None for each in listed}
+        return {each["session_id"]: whole_ms(each.get("mtime")) for each in listed}
 
     async def entries(
         self, listing: SessionListing

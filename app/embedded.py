@@ -29,6 +29,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from .errors import MongodNotFoundError, MongodStartError
 from .keeper import POLL_SECONDS, START_SECONDS, Keeper, MongodClient, PortTakenError
+from .private_files import FOLDER_MODE, create_private_file, make_private_folder
 
 _PORT_ATTEMPTS = 5
 # A member with data asks every address its set had whether that is itself, and waits this
@@ -163,7 +164,7 @@ class EmbeddedMongo:
 
     def _start(self, program: Path, deadline: float) -> None:
         self._root = self._directory or Path(tempfile.mkdtemp(prefix="embedded-mongo-"))
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._root)
         name, ports = _read_state(self._root, self._count, self._replica_set)
         if taken := [port for port in ports if not _is_free(port)]:
             deadline += _STRANGER_SECONDS * len(taken)
@@ -184,7 +185,9 @@ class EmbeddedMongo:
         directories = [self._root / f"member-{index + 1}" for index in range(self._count)]
         commands: list[list[str]] = []
         for port, directory in zip(ports, directories, strict=True):
-            directory.mkdir(exist_ok=True)
+            make_private_folder(directory)
+            # An earlier release made it for all to read; the log in it holds queries.
+            directory.chmod(FOLDER_MODE)
             commands.append(_command(program, port, directory, name, self._parameters))
         keeper = self._keeper = Keeper(commands, directories, self._directory is None)
         members = [
@@ -352,7 +355,9 @@ def _read_state(root: Path, count: int, replica_set: bool) -> tuple[str | None, 
 
 def _write_state(root: Path, name: str | None, ports: list[int]) -> None:
     draft = root / f"{_STATE_FILE}.new"
-    draft.write_text(json.dumps({"replica_set": name, "ports": ports}))
+    draft.unlink(missing_ok=True)
+    with create_private_file(draft) as file:
+        file.write(json.dumps({"replica_set": name, "ports": ports}).encode())
     draft.replace(root / _STATE_FILE)
 
 

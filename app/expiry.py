@@ -60,7 +60,11 @@ class Retention:
         """The date of a session that was last active at ``active_at``."""
         if self.keep is None:
             return None
-        date = active_at + self.keep * _SLACK
+        try:
+            date = active_at + self.keep * _SLACK
+        except OverflowError:
+            # It was last active when no clock will ever be.
+            return _FOR_EVER
         # As BSON keeps it, so that it equals itself when it is read back.
         return date.replace(microsecond=date.microsecond // 1000 * 1000)
 
@@ -121,6 +125,13 @@ async def read_retention(policies: Collection, tenant: str, project_key: str) ->
     return most_specific(fitting, tenant, project_key)
 
 
+def kept(seconds: object) -> timedelta | None:
+    """The time that a stored policy says; for ever, where what it says is no time."""
+    if not isinstance(seconds, (int, float)) or not 0 < seconds < _FOR_EVER.timestamp():
+        return None
+    return timedelta(seconds=seconds)
+
+
 def most_specific(
     policies: Mapping[tuple[str, str], int | None], tenant: str, project_key: str
 ) -> Retention:
@@ -133,8 +144,7 @@ def most_specific(
         (every, every),
     ):
         if owner in policies:
-            seconds = policies[owner]
-            return Retention(None if seconds is None else timedelta(seconds=seconds), True)
+            return Retention(kept(policies[owner]), True)
     return _UNMANAGED
 
 

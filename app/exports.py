@@ -20,6 +20,7 @@ from .errors import (
 )
 from .failures import require_asyncio
 from .pages import page_of
+from .private_files import make_private_folder
 from .reader import SessionListing
 from .session_page import write_page
 from .staging import StagedFiles
@@ -115,14 +116,14 @@ async def _folder(target: Path, overwrite: bool) -> AsyncGenerator[tuple[Path, _
     async def deliver(paths: Sequence[Path]) -> None:
         pass
 
-    _make(target)
+    make_private_folder(target)
     yield target, deliver
 
 
 @asynccontextmanager
 async def _archive(target: Path, overwrite: bool) -> AsyncGenerator[tuple[Path, _Deliver]]:
     """A folder for what is on its way into the archive, which appears once it is whole."""
-    _make(target.parent)
+    make_private_folder(target.parent)
     with (
         StagedFiles(target.parent, overwrite=overwrite) as files,
         TemporaryDirectory(prefix=".session-store-", dir=target.parent) as folder,
@@ -141,10 +142,6 @@ async def _archive(target: Path, overwrite: bool) -> AsyncGenerator[tuple[Path, 
 
 def _expanded(path: Path | str) -> Path:
     return Path(path).expanduser()
-
-
-def _make(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 class _Export:

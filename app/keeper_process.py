@@ -27,10 +27,13 @@ def main() -> None:
         code = children[index].wait()
         os.write(1, f"{index} {code}\n".encode())
 
+    # What the servers write is their owner's alone, their logs included, which hold queries.
+    os.umask(0o077)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for command, log in zip(job["commands"], job["logs"], strict=True):
             with Path(log).open("ab") as output:
+                Path(log).chmod(0o600)
                 children.append(
                     subprocess.Popen(
                         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output

@@ -180,8 +180,8 @@ async def _documents(
     if not count or any(entry.chunks for batch in encoded.values() for entry in batch):
         return None
 
-    def mtime(now: int, last: int) -> int:
-        return now if session.mtime is None else max(last, min(session.mtime, now))
+    def mtime(now: int, _: int | None) -> int:
+        return now if session.mtime is None else min(session.mtime, now)
 
     claim = claim_for(connection, count, None, Folded(data, totals), retention, (), mtime)
     if claim.data_chunks:

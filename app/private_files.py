@@ -17,9 +17,10 @@ def make_private_folder(folder: Path) -> None:
         OSError: one cannot be made.
     """
     missing: list[Path] = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
+    nearest = folder
+    while not nearest.exists():
+        missing.append(nearest)
+        nearest = nearest.parent
     for each in reversed(missing):
         try:
             # By itself, parents=True would make those above with the usual mode.

@@ -296,12 +296,18 @@ LISTED_FIELDS: dict[str, Any] = {
 async def listing_of(row: Mapping[str, Any]) -> SessionListing:
     """The listing that such a projection gives."""
     project_key, session_id = row["project_key"], row["session_id"]
-    title = row.get("title") or row.get("first_prompt")
+    titles = (row.get("title"), row.get("first_prompt"))
+    title = next((each for each in titles if each and isinstance(each, str)), None)
     metadata = row.get("metadata")
     if "packed_metadata" in row:
-        what = f"the metadata of session {session_id}"
-        metadata = await _decoded(row["packed_metadata"], what)
-    return SessionListing(project_key, session_id, row.get("mtime"), title, metadata)
+        try:
+            metadata = await _decoded(
+                row["packed_metadata"], f"the metadata of session {session_id}"
+            )
+        except CorruptEntryError as error:
+            # It must not cost the sessions that are listed behind it.
+            logger.warning("%s", error)
+    return SessionListing(project_key, session_id, whole_ms(row.get("mtime")), title, metadata)
 
 
 async def session_summaries(
@@ -499,7 +505,7 @@ async def _state(
     return SessionState(
         id=row["_id"],
         next_seq=row["next_seq"],
-        mtime=row.get("mtime", 0),
+        mtime=whole_ms(row.get("mtime")),
         data=data,
         data_field=field,
         totals=_totals(row),
@@ -512,8 +518,12 @@ async def _state(
 
 def _totals(row: dict[str, Any]) -> Tally | None:
     """The totals of a summary, unless an older release has appended since they were counted."""
-    totals = row.get("totals")
-    return Tally.of(totals, row) if totals and totals["next_seq"] == row["next_seq"] else None
+    try:
+        totals = row["totals"]
+        return Tally.of(totals, row) if totals["next_seq"] == row["next_seq"] else None
+    except Exception:
+        # There are none, or something else has written them: to be counted anew.
+        return None
 
 
 async def _folded(
@@ -564,7 +574,7 @@ async def _decoded(packed: bytes, what: str) -> dict[str, Any]:
         if len(packed) > _LARGE_BYTES:
             return await asyncio.to_thread(unpack, packed)
         return unpack(packed)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise CorruptEntryError(
             f"Cannot read {what}: {error}. If a newer release wrote it, install that release; "
             "else restore it from a backup, or delete the session."

@@ -126,8 +126,8 @@ async def _look(connection: Connection, key: TranscriptKey) -> _Look:
 def _differences(state: SessionState, counted: Recount) -> Iterator[Difference]:
     if state.next_seq <= counted.last_seq:
         yield Difference("next_seq", state.next_seq, counted.last_seq + 1)
-    if bool(state.mtime) != (counted.data is not None):
-        yield Difference("mtime", state.mtime or None, "a time" if counted.data else None)
+    if (state.mtime is not None) != (counted.data is not None):
+        yield Difference("mtime", state.mtime, "a time" if counted.data else None)
     if state.data != counted.data:
         yield Difference("data", state.data, counted.data)
     expected = counted.totals.document(state.next_seq)
@@ -159,7 +159,7 @@ def _mending(connection: Connection, look: _Look) -> Claim:
     if counted.data is None:
         # Without an entry it has no main transcript, and is not listed either.
         removed = (*removed, "mtime")
-    elif not state.mtime:
+    elif state.mtime is None:
         changes["mtime"] = Int64(connection.server.now_ms())
     return Claim(
         known=state,

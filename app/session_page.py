@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-
 from .layout import main_path
 from .page import Page, Pieces, subagent_title
 from .reader import SessionListing
 from .staging import StagedFiles
 from .store import BeanieSessionStore
+from .stored_times import moment_of_ms
 from .transfer import Progress
 
 
@@ -49,7 +48,7 @@ def _facts(store: BeanieSessionStore, listing: SessionListing) -> dict[str, str]
         "Project": listing.project_key,
         "Tenant": store.tenant,
     }
-    if listing.mtime is not None:
-        changed = datetime.fromtimestamp(listing.mtime / 1000, timezone.utc)
+    changed = moment_of_ms(listing.mtime)
+    if changed is not None:
         facts["Last change"] = f"{changed:%Y-%m-%d %H:%M:%S} UTC"
     return facts

@@ -18,6 +18,7 @@ from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
 from .reader import retried
 from .session_filter import SessionFilter
+from .stored_summaries import summary_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -92,10 +93,11 @@ async def session_page(
         return await connection.summaries.find(query, sort=order, limit=limit + 1).to_list(None)
 
     rows = await retried(connection.client, attempt)
-    sessions = [model.model_validate(row) for row in rows[:limit]]
-    if len(rows) <= limit:
+    sessions = [summary_of(model, row) for row in rows[:limit]]
+    last = rows[limit - 1] if len(rows) > limit else {}
+    # What has no date of activity comes last.
+    if not isinstance(last.get("active_at"), datetime):
         return SessionPage(sessions, None)
-    last = rows[limit - 1]
     return SessionPage(sessions, _Position(last["active_at"], last["_id"]).cursor)
 
 
@@ -108,4 +110,4 @@ async def session_summary(
         return await connection.summaries.find_one({**key.session_filter(), **NOT_EXPIRED})
 
     row = await retried(connection.client, attempt)
-    return None if row is None else model.model_validate(row)
+    return None if row is None else summary_of(model, row)

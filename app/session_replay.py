@@ -136,11 +136,12 @@ class _DatedWriter(Writer):
         """Where the last of them stands."""
         self._source_mtime = mtime
 
-    def _mtime(self, now: int, last: int) -> int:
+    def _mtime(self, now: int, last: int | None) -> int:
         if self._source_mtime is None:
             return super()._mtime(now, last)
         # A clock that was ahead would keep the session the newest one for ever.
-        return max(last, min(self._source_mtime, now))
+        source = min(self._source_mtime, now)
+        return source if last is None else max(last, source)
 
     async def _claim_and_insert(
         self,

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from .errors import TransferError
+from .private_files import create_private_file, make_private_folder
 
 _UNFINISHED = ".partial"
 
@@ -71,11 +72,10 @@ class StagedFiles:
         if not final.parent.resolve().is_relative_to(self._root.resolve()):
             raise TransferError(f"{final.parent} is a link out of {self._root}; not written")
         self._require_free(final)
-        final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(final.parent)
         partial = final.with_name(final.name + _UNFINISHED)
         partial.unlink(missing_ok=True)
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        file = os.fdopen(handle, "wb", buffering=256 * 1024)
+        file = create_private_file(partial, buffering=256 * 1024)
         self._staged.append(_Staged(partial, final, file))
         return file
 
@@ -96,7 +96,9 @@ class StagedFiles:
                 raise TransferError(f"{each.final} is written by another export too; not written")
         published = [each.final for each in self._staged]
         if mtime is not None and self._staged:
-            os.utime(self._staged[-1].partial, ns=(mtime * 1_000_000, mtime * 1_000_000))
+            # A file has no time of the year 58875, which a wrong clock gives.
+            with contextlib.suppress(OverflowError, OSError):
+                os.utime(self._staged[-1].partial, ns=(mtime * 1_000_000, mtime * 1_000_000))
         while self._staged:
             self._staged[0].partial.replace(self._staged[0].final)
             del self._staged[0]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+_MAX_MS = 2**53
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -20,6 +21,14 @@ def moment_of_ms(value: object) -> datetime | None:
         return _EPOCH + timedelta(milliseconds=value)
     except (OverflowError, ValueError):
         return None
+
+
+def whole_ms(value: object) -> int | None:
+    """Epoch milliseconds that a file or document can have; ``None`` of what is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    # Not so of what is no number at all, either.
+    return int(value) if -_MAX_MS < value < _MAX_MS else None
 
 
 def last_active(row: Mapping[str, Any]) -> datetime:

@@ -37,8 +37,8 @@ class SessionState(NamedTuple):
 
     id: ObjectId
     next_seq: int
-    mtime: int
-    """Epoch milliseconds of the last append to the main transcript, or 0 without one."""
+    mtime: int | None
+    """Epoch milliseconds of the last append to the main transcript, or ``None`` without one."""
     data: Mapping[str, Any] | None
     """The SDK's fold, or ``None`` while the main transcript is empty."""
     data_field: str | None

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .errors import ContentionError, CorruptEntryError, TransferError, UnknownSessionError
+from .errors import SessionStoreError, TransferError, UnknownSessionError
 from .failures import require_asyncio
 from .reader import SessionListing
 from .repair import Difference
 from .store import BeanieSessionStore
-from .transfer import in_parallel
+from .transfer import ENDS_A_RUN, in_parallel
 
 _KEPT_PROBLEMS = 100
 
@@ -109,7 +109,9 @@ async def verify_sessions(
         except UnknownSessionError:
             # Deleted or expired since it was listed.
             return
-        except (CorruptEntryError, ContentionError) as error:
+        except ENDS_A_RUN:
+            raise
+        except SessionStoreError as error:
             report.failed += 1
             problem = UnsoundSession(listing, error=str(error))
         else:

@@ -185,9 +185,9 @@ class Writer:
             self._replays.put(key, ReplayPosition(position.seq, end))
         return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
 
-    def _mtime(self, now: int, last: int) -> int:
+    def _mtime(self, now: int, last: int | None) -> int:
         """When a session changes that changed at ``last`` before, epoch milliseconds."""
-        return max(now, last + 1)
+        return now if last is None else max(now, last + 1)
 
     async def _store(
         self,

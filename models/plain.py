@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import bson
-from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
 from bson.int64 import Int64
 
 
@@ -17,7 +17,10 @@ class _PlainInt(TypeDecoder):
 
 # Without it integers beyond 32 bits would come back as a BSON class instead of as int.
 JSON_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
-    tz_aware=True, type_registry=TypeRegistry([_PlainInt()])
+    tz_aware=True,
+    type_registry=TypeRegistry([_PlainInt()]),
+    # What somebody stored beyond the calendar of Python reads as the end of it.
+    datetime_conversion=DatetimeConversion.DATETIME_CLAMP,
 )
 
 

@@ -280,8 +280,9 @@ def _checked(keep: str) -> timedelta | None:
 
 
 def _period(row: dict[str, Any]) -> timedelta | None:
-    seconds: int | None = row["keep_seconds"]
-    return None if seconds is None else timedelta(seconds=seconds)
+    from ..expiry import kept
+
+    return kept(row["keep_seconds"])
 
 
 def _report(done: Redating) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ...models import SessionSummary
+    from ..stored_times import moment_of_ms
+from ...models import SessionSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,7 @@ class SessionFigures:
     @property
     def at(self) -> datetime | None:
         """When the main transcript changed last, where it was written."""
-        if self.summary.mtime is None:
-            return self.summary.active_at
-        return datetime.fromtimestamp(self.summary.mtime / 1000, timezone.utc)
+        return moment_of_ms(self.summary.mtime) or self.summary.active_at
 
     @property
     def turns(self) -> int | None:
