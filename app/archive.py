@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -18,6 +19,8 @@ from .layout import LINES, SIDECAR, file_key, transcript_path
 
 ENDINGS = (".tar.gz", ".tgz")
 _PIECE_BYTES = 1024 * 1024
+# One member is a file where another one has a folder, or lies too deep.
+_NO_PLACE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 class ArchiveWriter:
@@ -84,8 +87,14 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> bool:
         return False
     if member.name.endswith(SIDECAR):
         path = path.with_name(path.name.removesuffix(LINES) + SIDECAR)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as target:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = path.open("wb")
+    except OSError as error:
+        if error.errno in _NO_PLACE:
+            return False
+        raise
+    with target:
         shutil.copyfileobj(source, target)
     # It can be any number, or none.
     with suppress(ValueError, OverflowError):

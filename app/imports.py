@@ -12,12 +12,19 @@ from typing import Any
 
 from .archive import ENDINGS, unpacked
 from .errors import (
+    InvalidKeyError,
     SessionStoreError,
     TransferError,
 )
 from .failures import require_asyncio
 from .jsonl import BATCH_BYTES, BrokenLine, batches, read_sidecar
-from .layout import SessionFiles, TranscriptFiles, default_projects, find_sessions
+from .layout import (
+    OnUnreadable,
+    SessionFiles,
+    TranscriptFiles,
+    default_projects,
+    find_sessions,
+)
 from .new_sessions import NewSession
 from .session_replay import SessionReplay
 from .store import BeanieSessionStore
@@ -60,10 +67,13 @@ async def import_transcripts(
     named = [Path(path) for path in paths] or [default_projects()]
     with ExitStack() as stack:
         places = {await asyncio.to_thread(_unpacked, stack, path): path for path in named}
-        found = await asyncio.to_thread(_found, list(places))
+        unreadable: list[OSError] = []
+        found = await asyncio.to_thread(_found, list(places), unreadable.append)
         sessions = [session for part in found for session in part]
         report = TransferReport(len(sessions), sum(session.size for session in sessions))
         run = _Import(store, Progress(report, on_progress, on_problem), places)
+        for error in unreadable:
+            run.unreadable(error)
         for part in found:
             await in_parallel(_groups(part), run.sessions, workers)
     return report
@@ -75,14 +85,14 @@ def _unpacked(stack: ExitStack, path: Path) -> Path:
     return stack.enter_context(unpacked(path)) if is_archive else path
 
 
-def _found(paths: Sequence[Path]) -> list[list[SessionFiles]]:
+def _found(paths: Sequence[Path], on_unreadable: OnUnreadable) -> list[list[SessionFiles]]:
     """The sessions, in parts that are imported one after the other.
 
     A session that is found in two places, say on two hosts, comes in two of them: at once, what
     has no uuid would be stored twice.
     """
     found: dict[tuple[str, str], list[SessionFiles]] = {}
-    for session in (each for path in paths for each in find_sessions(path)):
+    for session in (each for path in paths for each in find_sessions(path, on_unreadable)):
         places = found.setdefault((session.project_key, session.session_id), [])
         # Of one that is named twice, once by a file of it, all of it.
         if not any(session.is_part_of(other) for other in places):
@@ -177,6 +187,13 @@ class _Import:
             self._progress.finished("changed" if count else "unchanged")
         return left
 
+    def unreadable(self, error: OSError) -> None:
+        """Report a folder, whose sessions nobody can count, as one that failed."""
+        self._progress.report.listed += 1
+        where = str(self._as_named(Path(error.filename)))
+        self._progress.problem(where, f"cannot be read: {error.strerror}")
+        self._progress.finished("failed")
+
     async def _session(self, session: SessionFiles) -> None:
         is_whole = True
         added = 0
@@ -206,10 +223,14 @@ class _Import:
                 await self._lines(replay, files.lines, files.subpath)
             if files.sidecar is not None:
                 await self._sidecar(replay, files.sidecar, files.subpath)
+        except InvalidKeyError as error:
+            # The others have names of their own.
+            self._progress.problem(str(self._as_named(files.path)), str(error))
+            return False
         except OSError as error:
             if isinstance(error, SessionStoreError):
                 raise
-            path = Path(error.filename or files.lines or files.sidecar or "")
+            path = Path(error.filename or files.path)
             where = str(self._as_named(path))
             self._progress.problem(where, f"cannot be read: {error.strerror or error}")
             return False

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -37,6 +38,13 @@ class TranscriptFiles:
     subpath: str
     lines: Path | None
     sidecar: Path | None
+
+    @property
+    def path(self) -> Path:
+        """The file to name when something is wrong with the transcript."""
+        found = self.lines or self.sidecar
+        assert found is not None
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +71,17 @@ def default_projects() -> Path:
     return (Path(config) if config else Path.home() / ".claude") / PROJECTS
 
 
-def find_sessions(path: Path) -> Iterator[SessionFiles]:
+OnUnreadable = Callable[[OSError], None]
+"""Told of each folder that cannot be read; its ``filename`` says which."""
+
+
+def find_sessions(path: Path, on_unreadable: OnUnreadable) -> Iterator[SessionFiles]:
     """The sessions of a folder of projects, of one project, or of one JSONL file.
 
     A file below a ``subagents`` folder is that transcript alone; any other one is a session,
-    with its subagents.
+    with its subagents. A folder in it that cannot be read costs no other one. What is no file
+    (a pipe, a socket, a device) is passed over, for there is no end of it; a link that leads
+    nowhere or to itself is kept, and reported when it is read.
 
     Raises:
         TransferError: there is nothing at that path, or nothing that the agent writes.
@@ -82,11 +96,16 @@ def find_sessions(path: Path) -> Iterator[SessionFiles]:
         yield _session_of_file(path)
         return
     count = 0
-    for project in _projects(path):
-        for session_id in sorted(_session_ids(project)):
+    unreadable: list[OSError] = []
+    # What is named itself must be readable.
+    os.listdir(path)  # noqa: PTH208
+    for project in _projects(path, unreadable.append):
+        for session_id in sorted(_session_ids(project, unreadable.append)):
             yield _session(project, session_id)
             count += 1
-    if not count:
+    for error in {each.filename: each for each in unreadable}.values():
+        on_unreadable(error)
+    if not count and not unreadable:
         raise TransferError(
             f"{path} holds no transcripts: neither *{LINES} files nor folders with them. Name a "
             "folder such as ~/.claude/projects."
@@ -155,30 +174,74 @@ def _component(what: str, name: str) -> str:
     return name
 
 
-def _projects(path: Path) -> list[Path]:
+def _projects(path: Path, on_unreadable: OnUnreadable) -> list[Path]:
     # The configuration folder keeps JSONL files of other kinds beside this one.
     for root in (path / PROJECTS, path):
-        if root.name == PROJECTS and root.is_dir():
-            found = _folders(root)
-            if any(map(_session_ids, found)):
+        if root.name == PROJECTS and _is_folder(root):
+            found = _folders(root, on_unreadable)
+            if any(_session_ids(each, on_unreadable) for each in found):
                 return found
-    return [path] if _session_ids(path) else _folders(path)
+    return [path] if _session_ids(path, on_unreadable) else _folders(path, on_unreadable)
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(each for each in path.iterdir() if each.is_dir())
+def _folders(path: Path, on_unreadable: OnUnreadable) -> list[Path]:
+    return sorted(each for each in _children(path, on_unreadable) if _is_folder(each))
 
 
-def _session_ids(project: Path) -> set[str]:
+def _session_ids(project: Path, on_unreadable: OnUnreadable) -> set[str]:
     found: set[str] = set()
-    with os.scandir(project) as children:
-        for child in children:
-            if child.name.endswith(LINES) and child.name != LINES:
-                if child.is_file():
-                    found.add(child.name.removesuffix(LINES))
-            elif child.is_dir() and (Path(child.path) / _SUBAGENTS).is_dir():
-                found.add(child.name)
+    for child in _children(project, on_unreadable):
+        if child.name.endswith(LINES) and child.name != LINES:
+            if _is_to_read(child):
+                found.add(child.name.removesuffix(LINES))
+        elif _is_folder(child / _SUBAGENTS):
+            found.add(child.name)
     return found
+
+
+def _children(folder: Path, on_unreadable: OnUnreadable) -> list[Path]:
+    try:
+        with os.scandir(folder) as children:
+            return [folder / child.name for child in children]
+    except FileNotFoundError:
+        # It has gone since it was seen.
+        return []
+    except OSError as error:
+        on_unreadable(error)
+        return []
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is one, or one that cannot be looked into, which shows when it is."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except PermissionError:
+        return path.name == _SUBAGENTS
+    except OSError:
+        # Not there, or a link to itself.
+        return False
+
+
+def _is_own_folder(path: Path, on_unreadable: OnUnreadable) -> bool:
+    """Whether it is a folder, and no link to one, which might lead round in a circle."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        on_unreadable(error)
+        return False
+
+
+def _is_to_read(path: Path) -> bool:
+    """Whether it is a file, or something else whose reading says what is wrong with it."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        # A link to nothing, or gone since it was seen.
+        return path.is_symlink()
+    except OSError:
+        return True
 
 
 def _session_of_file(path: Path) -> SessionFiles:
@@ -198,7 +261,7 @@ def _session(project: Path, session_id: str) -> SessionFiles:
     main = project / (session_id + LINES)
     found: list[TranscriptFiles] = []
     mtime = None
-    if main.is_file():
+    if _is_to_read(main):
         found.append(TranscriptFiles("", main, None))
         with suppress(OSError):
             mtime = main.stat().st_mtime_ns // 1_000_000
@@ -211,18 +274,18 @@ def _subagents(session: Path) -> list[TranscriptFiles]:
     files: dict[str, dict[str, Path]] = {}
 
     def unreadable(error: OSError) -> None:
-        if isinstance(error, FileNotFoundError):
-            return
         # In place of what is in it, so that the import comes to say that it is not whole.
         path = Path(error.filename)
         files[path.relative_to(session).as_posix()] = {LINES: path}
 
-    for folder, _, names in os.walk(session / _SUBAGENTS, onerror=unreadable):
-        for name in names:
-            ending = next((each for each in (LINES, SIDECAR) if name.endswith(each)), None)
-            path = Path(folder) / name
-            # Of a pipe there is no end. A link to nothing is kept, and reported when it is read.
-            if ending is not None and (path.is_file() or not path.exists()):
+    # No recursion, for a tree may be deeper than the stack.
+    folders = [session / _SUBAGENTS]
+    while folders:
+        for path in _children(folders.pop(), unreadable):
+            ending = next((each for each in (LINES, SIDECAR) if path.name.endswith(each)), None)
+            if _is_own_folder(path, unreadable):
+                folders.append(path)
+            elif ending is not None and _is_to_read(path):
                 subpath = path.relative_to(session).as_posix().removesuffix(ending)
                 files.setdefault(subpath, {})[ending] = path
     return [

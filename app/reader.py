@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import (
     AsyncGenerator,
@@ -50,7 +51,10 @@ from .sdk import (
     SessionStoreListEntry,
     SessionSummaryEntry,
 )
+from .stored_times import whole_ms
 from .summaries import DATA_FIELDS, STATE_PROJECTION, SessionState
+
+logger = logging.getLogger(__name__)
 
 # Where decoding is slow enough to hold up the other tasks of the event loop.
 _LARGE_BYTES = 256 * 1024
@@ -298,7 +302,7 @@ async def listing_of(row: Mapping[str, Any]) -> SessionListing:
     project_key, session_id = row["project_key"], row["session_id"]
     titles = (row.get("title"), row.get("first_prompt"))
     title = next((each for each in titles if each and isinstance(each, str)), None)
-    metadata = row.get("metadata")
+    metadata = row["metadata"] if isinstance(row.get("metadata"), dict) else None
     if "packed_metadata" in row:
         try:
             metadata = await _decoded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
@@ -21,7 +22,8 @@ _GROUPS = {
     "tag": "$tag",
 }
 _METADATA = "metadata."
-_SUMS = ("responses", "input", "output", "cache_creation", "cache_read", "cost_usd")
+_COUNTS = ("responses", "input", "output", "cache_creation", "cache_read")
+_SUMS = (*_COUNTS, "cost_usd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,8 @@ async def usage(
         UsageStatistics(
             group={name: row["_id"].get(f"k{number}") for number, name in enumerate(by)},
             sessions=row["sessions"],
-            **{name: row[name] for name in _SUMS},
+            **{name: _count(row[name]) for name in _COUNTS},
+            cost_usd=_number(row["cost_usd"]),
         )
         for row in await _rows(connection, pipeline)
     ]
@@ -163,9 +166,24 @@ async def tools(connection: Connection, tenant: str, wanted: SessionFilter) -> l
         {"$sort": {"calls": -1, "_id": 1}},
     ]
     return [
-        ToolStatistics(row["_id"], row["sessions"], row["calls"], row["errors"])
+        ToolStatistics(
+            str(row["_id"]), row["sessions"], _count(row["calls"]), _count(row["errors"])
+        )
         for row in await _rows(connection, pipeline)
     ]
+
+
+def _count(total: object) -> int:
+    return int(_number(total)) if not isinstance(total, int) else total
+
+
+def _number(total: object) -> float:
+    """A sum of what was stored, which may have been no number, or an endless one."""
+    try:
+        number = float(str(total))
+    except ValueError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 async def _rows(connection: Connection, pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from ..stored_times import moment_of_ms
+
 if TYPE_CHECKING:
-    from ..stored_times import moment_of_ms
-from ...models import SessionSummary
+    from ...models import SessionSummary
 
 
 @dataclass(frozen=True, slots=True)

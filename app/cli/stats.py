@@ -101,7 +101,7 @@ def stats_command(
         return
     out = console()
     if "day" in groups:
-        found.rows.sort(key=lambda row: row.group["day"])
+        found.rows.sort(key=lambda row: spelled(row.group["day"]))
     if out.is_terminal:
         out.print(_heading(options.tenant, first, end))
     total = [found.total] if found.total is not None and len(found.rows) > 1 else []
