@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         ServerError,
         SessionChangedError,
         SessionStoreError,
+        SlowQueryError,
         StandaloneError,
         TransferError,
         UnfitCollectionError,
@@ -153,6 +154,7 @@ __all__ = [
     "SessionStoreError",
     "SessionSummary",
     "SessionTotals",
+    "SlowQueryError",
     "StandaloneError",
     "StreamedEntry",
     "Subagent",
@@ -216,11 +218,12 @@ _HOMES = {
         "AccessDeniedError AdoptionError AmbiguousSessionError ClientClosedError "
         "ContentionError CorruptEntryError DriverMismatchError EventLoopError "
         "InvalidEntryError InvalidKeyError InvalidMetadataError InvalidMigrationError "
-        "InvalidModelError InvalidOptionsError InvalidQueryError InvalidRetentionError "
-        "InvalidURLError MigrationLockLostError MongodNotFoundError MongodStartError "
-        "NotInitializedError SchemaOutdatedError SchemaTooNewError ServerError "
-        "SessionChangedError SessionStoreError StandaloneError TransferError "
-        "UnfitCollectionError UnknownSessionError UnreachableError"
+        "InvalidModelError InvalidOptionsError InvalidQueryError "
+        "InvalidRetentionError InvalidURLError MigrationLockLostError "
+        "MongodNotFoundError MongodStartError NotInitializedError SchemaOutdatedError "
+        "SchemaTooNewError ServerError SessionChangedError SessionStoreError "
+        "SlowQueryError StandaloneError TransferError UnfitCollectionError "
+        "UnknownSessionError UnreachableError"
     ),
     ".app.every": "EVERY Every",
     ".app.exports": "export_transcripts",

@@ -28,7 +28,8 @@ from .key import TranscriptKey, checked_name
 from .reader import state as read_state
 from .replay import places
 from .schema import upgrade_schema
-from .transfer import ENDS_A_RUN, in_parallel
+from .shown import shown
+from .transfer import ENDS_A_RUN, checked_workers, in_parallel
 
 _KEPT_PROBLEMS = 100
 _TRIES = 3
@@ -47,7 +48,7 @@ class AdoptionProblem:
     reason: str
 
     def __str__(self) -> str:
-        where = f"session {self.session_id!r:.80} of project {self.project_key!r:.80}"
+        where = f"session {shown(self.session_id, 80)} of project {shown(self.project_key, 80)}"
         what = "" if self.document is None else f", document {json_util.dumps(self.document)}"
         return f"{where}{what}: {self.reason}"
 
@@ -144,8 +145,7 @@ async def adopt(
         SessionStoreError: a server is away or refuses; run it again.
     """
     require_asyncio()
-    if workers < 1:
-        raise AdoptionError(f"workers must be at least 1, not {workers}.")
+    checked_workers(workers, AdoptionError)
     if isinstance(tenant, str):
         checked_name("tenant", tenant)
     encoded_metadata = encode_metadata(metadata)

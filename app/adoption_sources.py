@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import AdoptionError
+from .shown import shown
 
 # The help of the command line names what is here, and is not to wait for a driver.
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class AdoptionSource:
         for name in FIELDS:
             path = getattr(self, name)
             if not path or "$" in path or "\0" in path or "" in path.split("."):
-                raise AdoptionError(f"{path!r:.60} is no path of a field for {name}.")
+                raise AdoptionError(f"{shown(path)} is no path of a field for {name}.")
 
     @property
     def required(self) -> tuple[str, ...]:

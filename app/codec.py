@@ -24,6 +24,7 @@ from bson.raw_bson import RawBSONDocument
 from ..models.packing import full_stack, pack, unpack
 from ..models.plain import JSON_CODEC
 from .errors import InvalidEntryError, InvalidMetadataError
+from .shown import shown
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 MAX_METADATA_BYTES = 64 * 1024
@@ -456,7 +457,7 @@ def _check_deep(value: Any) -> None:
 
 def _check_key(key: object) -> None:
     if not isinstance(key, str):
-        raise NotJsonError(f"a key is {type(key).__name__} ({key!r:.60}), not a string")
+        raise NotJsonError(f"a key is {type(key).__name__} ({shown(key)}), not a string")
 
 
 def _is_container(value: object) -> bool:
@@ -464,4 +465,4 @@ def _is_container(value: object) -> bool:
         return True
     if isinstance(value, (str, int, float, type(None))) and not isinstance(value, Code):
         return False
-    raise NotJsonError(f"a value is {type(value).__name__} ({value!r:.60})")
+    raise NotJsonError(f"a value is {type(value).__name__} ({shown(value)})")

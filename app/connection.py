@@ -28,6 +28,7 @@ from .failures import reported
 from .key import TranscriptKey
 from .model_names import collection_name
 from .schema import require_usable_schema
+from .shown import shown
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ def added_defaults(
     """A function that makes the fields which a team's subclass adds, at their defaults."""
     if not (isinstance(model, type) and issubclass(model, base)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidModelError(
-            f"{role} must be {base.__name__} or a subclass of it, not {model!r:.80}."
+            f"{role} must be {base.__name__} or a subclass of it, not {shown(model, 80)}."
         )
     added = {
         field.alias or name: field

@@ -19,7 +19,15 @@ from .reader import SessionListing
 from .sdk import SessionKey, SessionStore
 from .store import BeanieSessionStore
 from .stored_times import whole_ms
-from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
+from .transfer import (
+    ENDS_A_RUN,
+    OnProblem,
+    OnProgress,
+    Progress,
+    TransferReport,
+    checked_workers,
+    in_parallel,
+)
 
 
 async def copy_sessions(
@@ -54,8 +62,7 @@ async def copy_sessions(
         SessionStoreError: a server is away or refuses; run it again.
     """
     require_asyncio()
-    if workers < 1:
-        raise TransferError(f"workers must be at least 1, not {workers}.")
+    checked_workers(workers)
     if projects is not None:
         names = [projects] if isinstance(projects, str) else projects
         # One that is named twice would be copied twice at once.

@@ -107,6 +107,10 @@ class InvalidQueryError(SessionStoreError, ValueError):
     """A condition, cursor or limit that no query can be made of."""
 
 
+class SlowQueryError(SessionStoreError, TimeoutError):
+    """MongoDB ended a query on free text that took too long; nothing was read."""
+
+
 class UnknownSessionError(SessionStoreError, LookupError):
     """There is no session of that key."""
 

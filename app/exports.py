@@ -20,12 +20,21 @@ from .errors import (
 )
 from .failures import require_asyncio
 from .pages import page_of
+from .paths import checked_path
 from .private_files import make_private_folder
 from .reader import SessionListing
 from .session_page import write_page
 from .staging import StagedFiles
 from .store import BeanieSessionStore
-from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
+from .transfer import (
+    ENDS_A_RUN,
+    OnProblem,
+    OnProgress,
+    Progress,
+    TransferReport,
+    checked_workers,
+    in_parallel,
+)
 
 # What the next session would meet as well.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -73,12 +82,11 @@ async def export_transcripts(
         SessionStoreError: the server is away or refuses.
     """
     require_asyncio()
-    if workers < 1:
-        raise TransferError(f"workers must be at least 1, not {workers}.")
+    checked_workers(workers)
     write: _Write = write_agent_files
     if format != "jsonl":
         write = partial(write_page, page_of(format))
-    target = _expanded(target)
+    target = checked_path(target)
     if archive and not target.name.endswith(ENDINGS):
         raise TransferError(
             f"{target} must end in .tar.gz, for an import to know the archive by it."
@@ -138,10 +146,6 @@ async def _archive(target: Path, overwrite: bool) -> AsyncGenerator[tuple[Path, 
         yield Path(folder), deliver
         await asyncio.to_thread(writer.close)
         files.publish(None)
-
-
-def _expanded(path: Path | str) -> Path:
-    return Path(path).expanduser()
 
 
 class _Export:

@@ -7,6 +7,7 @@ import re
 from types import TracebackType
 from typing import Any
 
+from bson.errors import BSONError
 from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
@@ -33,6 +34,7 @@ from .errors import (
     InvalidURLError,
     ServerError,
     SessionStoreError,
+    SlowQueryError,
     UnreachableError,
 )
 
@@ -44,6 +46,7 @@ URL_ADVICE = (
 
 _UNAUTHORIZED = 13
 _AUTHENTICATION_FAILED = 18
+_TIME_LIMIT = 50
 _WRITE_CONFLICT = 112
 _TRANSACTION_TOO_LARGE = 388
 
@@ -98,6 +101,12 @@ class reported:
             assert isinstance(error, PyMongoError)
         if isinstance(error, PyMongoError):
             raise translated(error, self._client, self._said(), outcome) from _cause(error)
+        if isinstance(error, BSONError):
+            raise ServerError(
+                f"Could not {self._said()}: MongoDB's driver cannot put it into a document, or "
+                f"read what is stored ({type(error).__name__}: {_first_line(error)}); {outcome}. "
+                "Pass less at once; if it goes on, look at what else writes to the database."
+            ) from error
         is_ours = isinstance(error, SessionStoreError)
         if isinstance(error, RuntimeError) and not is_ours and "event loop" in str(error):
             raise self._wrong_loop() from error
@@ -142,6 +151,12 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
                 f"Could not {doing}: MongoDB at {hosts_of(client)} denied it "
                 f"({text}); {outcome}. Check the user and password, and that the "
                 "user has the role readWrite on the database."
+            )
+        if code == _TIME_LIMIT:
+            return SlowQueryError(
+                f"Could not {doing}: MongoDB at {hosts_of(client)} ended the query, which took "
+                f"longer than it may; {outcome}. Narrow it down (project_key=, since=, until=), or "
+                "use a simpler pattern."
             )
         if code == _WRITE_CONFLICT:
             return ContentionError(

@@ -14,7 +14,6 @@ from .archive import ENDINGS, unpacked
 from .errors import (
     InvalidKeyError,
     SessionStoreError,
-    TransferError,
 )
 from .failures import require_asyncio
 from .jsonl import BATCH_BYTES, BrokenLine, batches, read_sidecar
@@ -26,9 +25,18 @@ from .layout import (
     find_sessions,
 )
 from .new_sessions import NewSession
+from .paths import checked_path
 from .session_replay import SessionReplay
 from .store import BeanieSessionStore
-from .transfer import ENDS_A_RUN, OnProblem, OnProgress, Progress, TransferReport, in_parallel
+from .transfer import (
+    ENDS_A_RUN,
+    OnProblem,
+    OnProgress,
+    Progress,
+    TransferReport,
+    checked_workers,
+    in_parallel,
+)
 
 # What is stored in one transaction with others, and how many of them.
 _SMALL_BYTES = 64 * 1024
@@ -62,9 +70,8 @@ async def import_transcripts(
         SessionStoreError: the server is away or refuses; run it again.
     """
     require_asyncio()
-    if workers < 1:
-        raise TransferError(f"workers must be at least 1, not {workers}.")
-    named = [Path(path) for path in paths] or [default_projects()]
+    checked_workers(workers)
+    named = [checked_path(path) for path in paths] or [default_projects()]
     with ExitStack() as stack:
         places = {await asyncio.to_thread(_unpacked, stack, path): path for path in named}
         unreadable: list[OSError] = []
@@ -80,7 +87,6 @@ async def import_transcripts(
 
 
 def _unpacked(stack: ExitStack, path: Path) -> Path:
-    path = path.expanduser()
     is_archive = path.name.endswith(ENDINGS) and path.is_file()
     return stack.enter_context(unpacked(path)) if is_archive else path
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from .. import migrations
 from ..migrations._runner import steps_of
 from .errors import InvalidMigrationError
+from .shown import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,13 @@ def named(scripts: list[MigrationScript], name: str) -> MigrationScript:
     Raises:
         InvalidMigrationError: none or several are called so.
     """
-    found = [script for script in scripts if script.name.startswith(name)] if name else []
+    is_name = isinstance(name, str) and bool(name)
+    found = [script for script in scripts if is_name and script.name.startswith(name)]
     exact = [script for script in found if script.name == name]
     if len(exact or found) != 1:
         known = ", ".join(script.name for script in scripts)
         raise InvalidMigrationError(
-            f"{'Several migrations begin' if found else 'No migration begins'} with {name!r}. "
+            f"{'Several migrations begin' if found else 'No migration begins'} with {shown(name)}. "
             f"Known are {known}."
         )
     return (exact or found)[0]

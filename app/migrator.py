@@ -26,6 +26,7 @@ from .migration_log import AppliedScript, SchemaRun, applied_scripts, script_run
 from .migration_scripts import MigrationScript, named, packaged_folder, scripts_in
 from .model_names import collection_name
 from .required_indexes import missing_indexes
+from .shown import shown
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,9 @@ class Migrator:
         if steps is not None and to is not None:
             raise InvalidMigrationError("Give either steps or to, not both.")
         if steps is not None and (type(steps) is not int or steps < 1):
-            raise InvalidMigrationError(f"steps must be an int of at least 1, not {steps!r:.40}.")
+            raise InvalidMigrationError(
+                f"steps must be an int of at least 1, not {shown(steps, 40)}."
+            )
         after = named(self._scripts, to).name if to is not None else ""
         count = (steps or 1) if to is None else None
         with self._explained("downgrade the schema"):

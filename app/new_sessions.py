@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from bson import ObjectId
 from pymongo.errors import BulkWriteError
@@ -27,9 +27,12 @@ from .driver import (
     transact,
     with_confirmed_reads,
 )
+from .errors import InvalidEntryError
 from .expiry import NOT_EXPIRED
-from .key import TranscriptKey
+from .key import TranscriptKey, checked_name
 from .reader import CONTENT, content_of, retried
+from .shown import shown
+from .stored_times import whole_ms
 from .summaries import Folded, fold_on
 from .writer import entry_documents, summary_document
 
@@ -50,6 +53,52 @@ class NewSession:
     def key(self) -> dict[str, str]:
         """The key of its main transcript."""
         return {"project_key": self.project_key, "session_id": self.session_id}
+
+
+def checked_sessions(sessions: object) -> list[Any]:
+    """What may be sessions, one by one.
+
+    Raises:
+        InvalidEntryError: it is no sequence.
+    """
+    if not isinstance(sessions, Sequence) or isinstance(sessions, (str, bytes)):
+        raise InvalidEntryError(
+            f"sessions must be a list of NewSession, not {shown(sessions)}; nothing was stored. "
+            "Pass [NewSession(...), ...]."
+        )
+    return list(cast("Sequence[Any]", sessions))
+
+
+def checked_session(session: object) -> NewSession:
+    """One session, whose entries are looked at later.
+
+    Raises:
+        InvalidEntryError: it is none.
+        InvalidKeyError: a subpath is no usable name.
+    """
+    if not isinstance(session, NewSession) or not isinstance(session.transcripts, Mapping):
+        raise InvalidEntryError(
+            f"{shown(session)} is no session; nothing was stored. Pass "
+            'NewSession(project_key, session_id, mtime, {"": entries}).'
+        )
+    checked_mtime(session.mtime)
+    for subpath in session.transcripts:
+        if subpath != "":
+            checked_name("subpath", subpath)
+    return session
+
+
+def checked_mtime(mtime: object) -> None:
+    """Refuse what is no time of a session.
+
+    Raises:
+        InvalidEntryError: it is neither ``None`` nor epoch milliseconds that are a time.
+    """
+    if mtime is not None and (type(mtime) is not int or whole_ms(mtime) is None):
+        raise InvalidEntryError(
+            f"mtime must be epoch milliseconds (an int) or None, not {shown(mtime)}; nothing was "
+            "stored. Leave it out for now."
+        )
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 from .errors import TransferError
 from .page import Page
+from .shown import shown
 
 PageFormat = Literal["markdown", "html"]
 PAGES: dict[str, tuple[str, str]] = {
@@ -21,8 +22,10 @@ def page_of(name: str) -> Page:
     Raises:
         TransferError: there is no such format, or what it needs is not installed.
     """
-    if name not in PAGES:
-        raise TransferError(f"There is no format {name!r}; there are jsonl, {', '.join(PAGES)}.")
+    if not isinstance(name, str) or name not in PAGES:
+        raise TransferError(
+            f"There is no format {shown(name)}; there are jsonl, {', '.join(PAGES)}."
+        )
     module, page = PAGES[name]
     try:
         return cast("Page", getattr(import_module(f".{module}", __package__), page)())

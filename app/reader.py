@@ -51,6 +51,7 @@ from .sdk import (
     SessionStoreListEntry,
     SessionSummaryEntry,
 )
+from .shown import shown
 from .stored_times import whole_ms
 from .summaries import DATA_FIELDS, STATE_PROJECTION, SessionState
 
@@ -107,7 +108,7 @@ class SessionListing:
         return {"project_key": self.project_key, "session_id": self.session_id}
 
     def __str__(self) -> str:
-        return f"session {self.session_id!r:.80} of project {self.project_key!r:.80}"
+        return f"session {shown(self.session_id, 80)} of project {shown(self.project_key, 80)}"
 
 
 async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any]] | None:

@@ -19,6 +19,7 @@ from .failures import reported, require_asyncio
 from .migration_scripts import optional_folder
 from .migrator import Migrator
 from .reader import retried
+from .session_filter import QUERY_MS
 
 _INDEX_NOT_FOUND = 27
 
@@ -116,7 +117,7 @@ async def search(
 
     async def attempt() -> list[dict[str, Any]]:
         return await connection.entries.find(
-            query, fields, sort=[("score", score)], limit=limit
+            query, fields, sort=[("score", score)], limit=limit, max_time_ms=QUERY_MS
         ).to_list(None)
 
     try:

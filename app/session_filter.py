@@ -8,9 +8,23 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, cast
 
+import bson
+
+from ..models.plain import JSON_CODEC
 from .errors import InvalidQueryError
 from .expiry import NOT_EXPIRED
 from .key import checked_name
+from .plain_text import plain
+from .shown import shown
+
+MAX_TEXT_BYTES = 8192
+"""Longest text to look for, in UTF-8. Escaped, it is a regular expression that MongoDB takes."""
+
+MAX_QUERY_BYTES = 1024 * 1024
+"""Largest criterion, or metadata, as BSON."""
+
+QUERY_MS = 30_000
+"""How long the server may look for what no index finds, in milliseconds."""
 
 _SCALARS = (str, int, float, bool, type(None))
 
@@ -45,30 +59,42 @@ class SessionFilter:
                 checked_text(name, getattr(self, name))
         for name in ("since", "until"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, datetime) and value.tzinfo):
+            if value is not None and not _is_moment(value):
                 raise InvalidQueryError(
-                    f"{name} must be a datetime with a time zone or None, not {value!r:.60}; "
+                    f"{name} must be a datetime with a time zone or None, not {shown(value)}; "
                     "nothing was read. Pass datetime(..., tzinfo=timezone.utc)."
                 )
         for each in cast("Sequence[object]", self.criteria):
             if not isinstance(each, Mapping):
                 raise InvalidQueryError(
                     f"a criterion must be a query such as SessionSummary.tag == 'x', not "
-                    f"{each!r:.60}; nothing was read."
+                    f"{shown(each)}; nothing was read."
                 )
         metadata = cast("object", self.metadata)
         if metadata is not None and not isinstance(metadata, Mapping):
             raise InvalidQueryError(
-                f"metadata must be a dict or None, not {metadata!r:.60}; nothing was read."
+                f"metadata must be a dict or None, not {shown(metadata)}; nothing was read."
             )
         for name, value in cast("Mapping[Any, Any]", metadata or {}).items():
             checked_field("a field of metadata", name)
             if not isinstance(value, _SCALARS):
                 raise InvalidQueryError(
-                    f"metadata[{name!r}] must be a string, number, boolean or None, not "
+                    f"metadata[{shown(name)}] must be a string, number, boolean or None, not "
                     f"{type(value).__name__}, which could be a query operator; nothing was read. "
                     "For other conditions pass a criterion."
                 )
+        _require_encodable("metadata", metadata)
+        for each in self.criteria:
+            _require_encodable("a criterion", each)
+
+    @property
+    def time_limit(self) -> int | None:
+        """Milliseconds that the server may look for them; ``None`` where indexes bound it.
+
+        What no index answers, or what a caller wrote, may take for ever, and the server's time
+        is everybody's.
+        """
+        return QUERY_MS if self.criteria or self.title is not None else None
 
     def query(self, tenant: str) -> dict[str, Any]:
         """The query for them; whatever the criteria say, it finds sessions of ``tenant`` alone."""
@@ -97,6 +123,41 @@ class SessionFilter:
         return query | NOT_EXPIRED
 
 
+def _is_moment(value: object) -> bool:
+    """Whether it is a date with a time zone, and one in UTC too."""
+    try:
+        return (
+            isinstance(value, datetime)
+            and value.utcoffset() is not None
+            and bool(value.astimezone(timezone.utc))
+        )
+    except (OverflowError, ValueError):
+        # A day beyond the calendar's edge.
+        return False
+
+
+def _require_encodable(what: str, value: object) -> None:
+    """Refuse what the driver cannot put into a query, such as an integer beyond 64 bits.
+
+    Raises:
+        InvalidQueryError: it cannot, or the query would be too large.
+    """
+    try:
+        size = len(bson.encode({"value": value}, codec_options=JSON_CODEC))
+    # Whatever the value's own code raises, too.
+    except Exception as error:
+        raise InvalidQueryError(
+            f"{what} holds something that no query can hold ({type(error).__name__}: "
+            f"{plain(str(error))[:200]}); nothing was read. Use texts, numbers of up to 64 bits, "
+            "booleans, None, dates, and lists and dicts of them."
+        ) from None
+    if size > MAX_QUERY_BYTES:
+        raise InvalidQueryError(
+            f"{what} takes {size} bytes, more than {MAX_QUERY_BYTES}; nothing was read. Ask for "
+            "fewer things at once."
+        )
+
+
 def checked_text(name: str, value: object) -> None:
     """Refuse what is no text to look for, and what no document can hold.
 
@@ -105,14 +166,20 @@ def checked_text(name: str, value: object) -> None:
     """
     if not isinstance(value, str) or not value or "\0" in value:
         raise InvalidQueryError(
-            f"{name} must be a text that is not empty, not {value!r:.60}; nothing was read."
+            f"{name} must be a text that is not empty, not {shown(value)}; nothing was read."
         )
     try:
-        value.encode()
+        size = len(value.encode())
     except UnicodeEncodeError:
         raise InvalidQueryError(
-            f"{name} holds a lone surrogate, which no document can match; nothing was read."
+            f"{name} holds a lone surrogate, which no document can match; nothing was read. Pass "
+            "well-formed Unicode text."
         ) from None
+    if size > MAX_TEXT_BYTES:
+        raise InvalidQueryError(
+            f"{name} is {size} bytes long, more than {MAX_TEXT_BYTES}; nothing was read. Look for "
+            "a part of it."
+        )
 
 
 def checked_field(what: str, name: object) -> str:
@@ -123,9 +190,10 @@ def checked_field(what: str, name: object) -> str:
     """
     if not isinstance(name, str) or not name or name[0] == "$" or "." in name or "\0" in name:
         raise InvalidQueryError(
-            f"{what} must be a plain name, without a dot or a leading $, not {name!r:.60}; "
+            f"{what} must be a plain name, without a dot or a leading $, not {shown(name)}; "
             "nothing was read. For other conditions pass a criterion."
         )
+    checked_text(what, name)
     return name
 
 
@@ -137,6 +205,6 @@ def checked_limit(limit: object) -> int:
     """
     if type(limit) is not int or not 1 <= limit <= 1000:
         raise InvalidQueryError(
-            f"limit must be an int from 1 to 1000, not {limit!r:.40}; nothing was read."
+            f"limit must be an int from 1 to 1000, not {shown(limit, 40)}; nothing was read."
         )
     return limit

@@ -18,6 +18,7 @@ from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
 from .reader import retried
 from .session_filter import SessionFilter
+from .shown import shown
 from .stored_summaries import summary_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -33,14 +34,19 @@ class SessionPage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Position:
+class Position:
     """Behind which session a page begins."""
 
     active_at: datetime
     id: ObjectId
 
     @classmethod
-    def parse(cls, cursor: object) -> _Position:
+    def parse(cls, cursor: object) -> Position:
+        """The position that a cursor stands for.
+
+        Raises:
+            InvalidQueryError: it is no cursor.
+        """
         try:
             if not isinstance(cursor, str):
                 raise TypeError
@@ -48,12 +54,13 @@ class _Position:
             return cls(_EPOCH + timedelta(milliseconds=milliseconds), ObjectId(found))
         except Exception:
             raise InvalidQueryError(
-                f"after must be the cursor of a page, not {cursor!r:.80}; nothing was read. "
+                f"after must be the cursor of a page, not {shown(cursor, 80)}; nothing was read. "
                 "Pass page.cursor as it is, or None for the first page."
             ) from None
 
     @property
     def cursor(self) -> str:
+        """The same as a text for callers to keep."""
         milliseconds = (self.active_at - _EPOCH) // timedelta(milliseconds=1)
         return base64.urlsafe_b64encode(json.dumps([milliseconds, str(self.id)]).encode()).decode()
 
@@ -74,23 +81,25 @@ async def session_page(
     tenant: str,
     wanted: SessionFilter,
     limit: int,
-    after: str | None,
+    after: Position | None,
 ) -> SessionPage:
     """The next ``limit`` sessions with a main transcript behind the cursor ``after``."""
     query = {**wanted.query(tenant), "mtime": {"$exists": True}}
     if after is not None:
-        position = _Position.parse(after)
         query["$and"] = [
             *query.get("$and", []),
             # For the index, which the alternatives alone would not lead to the place.
-            {"active_at": {"$lte": position.active_at}},
-            position.behind,
+            {"active_at": {"$lte": after.active_at}},
+            after.behind,
         ]
 
     async def attempt() -> list[dict[str, Any]]:
         order = [("active_at", -1), ("_id", -1)]
         # One more tells whether there is another page.
-        return await connection.summaries.find(query, sort=order, limit=limit + 1).to_list(None)
+        found = connection.summaries.find(
+            query, sort=order, limit=limit + 1, max_time_ms=wanted.time_limit
+        )
+        return await found.to_list(None)
 
     rows = await retried(connection.client, attempt)
     sessions = [summary_of(model, row) for row in rows[:limit]]
@@ -98,7 +107,7 @@ async def session_page(
     # What has no date of activity comes last.
     if not isinstance(last.get("active_at"), datetime):
         return SessionPage(sessions, None)
-    return SessionPage(sessions, _Position(last["active_at"], last["_id"]).cursor)
+    return SessionPage(sessions, Position(last["active_at"], last["_id"]).cursor)
 
 
 async def session_summary(

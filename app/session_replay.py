@@ -8,12 +8,13 @@ from typing import Any
 from .codec import EncodedEntry, EncodedValue, encode_entries
 from .completion import completed
 from .connection import Connection
-from .errors import ContentionError, UnreachableError
+from .errors import ContentionError, InvalidEntryError, UnreachableError
 from .failures import reported
 from .key import TranscriptKey, checked_name
 from .reader import last_agent_metadata
 from .reader import state as read_state
 from .replay import ReplayPosition, recognise
+from .shown import shown
 from .writer import Writer, confirmed
 
 # A killed run's open transaction blocks its session for up to 90 seconds; one try takes 25.
@@ -62,6 +63,11 @@ class SessionReplay:
 
         The agent hands it to a store as an entry of type ``agent_metadata``, whose last one counts.
         """
+        if not isinstance(metadata, Mapping):
+            raise InvalidEntryError(
+                f"metadata must be a JSON object (dict), not {shown(metadata)}; nothing was "
+                "stored. Pass what the agent keeps beside the transcript."
+            )
         entry = {**metadata, "type": "agent_metadata"}
         key = self._session.with_subpath(checked_name("subpath", subpath))
         with reported(self._connection.client, "read", key):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
@@ -13,6 +12,7 @@ from .driver import aggregate
 from .errors import InvalidQueryError
 from .reader import retried
 from .session_filter import SessionFilter, checked_field
+from .shown import shown
 
 _GROUPS = {
     "day": "$totals.usage.day",
@@ -23,6 +23,9 @@ _GROUPS = {
 }
 _METADATA = "metadata."
 _COUNTS = ("responses", "input", "output", "cache_creation", "cache_read")
+_BEYOND = 1e16
+"""More than totals ever count. Other types are above or below all numbers."""
+
 _SUMS = (*_COUNTS, "cost_usd")
 
 
@@ -75,7 +78,7 @@ class Days:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, date) or isinstance(value, datetime)):
                 raise InvalidQueryError(
-                    f"{name} must be a datetime.date (a day, UTC) or None, not {value!r:.60}; "
+                    f"{name} must be a datetime.date (a day, UTC) or None, not {shown(value)}; "
                     "nothing was read."
                 )
 
@@ -114,7 +117,7 @@ def checked_groups(by: object) -> list[str]:
             checked_field("a field of metadata", name.removeprefix(_METADATA))
         elif not isinstance(name, str) or name not in _GROUPS:
             raise InvalidQueryError(
-                f"usage cannot be grouped by {name!r:.60}; nothing was read. Use some of "
+                f"usage cannot be grouped by {shown(name)}; nothing was read. Use some of "
                 f"{', '.join(_GROUPS)} or metadata.<field>."
             )
     return names
@@ -133,7 +136,7 @@ async def usage(
             "$group": {
                 "_id": keys,
                 "sessions": {"$addToSet": "$_id"},
-                **{name: {"$sum": f"$totals.usage.{name}"} for name in _SUMS},
+                **{name: _sum(f"$totals.usage.{name}") for name in _SUMS},
             }
         },
         {"$set": {"sessions": {"$size": "$sessions"}}},
@@ -146,7 +149,7 @@ async def usage(
             **{name: _count(row[name]) for name in _COUNTS},
             cost_usd=_number(row["cost_usd"]),
         )
-        for row in await _rows(connection, pipeline)
+        for row in await _rows(connection, pipeline, wanted)
     ]
 
 
@@ -159,8 +162,8 @@ async def tools(connection: Connection, tenant: str, wanted: SessionFilter) -> l
             "$group": {
                 "_id": "$totals.tools.name",
                 "sessions": {"$sum": 1},
-                "calls": {"$sum": "$totals.tools.calls"},
-                "errors": {"$sum": "$totals.tools.errors"},
+                "calls": _sum("$totals.tools.calls"),
+                "errors": _sum("$totals.tools.errors"),
             }
         },
         {"$sort": {"calls": -1, "_id": 1}},
@@ -169,25 +172,31 @@ async def tools(connection: Connection, tenant: str, wanted: SessionFilter) -> l
         ToolStatistics(
             str(row["_id"]), row["sessions"], _count(row["calls"]), _count(row["errors"])
         )
-        for row in await _rows(connection, pipeline)
+        for row in await _rows(connection, pipeline, wanted)
     ]
 
 
+def _sum(field: str) -> dict[str, Any]:
+    """The sum of a field, without what is no number, or no finite one."""
+    is_number = {"$and": [{"$gt": [field, -_BEYOND]}, {"$lt": [field, _BEYOND]}]}
+    return {"$sum": {"$cond": [is_number, field, 0]}}
+
+
 def _count(total: object) -> int:
-    return int(_number(total)) if not isinstance(total, int) else total
+    return total if isinstance(total, int) else int(_number(total))
 
 
 def _number(total: object) -> float:
-    """A sum of what was stored, which may have been no number, or an endless one."""
-    try:
-        number = float(str(total))
-    except ValueError:
-        return 0.0
-    return number if math.isfinite(number) else 0.0
+    # Of decimals the server makes one.
+    return float(str(total))
 
 
-async def _rows(connection: Connection, pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def _rows(
+    connection: Connection, pipeline: list[dict[str, Any]], wanted: SessionFilter
+) -> list[dict[str, Any]]:
+    limit = {} if wanted.time_limit is None else {"maxTimeMS": wanted.time_limit}
+
     async def attempt() -> list[dict[str, Any]]:
-        return await (await aggregate(connection.summaries, pipeline)).to_list(None)
+        return await (await aggregate(connection.summaries, pipeline, **limit)).to_list(None)
 
     return await retried(connection.client, attempt)

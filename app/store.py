@@ -19,7 +19,13 @@ from .driver import Database
 from .errors import InvalidKeyError
 from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
-from .new_sessions import NewSession, insert_sessions
+from .new_sessions import (
+    NewSession,
+    checked_mtime,
+    checked_session,
+    checked_sessions,
+    insert_sessions,
+)
 from .reader import SessionListing, StreamedEntry
 from .repair import Verification
 from .schema import upgrade_schema
@@ -36,8 +42,9 @@ from .sdk import (
 from .search import SearchHit, search
 from .session_filter import SessionFilter, checked_limit, checked_text
 from .session_names import session_named
-from .session_pages import SessionPage, session_page, session_summary
+from .session_pages import Position, SessionPage, session_page, session_summary
 from .session_replay import SessionReplay
+from .shown import shown
 from .statistics import Days, ToolStatistics, UsageStatistics, checked_groups
 from .transcript import Transcript
 from .turns import Turns
@@ -249,10 +256,12 @@ class BeanieSessionStore(SessionStore):
             metadata: for the session, if it is new, instead of the metadata of this store.
 
         Raises:
+            InvalidEntryError: ``mtime`` is no time.
             InvalidMetadataError: the metadata is no JSON object or is too large.
         """
         require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
+        checked_mtime(mtime)
         encoded = self._metadata if metadata is None else encode_metadata(metadata)
         return SessionReplay(await self._connection(), session, encoded, mtime)
 
@@ -264,15 +273,12 @@ class BeanieSessionStore(SessionStore):
         they should not take more than a few MiB.
 
         Raises:
-            InvalidEntryError: an entry is no JSON object; nothing was stored.
+            InvalidEntryError: one is no session, or an entry no JSON object; nothing was stored.
             SessionStoreError: as for the class.
         """
         require_asyncio()
-        keyed = [(TranscriptKey.parse(self._tenant, each.key()), each) for each in sessions]
-        for each in sessions:
-            for subpath in each.transcripts:
-                if subpath:
-                    checked_name("subpath", subpath)
+        checked = [checked_session(each) for each in checked_sessions(sessions)]
+        keyed = [(TranscriptKey.parse(self._tenant, each.key()), each) for each in checked]
         return await completed(self._insert_sessions(keyed))
 
     async def _insert_sessions(
@@ -557,10 +563,11 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         wanted = SessionFilter(criteria, project_key, tag, branch, title, metadata, since, until)
         limit = checked_limit(limit)
+        position = None if after is None else Position.parse(after)
         connection = await self._connection()
         with reported(connection.client, "find sessions"):
             return await session_page(
-                connection, self._binding.models.summaries, self._tenant, wanted, limit, after
+                connection, self._binding.models.summaries, self._tenant, wanted, limit, position
             )
 
     async def usage(
@@ -707,6 +714,6 @@ class BeanieSessionStore(SessionStore):
 def _checked_position(after: object) -> int:
     if after is not None and type(after) is not int:
         raise InvalidKeyError(
-            f"after must be the seq of an entry (an int) or None, not {after!r:.60}."
+            f"after must be the seq of an entry (an int) or None, not {shown(after)}."
         )
     return min(max(after or 0, 0), _MAX_SEQ)

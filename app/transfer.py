@@ -17,13 +17,17 @@ from .errors import (
     NotInitializedError,
     SchemaOutdatedError,
     SchemaTooNewError,
+    SessionStoreError,
+    TransferError,
     UnfitCollectionError,
     UnreachableError,
 )
+from .shown import shown
 
 T = TypeVar("T")
 
 _KEPT_PROBLEMS = 100
+_MAX_WORKERS = 1000
 
 ENDS_A_RUN = (
     AccessDeniedError,
@@ -133,6 +137,20 @@ class Progress:
             self.report.problems.append(problem)
         if self.on_problem is not None:
             self.on_problem(problem)
+
+
+def checked_workers(workers: object, error: type[SessionStoreError] = TransferError) -> int:
+    """How many sessions to deal with at once.
+
+    Raises:
+        SessionStoreError: ``error``, for what is no such number.
+    """
+    if type(workers) is not int or not 1 <= workers <= _MAX_WORKERS:
+        raise error(
+            f"workers must be an int from 1 to {_MAX_WORKERS}, not {shown(workers, 40)}; nothing "
+            "was written."
+        )
+    return workers
 
 
 async def in_parallel(

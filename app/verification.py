@@ -6,12 +6,12 @@ from collections.abc import AsyncIterable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .errors import SessionStoreError, TransferError, UnknownSessionError
+from .errors import SessionStoreError, UnknownSessionError
 from .failures import require_asyncio
 from .reader import SessionListing
 from .repair import Difference
 from .store import BeanieSessionStore
-from .transfer import ENDS_A_RUN, in_parallel
+from .transfer import ENDS_A_RUN, checked_workers, in_parallel
 
 _KEPT_PROBLEMS = 100
 
@@ -98,8 +98,7 @@ async def verify_sessions(
         SessionStoreError: a server is away or refuses; run it again.
     """
     require_asyncio()
-    if type(workers) is not int or workers < 1:
-        raise TransferError(f"workers must be at least 1, not {workers!r:.40}.")
+    checked_workers(workers)
     report = VerificationReport()
 
     async def verify(listing: SessionListing) -> None:

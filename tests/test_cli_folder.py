@@ -102,10 +102,12 @@ async def test_classes_of_the_folder_are_found_and_nothing_else_is(
         ([*classes, "sessions"], {}),
         (["sessions"], {"SESSION_STORE_ENTRIES": "acme_models:AcmeEntry"}),
         ([*classes, "sessions"], {"PYTHONSAFEPATH": "1"}),
-        (["copy", "--from-store", "acme_stores:open_store", "--project", "p"], {}),
     ):
         finished = await call(trapped, *arguments, **environment, **more)
         assert finished.code == 0, finished.errors
+    copying = ["copy", "--from-store", "acme_stores:open_store", "--project", "p"]
+    finished = await call(trapped, *copying, **environment)
+    assert "The source has no sessions to copy" in finished.errors
     assert not (trapped.parent / "mark").exists()
 
 
