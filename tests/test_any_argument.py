@@ -78,7 +78,9 @@ TEXTS = st.one_of(
 NUMBERS = st.one_of(
     st.integers(),
     st.floats(),
-    st.sampled_from([2**31, 2**53, 2**63 - 1, 2**63, -(2**63) - 1, 2**70, 10**5000, True, False]),
+    st.sampled_from([2**31, 2**53, 2**63 - 1, 2**63, -(2**63) - 1, 2**70, True, False]),
+    # Without a representation, so the strategy must not show them.
+    st.just(None).map(lambda _: 10**5000),
 )
 EDGES = [
     datetime.min,
@@ -106,13 +108,13 @@ class Nasty:
 ODD = st.sampled_from(
     [
         *(None, (), [], {}, set(), {1, 2}, frozenset(), b"", b"x", bytearray(b"x"), object, Nasty),
-        *(Nasty(), range(3), 1j, Decimal("NaN"), Fraction(1, 3), ObjectId("0" * 24), ...),
+        *(range(3), 1j, Decimal("NaN"), Fraction(1, 3), ObjectId("0" * 24), ...),
         *(Decimal128("NaN"), Regex("("), re.compile("(a+)+$"), Path("x"), Path("/dev/null")),
         *(lambda: None, math, EDGES, {"$ne": None}, {"$where": "1"}, {1: 2}, {"a": {1}}, [[[[]]]]),
         *(NewSession("p", "s", None, {}), NewSession("p", "s", 2**70, {"": [{}]})),
         *(NewSession(None, 1, "x", []), NewSession("p", "s", 1, {"": [1]})),  # type: ignore[arg-type]
     ]
-)
+) | st.just(None).map(lambda _: Nasty())
 SCALARS = st.one_of(TEXTS, NUMBERS, st.sampled_from(EDGES), ODD)
 ANYTHING = st.one_of(
     SCALARS,
