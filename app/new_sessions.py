@@ -130,7 +130,11 @@ async def insert_sessions(
     )
     counts = {key: sum(map(len, session.transcripts.values())) for key, session in sessions}
     # One of which more is stored is another one, and may not fit the memory.
-    comparable = [key for key, next_seq in known.items() if next_seq - 1 <= counts[key]]
+    comparable = [
+        key
+        for key, next_seq in known.items()
+        if type(next_seq) is int and next_seq <= counts[key] + 1
+    ]
     found = await retried(connection.client, lambda: _stored(connection, comparable))
     documents = _Documents([], [])
     for index, (key, session) in enumerate(sessions):

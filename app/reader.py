@@ -509,7 +509,8 @@ async def _state(
         data = await _folded(connection, key, row, session)
     return SessionState(
         id=row["_id"],
-        next_seq=row["next_seq"],
+        # What is none is behind all entries, as verify then says.
+        next_seq=row["next_seq"] if type(row["next_seq"]) is int else 0,
         mtime=whole_ms(row.get("mtime")),
         data=data,
         data_field=field,
