@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import bson
 from bson import Code
-from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
 from ..models.packing import full_stack, pack, unpack
@@ -45,7 +44,8 @@ _FURTHER_LENGTH = len(_DIGEST_PREFIX) + 64 + 1 + 64
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _VALUES: Callable[[Any], Iterable[Any]] = dict[Any, Any].values
 
-_NOT_NATIVE = (BSONError, UnicodeEncodeError, OverflowError, RecursionError)
+# The driver's own errors, and whatever the code of a value raises that is no JSON.
+_NOT_NATIVE = Exception
 
 _INT32 = Struct("<i")
 _INT32_BYTES = _INT32.pack

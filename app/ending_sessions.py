@@ -50,7 +50,9 @@ async def ending_sessions(
         server = await server_of(database.client)
         ours = with_store_rules(database)
         rows = await ours[policy_collection_name()].find({}).to_list(None)
-        policies = {(row["tenant"], row["project_key"]): row["keep_seconds"] for row in rows}
+        policies: dict[tuple[str, str], int | None] = {
+            (row["tenant"], row["project_key"]): row["keep_seconds"] for row in rows
+        }
         changed = (owner["tenant"], owner["project_key"])
         policies.pop(changed, None)
         if not is_cleared:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from .errors import InvalidKeyError
 from .every import EVERY
+from .shown import shown
 
 MAX_NAME_BYTES = 1024
 """Longest tenant, project key, session id or subpath, in UTF-8 bytes."""
@@ -141,4 +142,4 @@ def _misfit(fields: dict[Any, Any]) -> InvalidKeyError:
 
 
 def _listed(names: object) -> str:
-    return ", ".join(sorted(repr(name) for name in names))  # type: ignore[attr-defined]
+    return ", ".join(sorted(map(shown, names)))  # type: ignore[attr-defined]

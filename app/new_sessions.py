@@ -76,15 +76,21 @@ def checked_session(session: object) -> NewSession:
         InvalidEntryError: it is none.
         InvalidKeyError: a subpath is no usable name.
     """
-    if not isinstance(session, NewSession) or not isinstance(session.transcripts, Mapping):
+    transcripts: object = session.transcripts if isinstance(session, NewSession) else None
+    if not isinstance(session, NewSession) or not isinstance(transcripts, Mapping):
         raise InvalidEntryError(
             f"{shown(session)} is no session; nothing was stored. Pass "
             'NewSession(project_key, session_id, mtime, {"": entries}).'
         )
     checked_mtime(session.mtime)
-    for subpath in session.transcripts:
+    for subpath, entries in cast("Mapping[object, object]", transcripts).items():
         if subpath != "":
             checked_name("subpath", subpath)
+        if not isinstance(entries, Sequence) or isinstance(entries, (str, bytes)):
+            raise InvalidEntryError(
+                f"the entries of a transcript must be a list, not {shown(entries)}; nothing was "
+                "stored. Pass the JSON objects."
+            )
     return session
 
 
@@ -222,7 +228,7 @@ async def _documents(
     encoded: dict[str, list[EncodedEntry]] = {}
     totals = Tally()
     data: dict[str, Any] | None = None
-    for subpath, entries in session.transcripts.items():
+    for subpath, entries in cast("Mapping[object, object]", transcripts).items():
         encoded[subpath] = batch = await encode_entries(list(entries))
         # At once, for the caller may change its dicts as soon as something is awaited.
         contents = [each.entry for each in batch]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -93,7 +93,7 @@ async def set_retention(
     """
     require_asyncio()
     seconds = checked_seconds(keep)
-    owner = checked_owner(*as_scripts_mean(tenant, project_key, sys._getframe(1)))
+    owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
     connection = await _connection(database, entries, summaries)
     with reported(database.client, "set the retention"):
         values = {"keep_seconds": seconds, "updated_at": connection.server.now()}
@@ -115,7 +115,7 @@ async def clear_retention(
     Arguments and errors are those of :func:`set_retention`.
     """
     require_asyncio()
-    owner = checked_owner(*as_scripts_mean(tenant, project_key, sys._getframe(1)))
+    owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
     connection = await _connection(database, entries, summaries)
     with reported(database.client, "clear the retention"):
         await connection.policies.delete_one(owner)

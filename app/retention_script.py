@@ -93,14 +93,15 @@ _NAMES = {"TENANT", "PROJECT_KEY", "Anchor", "Forward", "Backward"}
 
 
 def as_scripts_mean(
-    tenant: str | Every, project_key: str | Every, caller: FrameType
+    tenant: str | Every, project_key: str | Every, called: FrameType | None
 ) -> tuple[str | Every, str | Every]:
-    """Whose policy it is that ``caller`` named.
+    """Whose policy it is that the caller of a function named; ``called`` is its frame.
 
     Scripts of ours in the folders of teams that were written before there was ``EVERY`` say
     ``"*"`` for it; nobody else may.
     """
-    if not caller.f_globals.keys() >= _NAMES:
+    caller = None if called is None else called.f_back
+    if caller is None or not caller.f_globals.keys() >= _NAMES:
         return tenant, project_key
     every = EVERY.value
     return (

@@ -83,7 +83,7 @@ class SessionFilter:
                     f"{type(value).__name__}, which could be a query operator; nothing was read. "
                     "For other conditions pass a criterion."
                 )
-        _require_encodable("metadata", metadata)
+        _require_encodable("metadata", cast("object", metadata))
         for each in self.criteria:
             _require_encodable("a criterion", each)
 

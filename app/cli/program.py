@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -101,7 +101,8 @@ def _refuse_blanks(root: Any) -> None:
 
 
 def _filled(parameter: Any, process: Callable[..., Any], context: Any, value: Any) -> Any:
-    for each in value if isinstance(value, (list, tuple)) else [value]:
+    given: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]
+    for each in given:
         if is_blank(each):
             raise typer.BadParameter(
                 "it is given but empty. Name what is meant, or leave it out.",
