@@ -23,13 +23,14 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pymongo.errors import OperationFailure, PyMongoError
 
 from .errors import MongodNotFoundError, MongodStartError
 from .keeper import POLL_SECONDS, START_SECONDS, Keeper, MongodClient, PortTakenError
 from .private_files import FOLDER_MODE, create_private_file, make_private_folder
+from .shown import shown
 
 _PORT_ATTEMPTS = 5
 # A member with data asks every address its set had whether that is itself, and waits this
@@ -78,10 +79,14 @@ class EmbeddedMongo:
         replica_set: bool = True,
         set_parameters: Mapping[str, str | int] | None = None,
     ) -> None:
-        if not 1 <= members <= 7:
+        if type(members) is not int or not 1 <= members <= 7:
             raise ValueError(
-                f"members must be 1 to 7 (MongoDB allows 7 voting members), not {members}"
+                f"members must be 1 to 7 (MongoDB allows 7 voting members), not {shown(members)}"
             )
+        for name, path in (("directory", directory), ("mongod", mongod)):
+            is_path = isinstance(path, (str, Path)) and bool(str(path)) and "\0" not in str(path)
+            if path is not None and not is_path:
+                raise ValueError(f"{name} must be a path, not {shown(path)}")
         if members > 1 and not replica_set:
             raise ValueError(
                 f"replica_set=False starts a single standalone server, so members must be 1, "
@@ -91,7 +96,7 @@ class EmbeddedMongo:
         self._directory = None if directory is None else Path(directory).absolute()
         self._mongod = mongod
         self._replica_set = replica_set
-        self._parameters = {**_DEFAULT_PARAMETERS, **(set_parameters or {})}
+        self._parameters = {**_DEFAULT_PARAMETERS, **_checked_parameters(set_parameters)}
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._root: Path | None = None
@@ -218,6 +223,20 @@ class EmbeddedMongo:
         self._owner = self._root = self._name = None
         self._members = ()
         atexit.unregister(self.stop)
+
+
+def _checked_parameters(given: object) -> Mapping[str, str | int]:
+    if given is None:
+        return {}
+    found = cast("Mapping[Any, Any]", given) if isinstance(given, Mapping) else {None: given}
+    for name, value in found.items():
+        kinds = isinstance(name, str) and isinstance(value, (str, int, float))
+        if not kinds or any("\0" in each for each in (name, value) if isinstance(each, str)):
+            raise ValueError(
+                "set_parameters must be texts and numbers by name, such as "
+                f'{{"ttlMonitorSleepSecs": 1}}, not {shown(name)}: {shown(value)}'
+            )
+    return found
 
 
 def find_mongod(explicit: str | Path | None = None) -> Path:

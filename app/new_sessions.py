@@ -228,7 +228,7 @@ async def _documents(
     encoded: dict[str, list[EncodedEntry]] = {}
     totals = Tally()
     data: dict[str, Any] | None = None
-    for subpath, entries in cast("Mapping[object, object]", transcripts).items():
+    for subpath, entries in session.transcripts.items():
         encoded[subpath] = batch = await encode_entries(list(entries))
         # At once, for the caller may change its dicts as soon as something is awaited.
         contents = [each.entry for each in batch]

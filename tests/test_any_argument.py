@@ -39,9 +39,7 @@ from beanie_session_store import (
     enable_search,
     export_transcripts,
     import_transcripts,
-    parse_entry,
     set_retention,
-    unmodelled,
     upgrade_schema,
     verify_sessions,
 )
@@ -390,11 +388,6 @@ SERVER_OPTIONS = ("members", "directory", "mongod", "replica_set", "set_paramete
 def test_the_options_of_a_server(options: dict[str, Any]) -> None:
     with suppress(ValueError):
         EmbeddedMongo(**options)
-
-
-@given(DICTS)
-def test_the_views_of_an_entry(entry: Any) -> None:
-    unmodelled(parse_entry(entry))
 
 
 # The samples of which each was a raw error once
