@@ -57,9 +57,9 @@ async def ending_sessions(
         policies.pop(changed, None)
         if not is_cleared:
             policies[changed] = seconds
-        query = {field: name for field, name in owner.items() if name != EVERY.value}
-        query["held_at"] = None
-        sessions = ours[collection_name(summaries)].find({**query, **NOT_EXPIRED}, _ROW)
+        named = {field: name for field, name in owner.items() if name != EVERY.value}
+        query: dict[str, Any] = {**named, "held_at": None, **NOT_EXPIRED}
+        sessions = ours[collection_name(summaries)].find(query, _ROW)
         now = server.now()
         known: dict[tuple[str, str], Retention] = {}
         ending = 0

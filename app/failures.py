@@ -216,7 +216,7 @@ def _reason(error: OperationFailure) -> tuple[int | None, str]:
 _COMMAND = re.compile(r'(to execute command) \{ (\w+): ("[^"]*")?.*')
 
 
-def _first_line(error: PyMongoError) -> str:
+def _first_line(error: Exception) -> str:
     # The driver goes on with its whole view of the topology.
     text = str(error).split(", Timeout:")[0].split(", full error:")[0].split("\n")[0]
     return _COMMAND.sub(r"\1 \2 \3", text)[:300]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from .. import migrations
 from ..migrations._runner import steps_of
@@ -83,7 +84,7 @@ def named(scripts: list[MigrationScript], name: str) -> MigrationScript:
     Raises:
         InvalidMigrationError: none or several are called so.
     """
-    is_name = isinstance(name, str) and bool(name)
+    is_name = isinstance(cast("object", name), str) and bool(name)
     found = [script for script in scripts if is_name and script.name.startswith(name)]
     exact = [script for script in found if script.name == name]
     if len(exact or found) != 1:

@@ -22,7 +22,7 @@ def page_of(name: str) -> Page:
     Raises:
         TransferError: there is no such format, or what it needs is not installed.
     """
-    if not isinstance(name, str) or name not in PAGES:
+    if not isinstance(cast("object", name), str) or name not in PAGES:
         raise TransferError(
             f"There is no format {shown(name)}; there are jsonl, {', '.join(PAGES)}."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from .codec import EncodedEntry, EncodedValue, encode_entries
 from .completion import completed
@@ -63,7 +63,7 @@ class SessionReplay:
 
         The agent hands it to a store as an entry of type ``agent_metadata``, whose last one counts.
         """
-        if not isinstance(metadata, Mapping):
+        if not isinstance(cast("object", metadata), Mapping):
             raise InvalidEntryError(
                 f"metadata must be a JSON object (dict), not {shown(metadata)}; nothing was "
                 "stored. Pass what the agent keeps beside the transcript."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import typer
 from typer.core import TyperGroup
@@ -101,8 +101,8 @@ def _refuse_blanks(root: Any) -> None:
 
 
 def _filled(parameter: Any, process: Callable[..., Any], context: Any, value: Any) -> Any:
-    given: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]
-    for each in given:
+    several = isinstance(value, (list, tuple))
+    for each in cast("Iterable[Any]", value) if several else [value]:
         if is_blank(each):
             raise typer.BadParameter(
                 "it is given but empty. Name what is meant, or leave it out.",
