@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..models import SessionSummary
-from .driver import Database, server_of, with_store_rules
+from ..models import SessionSummary, TranscriptEntry
+from .driver import Database
 from .every import EVERY, Every
-from .expiry import NOT_EXPIRED, Retention, most_specific, policy_collection_name
+from .expiry import NOT_EXPIRED, Retention, most_specific
 from .failures import reported, require_asyncio
-from .retention import checked_owner, checked_seconds
-from .schema import collection_name
+from .retention import checked_owner, checked_seconds, retention_connection
 from .stored_times import last_active
 
 _ROW = dict.fromkeys(("tenant", "project_key", "active_at", "mtime", "created_at"), 1)
@@ -24,6 +23,7 @@ async def ending_sessions(
     tenant: str | Every = EVERY,
     project_key: str | Every = EVERY,
     is_cleared: bool = False,
+    entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
 ) -> int:
     """How many sessions would be gone as soon as :func:`set_retention` has dated them.
@@ -37,19 +37,18 @@ async def ending_sessions(
         tenant: the tenant of the policy, or ``EVERY``.
         project_key: its project key, or ``EVERY``.
         is_cleared: the policy is removed instead; ``keep`` is not looked at.
+        entries: the class for entries, where a team has its own.
         summaries: the class for summaries, where a team has its own.
 
     Raises:
-        InvalidRetentionError, InvalidKeyError: as for :func:`set_retention`.
-        SessionStoreError: the server is away or refuses.
+        SessionStoreError: as for :func:`set_retention`.
     """
     require_asyncio()
     seconds = checked_seconds(keep)
     owner = checked_owner(tenant, project_key)
+    connection = await retention_connection(database, entries, summaries)
     with reported(database.client, "count the sessions that would end"):
-        server = await server_of(database.client)
-        ours = with_store_rules(database)
-        rows = await ours[policy_collection_name()].find({}).to_list(None)
+        rows = await connection.policies.find({}).to_list(None)
         policies: dict[tuple[str, str], int | None] = {
             (row["tenant"], row["project_key"]): row["keep_seconds"] for row in rows
         }
@@ -59,11 +58,10 @@ async def ending_sessions(
             policies[changed] = seconds
         named = {field: name for field, name in owner.items() if name != EVERY.value}
         query: dict[str, Any] = {**named, "held_at": None, **NOT_EXPIRED}
-        sessions = ours[collection_name(summaries)].find(query, _ROW)
-        now = server.now()
+        now = connection.server.now()
         known: dict[tuple[str, str], Retention] = {}
         ending = 0
-        async for row in sessions:
+        async for row in connection.summaries.find(query, _ROW):
             group = (row["tenant"], row["project_key"])
             if group not in known:
                 known[group] = most_specific(policies, *group)

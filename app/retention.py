@@ -94,7 +94,7 @@ async def set_retention(
     require_asyncio()
     seconds = checked_seconds(keep)
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
-    connection = await _connection(database, entries, summaries)
+    connection = await retention_connection(database, entries, summaries)
     with reported(database.client, "set the retention"):
         values = {"keep_seconds": seconds, "updated_at": connection.server.now()}
         await connection.policies.update_one(owner, {"$set": values}, upsert=True)
@@ -116,7 +116,7 @@ async def clear_retention(
     """
     require_asyncio()
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
-    connection = await _connection(database, entries, summaries)
+    connection = await retention_connection(database, entries, summaries)
     with reported(database.client, "clear the retention"):
         await connection.policies.delete_one(owner)
         return await _follow(connection, owner, on_progress)
@@ -313,9 +313,14 @@ async def _batches(
         }
 
 
-async def _connection(
+async def retention_connection(
     database: Database, entries: type[TranscriptEntry], summaries: type[SessionSummary]
 ) -> Connection:
+    """A connection to a database in which sessions can expire.
+
+    Raises:
+        SchemaOutdatedError: it has no TTL indexes yet.
+    """
     raw = (
         database[collection_name(entries)],
         database[collection_name(summaries)],

@@ -263,6 +263,7 @@ def _ask(
             tenant=owner.tenant,
             project_key=owner.project_key,
             is_cleared=is_cleared,
+            entries=classes.entries,
             summaries=classes.summaries,
         )
 
