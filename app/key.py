@@ -12,6 +12,9 @@ from .shown import shown
 MAX_NAME_BYTES = 1024
 """Longest tenant, project key, session id or subpath, in UTF-8 bytes."""
 
+# What stored policies say, so that nobody can be called so.
+_EVERY = EVERY.value
+
 _REQUIRED_FIELDS = frozenset({"project_key", "session_id"})
 _KEY_FIELDS = _REQUIRED_FIELDS | {"subpath"}
 
@@ -36,8 +39,7 @@ def checked_name(field: str, value: object) -> str:
         if field == "subpath":
             hint = "Leave it out for the main transcript."
         raise InvalidKeyError(f"{field} is empty; nothing was read or written. {hint}")
-    # Stored policies say so for every one.
-    if name == EVERY.value and field != "subpath":
+    if name == _EVERY and field != "subpath":
         raise InvalidKeyError(
             f'{field} is "*", which names nobody and does not stand for every one; nothing was '
             "read or written. Pass the name that is meant."

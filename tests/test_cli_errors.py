@@ -272,7 +272,7 @@ def test_a_session_that_is_none_or_several(
     for given, code, texts in (
         ("nobody", 1, ("no session nobody of tenant default",)),
         ("s", 1, BEGINNINGS.get(name, AMBIGUOUS)),
-        ("", 2, ("is empty",)),
+        ("", 2, ("given but empty",)),
     ):
         written = [given if each == "{name}" else each for each in arguments]
         result = call(mongo_url, name, *written, database=filled)
