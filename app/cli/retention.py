@@ -74,10 +74,10 @@ def set_policy(
     all_tenants: ForAll = False,
     yes: Yes = False,
 ) -> None:
-    """Set how long idle sessions of --tenant, or of all, are kept.
+    """Set how long idle sessions are kept.
 
-    It shows how many sessions would end at once and asks. Those that are stored get their dates;
-    it can be cut off and run again at any time.
+    They are those of --tenant, or of all. It shows how many sessions would end at once and asks.
+    Those that are stored get their dates; it can be cut off and run again at any time.
 
     Example: session-store --tenant acme retention set 30d
     """
@@ -111,9 +111,10 @@ def clear_policy(
     all_tenants: ForAll = False,
     yes: Yes = False,
 ) -> None:
-    """Remove a policy, so that the next more general one holds, or none.
+    """Remove a policy.
 
-    It shows how many sessions would end at once and asks.
+    The next more general one holds then, or none. It shows how many sessions would end at once and
+    asks.
 
     Example: session-store --tenant acme retention clear
     """
