@@ -78,9 +78,13 @@ def verify_command(
 async def _named(
     store: BeanieSessionStore, names: Sequence[str], project: str | None, repair: bool
 ) -> AsyncIterator[SessionListing]:
-    find = session_to_change if repair else BeanieSessionStore.session_named
+    async def find(name: str) -> SessionListing:
+        if repair:
+            return await session_to_change(store, name, project)
+        return await store.session_named(name, project)
+
     # All of them first: of a wrong name nothing should have been repaired.
-    for listing in [await find(store, name, project) for name in names]:
+    for listing in [await find(name) for name in names]:
         yield listing
 
 
