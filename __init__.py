@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         SessionStoreError,
         SlowQueryError,
         StandaloneError,
+        StoreOwnedError,
         TransferError,
         UnfitCollectionError,
         UnknownSessionError,
@@ -156,6 +157,7 @@ __all__ = [
     "SessionTotals",
     "SlowQueryError",
     "StandaloneError",
+    "StoreOwnedError",
     "StreamedEntry",
     "Subagent",
     "SystemEntry",
@@ -222,8 +224,8 @@ _HOMES = {
         "InvalidRetentionError InvalidURLError MigrationLockLostError "
         "MongodNotFoundError MongodStartError NotInitializedError SchemaOutdatedError "
         "SchemaTooNewError ServerError SessionChangedError SessionStoreError "
-        "SlowQueryError StandaloneError TransferError UnfitCollectionError "
-        "UnknownSessionError UnreachableError"
+        "SlowQueryError StandaloneError StoreOwnedError TransferError "
+        "UnfitCollectionError UnknownSessionError UnreachableError"
     ),
     ".app.every": "EVERY Every",
     ".app.exports": "export_transcripts",

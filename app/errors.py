@@ -31,6 +31,10 @@ class InvalidModelError(SessionStoreError, TypeError):
     """A Document class handed to the store that cannot hold what the store writes."""
 
 
+class StoreOwnedError(SessionStoreError, TypeError):
+    """A document that only the store writes was to be made, changed or removed past it."""
+
+
 class InvalidURLError(SessionStoreError, ValueError):
     """A connection string that is malformed or names no database."""
 

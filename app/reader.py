@@ -304,7 +304,8 @@ async def listing_of(row: Mapping[str, Any]) -> SessionListing:
     titles = (row.get("title"), row.get("first_prompt"))
     title = next((each for each in titles if each and isinstance(each, str)), None)
     metadata = row["metadata"] if isinstance(row.get("metadata"), dict) else None
-    if "packed_metadata" in row:
+    # Beanie stores a field without a value as null.
+    if metadata is None and row.get("packed_metadata") is not None:
         try:
             metadata = await _decoded(
                 row["packed_metadata"], f"the metadata of session {session_id}"
@@ -335,7 +336,7 @@ async def session_summaries(
     async def attempt() -> list[SessionSummaryEntry]:
         query = _listed(connection, tenant, project_key)
         found = await find_all(connection.summaries, connection.server, query, fields, "session_id")
-        if not any("data_chunks" in row for row in found):
+        if not any(row.get("data_chunks") for row in found):
             return await unpacked(found)
         # Chunks must be of the same moment as the summary that they belong to, and may be deleted
         # as soon as the server says that they have expired.
@@ -384,7 +385,7 @@ async def state(connection: Connection, key: TranscriptKey) -> SessionState | No
 
     async def attempt() -> SessionState | None:
         row = await _state_row(connection, key.session_filter())
-        if row is None or "data_chunks" not in row:
+        if row is None or row.get("data_chunks") is None:
             return await _state(connection, key, row, None)
         # Chunks and the count of them must be of one moment.
         async with snapshot(connection.client, connection.server) as session:
@@ -503,7 +504,7 @@ async def _state(
 ) -> SessionState | None:
     if row is None:
         return None
-    field = next((name for name in DATA_FIELDS if name in row), None)
+    field = next((name for name in DATA_FIELDS if row.get(name) is not None), None)
     data = row.get("data")
     if field is not None and data is None:
         data = await _folded(connection, key, row, session)

@@ -19,6 +19,7 @@ from .driver import Database
 from .errors import InvalidKeyError
 from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
+from .metadata import set_metadata
 from .new_sessions import (
     NewSession,
     checked_mtime,
@@ -467,6 +468,24 @@ class BeanieSessionStore(SessionStore):
         connection = await self._connection()
         with reported(connection.client, "find the session"):
             return await session_named(connection, self._tenant, name, project_key, whole_id)
+
+    async def set_metadata(self, key: SessionKey, metadata: dict[str, Any] | None) -> None:
+        """Put metadata on a stored session, in place of what it has; ``None`` takes that away.
+
+        Titles, tags and forks after the fact are the SDK's: ``rename_session_via_store``,
+        ``tag_session_via_store`` and ``fork_session_via_store``, with this store.
+
+        Raises:
+            UnknownSessionError: there is no such session.
+            InvalidMetadataError: the metadata is no JSON object or is too large.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        session = TranscriptKey.parse(self._tenant, key).session
+        encoded = encode_metadata(metadata)
+        connection = await self._connection()
+        with reported(connection.client, "set the metadata of", session):
+            await set_metadata(connection, session, encoded)
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """The SDK's summary of each session that :meth:`list_sessions` lists.

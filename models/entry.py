@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from beanie import Document
 from pydantic import Field
 from pymongo import ASCENDING, IndexModel
 
+from .owned import StoreOwned
 from .packing import unpack
 from .plain import plain
 from .retention import EXPIRY_INDEX
 from .transcript import EntryView, parse_entry
+
+if TYPE_CHECKING:
+    from claude_agent_sdk import SessionKey
 
 ORDER_INDEX = IndexModel(
     [
@@ -54,7 +58,7 @@ CHUNK_INDEX = IndexModel(
 )
 
 
-class TranscriptEntry(Document):
+class TranscriptEntry(StoreOwned, Document):
     """One line of an agent's transcript.
 
     Exactly one of ``entry``, ``packed`` and ``chunks`` is set. Subclass it to use another
@@ -65,7 +69,15 @@ class TranscriptEntry(Document):
 
             class Settings(TranscriptEntry.Settings):
                 name = "acme_transcript_entries"
+
+    The fields that you add are yours to ``set`` and ``save``; all others are read-only.
     """
+
+    _team_fields: ClassVar[frozenset[str]] = frozenset()
+    _way: ClassVar[str] = (
+        "Entries are made by store.append() and removed with their transcript, by "
+        "store.delete(entry.key())."
+    )
 
     tenant: str = Field(description="The tenant of the store that wrote the entry.")
     project_key: str = Field(description="The SDK's project key, derived from the directory.")
@@ -121,17 +133,29 @@ class TranscriptEntry(Document):
             "read it with the store's load() or stream()"
         )
 
+    def key(self) -> SessionKey:
+        """The key of the transcript, for the methods of the store and of the SDK."""
+        key: SessionKey = {"project_key": self.project_key, "session_id": self.session_id}
+        if self.subpath:
+            key["subpath"] = self.subpath
+        return key
+
     @property
     def parsed(self) -> EntryView:
         """The typed view of the entry; raises as :attr:`content` does."""
         return parse_entry(self.content)
 
 
-class EntryChunk(Document):
+class EntryChunk(StoreOwned, Document):
     """A slice of a packed value too large for one document.
 
     The value is an entry (``seq`` is that entry's) or, with ``seq`` 0, the session's summary.
     """
+
+    _team_fields: ClassVar[frozenset[str]] = frozenset()
+    _way: ClassVar[str] = (
+        "Chunks are made by store.append() and removed with their transcript, by store.delete()."
+    )
 
     tenant: str = Field(description="As in the entry.")
     project_key: str = Field(description="As in the entry.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import ClassVar
 
 from beanie import Document
 from pydantic import Field
 from pymongo import ASCENDING, IndexModel
 
 from ..app.every import EVERY
+from .owned import StoreOwned
 
 POLICY_INDEX = IndexModel(
     [("tenant", ASCENDING), ("project_key", ASCENDING)], name="policy", unique=True
@@ -23,12 +25,18 @@ Never changes: ``init_beanie`` fails at start-up where a declared TTL index diff
 stored one. What changes is the date in the documents."""
 
 
-class RetentionPolicy(Document):
+class RetentionPolicy(StoreOwned, Document):
     """How long an idle session is kept.
 
     Of several that fit a session the most specific one holds: its tenant and project, its
     tenant, its project, everything.
     """
+
+    _team_fields: ClassVar[frozenset[str]] = frozenset()
+    _way: ClassVar[str] = (
+        "Policies are set by set_retention() and removed by clear_retention(), which also give "
+        "stored sessions their dates."
+    )
 
     tenant: str = Field(default=EVERY.value, description='A tenant, or "*" for every other one.')
     project_key: str = Field(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from beanie import Document
 from pydantic import Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
+from .owned import StoreOwned
 from .retention import EXPIRY_INDEX
 from .totals import SessionTotals
+
+if TYPE_CHECKING:
+    from claude_agent_sdk import SessionKey
 
 SESSION_INDEX = IndexModel(
     [("tenant", ASCENDING), ("project_key", ASCENDING), ("session_id", ASCENDING)],
@@ -36,14 +40,23 @@ LISTING_INDEX = IndexModel(
 """Holds all that ``list_sessions`` answers, so that no document is read for it."""
 
 
-class SessionSummary(Document):
+class SessionSummary(StoreOwned, Document):
     """What is known of a session without reading its entries.
 
     It is written in the same transaction as the entries, so ``data`` always equals the SDK's
     fold over the stored main transcript, and ``totals`` always count what is stored. Exactly one
     of ``data``, ``packed_data`` and ``data_chunks`` is set once the main transcript has an entry.
     Subclass it to use another collection, further indexes or further fields with defaults.
+    ``metadata`` and the fields that you add are yours to ``set`` and ``save``; all others are
+    read-only, and change only as the transcript does.
     """
+
+    _team_fields: ClassVar[frozenset[str]] = frozenset({"metadata"})
+    _way: ClassVar[str] = (
+        "Sessions are made by store.append() and removed by store.delete(summary.key()); titles "
+        "and tags are set with the SDK's rename_session_via_store() and tag_session_via_store(), "
+        "metadata with store.set_metadata() or summary.set(), holds with store.hold()."
+    )
 
     tenant: str = Field(description="The tenant of the store that made the session.")
     project_key: str = Field(description="The SDK's project key, derived from the directory.")
@@ -99,3 +112,7 @@ class SessionSummary(Document):
 
         name = "claude_transcript_summaries"
         indexes = [SESSION_INDEX, ACTIVITY_INDEX, LISTING_INDEX, EXPIRY_INDEX]
+
+    def key(self) -> SessionKey:
+        """The key of the session, for the methods of the store and of the SDK."""
+        return {"project_key": self.project_key, "session_id": self.session_id}

@@ -1,0 +1,31 @@
+"""What a team keeps on a session of its own."""
+
+from __future__ import annotations
+
+from .claim import value_fields
+from .codec import EncodedValue
+from .connection import Connection
+from .errors import UnknownSessionError
+from .expiry import NOT_EXPIRED
+from .key import TranscriptKey
+
+_FIELDS = ("metadata", "packed_metadata")
+
+
+async def set_metadata(
+    connection: Connection, key: TranscriptKey, metadata: EncodedValue | None
+) -> None:
+    """Put metadata on a session in place of what it has; ``None`` takes that away.
+
+    Raises:
+        UnknownSessionError: there is no such session, or it has expired.
+    """
+    values = value_fields(metadata, *_FIELDS)
+    update = {"$unset": {name: "" for name in _FIELDS if name not in values}}
+    if values:
+        update["$set"] = values
+    query = {**key.session_filter(), **NOT_EXPIRED}
+    if not (await connection.summaries.update_one(query, update)).matched_count:
+        raise UnknownSessionError(
+            f"There is no {key}; nothing was changed. Check tenant, project key and session id."
+        )

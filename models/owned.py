@@ -1,0 +1,198 @@
+"""What of a stored document is the store's, so that no habit of Beanie's writes over it.
+
+A document in memory is as old as when it was read, and ``save`` writes all of it: an old
+``next_seq`` would stop every later append. So the store's own fields are read-only here, what
+writes a whole document writes the team's fields alone, and what makes or removes documents names
+the store's method that does it for the whole session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
+
+from beanie.odm.actions import EventTypes, wrap_with_actions
+from beanie.odm.queries.find import FindMany, FindOne
+from beanie.odm.queries.update import UpdateMany, UpdateOne
+from beanie.odm.utils.dump import get_dict
+
+from ..app.errors import StoreOwnedError
+
+_BEANIES = frozenset({"id", "revision_id"})
+
+_is_refreshed: ContextVar[bool] = ContextVar("is_refreshed", default=False)
+"""Whether Beanie is putting into a document what it has just read of it."""
+
+
+class _OwnedUpdate:
+    """Beanie's update, of the team's fields alone."""
+
+    @property
+    def update_query(self) -> Any:
+        owner: Any = self
+        query: Any = super().update_query  # type: ignore[misc]
+        _require_of_team(owner.document_model, query)
+        return cast("Any", query)
+
+
+class _UpdateMany(_OwnedUpdate, UpdateMany):  # type: ignore[misc]
+    pass
+
+
+class _UpdateOne(_OwnedUpdate, UpdateOne):  # type: ignore[misc]
+    pass
+
+
+class _OwnedFind:
+    """Beanie's query, which finds and updates, but neither makes nor removes."""
+
+    document_model: Any
+
+    def delete(self, *_: Any, **__: Any) -> NoReturn:
+        _refuse(self.document_model, "deleted")
+
+    delete_one = delete_many = delete
+
+    def upsert(self, *_: Any, **__: Any) -> NoReturn:
+        _refuse(self.document_model, "made")
+
+    def replace_one(self, *_: Any, **__: Any) -> NoReturn:
+        _refuse(self.document_model, "replaced")
+
+
+class _FindMany(_OwnedFind, FindMany[Any]):  # type: ignore[misc]
+    UpdateQueryType = _UpdateMany
+
+
+class _FindOne(_OwnedFind, FindOne[Any]):  # type: ignore[misc]
+    UpdateQueryType = _UpdateOne
+
+
+class StoreOwned:
+    """For the store's Document classes, before ``Document`` among their bases."""
+
+    _find_many_query_class: ClassVar[type] = _FindMany
+    _find_one_query_class: ClassVar[type] = _FindOne
+    _team_fields: ClassVar[frozenset[str]]
+    """The fields of the class that are a team's; so are those that a subclass adds."""
+    _way: ClassVar[str]
+    """What makes, changes and removes such documents, in words."""
+
+    # To type checkers they are Beanie's own.
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in owned_fields(type(self)) and not _is_refreshed.get():
+                _refuse(type(self), f"changed: {name} is the store's own")
+            super().__setattr__(name, value)
+
+        @wrap_with_actions(EventTypes.SAVE)
+        async def save(self, session: Any = None, *_: Any, **__: Any) -> Any:
+            """Write the team's fields: metadata, and what a subclass adds. Nothing else is touched.
+
+            Raises:
+                StoreOwnedError: there is no such document any more; only the store makes one.
+            """
+            document: Any = self
+            model = type(document)
+            owned = owned_fields(model)
+            names = {field.alias or name: name for name, field in model.model_fields.items()}
+            stored = cast("dict[str, Any]", get_dict(document, to_db=True))
+            teams = {key for key, name in names.items() if name not in owned | _BEANIES}
+            values = {key: value for key, value in stored.items() if key in teams}
+            update: dict[str, Any] = {}
+            if "metadata" in values:
+                is_packed = document.packed_metadata is not None
+                if values["metadata"] is None:
+                    del values["metadata"]
+                    if not is_packed:
+                        update["$unset"] = {"metadata": ""}
+                elif is_packed:
+                    raise StoreOwnedError(
+                        "The metadata is stored packed, for BSON cannot hold it, and nothing was "
+                        "changed. Call store.set_metadata()."
+                    )
+            if values:
+                update["$set"] = values
+            found = model.find_one({"_id": document.id}, session=session)
+            if document.id is None or (update and (await found.update(update)).matched_count != 1):
+                _refuse(model, "made")
+            return self
+
+        save_changes = replace = save
+
+        async def update(self, *args: Any, **kwargs: Any) -> Any:
+            """As Beanie's, of the team's fields alone."""
+            with _refreshed():
+                return await super().update(*args, **kwargs)  # type: ignore[misc]
+
+        async def sync(self, *args: Any, **kwargs: Any) -> None:
+            """As Beanie's."""
+            with _refreshed():
+                await super().sync(*args, **kwargs)  # type: ignore[misc]
+
+        async def insert(self, *_: Any, **__: Any) -> Any:
+            """Refuses: only the store makes such documents."""
+            _refuse(type(self), "made")
+
+        create = insert
+
+        async def delete(self, *_: Any, **__: Any) -> Any:
+            """Refuses: only the store removes such documents, with all that belongs to them."""
+            _refuse(type(self), "deleted")
+
+        @classmethod
+        async def insert_one(cls, *_: Any, **__: Any) -> Any:
+            """Refuses: only the store makes such documents."""
+            _refuse(cls, "made")
+
+        @classmethod
+        async def insert_many(cls, *_: Any, **__: Any) -> Any:
+            """Refuses: only the store makes such documents."""
+            _refuse(cls, "made")
+
+        @classmethod
+        async def replace_many(cls, *_: Any, **__: Any) -> Any:
+            """Refuses: a document may be older than what is stored."""
+            _refuse(cls, "replaced")
+
+        @classmethod
+        def delete_all(cls, *_: Any, **__: Any) -> Any:
+            """Refuses: only the store removes such documents, with all that belongs to them."""
+            _refuse(cls, "deleted")
+
+
+def owned_fields(model: type) -> frozenset[str]:
+    """The fields of a Document class that only the store writes."""
+    base: Any = next(each for each in model.__mro__ if "_team_fields" in each.__dict__)
+    return frozenset(base.model_fields) - base._team_fields - _BEANIES
+
+
+@contextmanager
+def _refreshed() -> Generator[None]:
+    token = _is_refreshed.set(True)
+    try:
+        yield
+    finally:
+        _is_refreshed.reset(token)
+
+
+def _require_of_team(model: type, query: object) -> None:
+    if not isinstance(query, Mapping):
+        _refuse(model, "changed by a pipeline, which does not tell what it changes")
+    owned = owned_fields(model) | {"_id"}
+    for operator, change in cast("Mapping[str, Any]", query).items():
+        for path, value in change.items():
+            roots = {str(path).split(".")[0]}
+            if operator == "$rename":
+                roots.add(str(value).split(".")[0])
+            for name in sorted(roots & owned):
+                _refuse(model, f"changed: {name} is the store's own")
+
+
+def _refuse(model: Any, what: str) -> NoReturn:
+    raise StoreOwnedError(
+        f"A {model.__name__} cannot be {what}, and nothing was written. {model._way}"
+    )
