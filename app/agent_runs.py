@@ -37,6 +37,7 @@ from .key import TranscriptKey
 from .layout import PROJECTS, transcript_path
 from .reader import load_session, sessions
 from .run_folders import RunFolder
+from .shown import shown
 from .staging import StagedFiles
 from .transcript_writer import TranscriptWriter
 
@@ -148,14 +149,14 @@ def checked(options: object, store: SessionStore, config: object) -> Path | None
         )
     if options.resume is not None and not _is_uuid(options.resume):
         raise UnknownSessionError(
-            f"There is no session {options.resume!r:.60}: the agent resumes a session by its whole "
-            "id, a UUID. It was not started."
+            f"There is no session {shown(options.resume)}: the agent resumes a session by its "
+            "whole id, a UUID. It was not started."
         )
     if config is None:
         return None
     if not isinstance(config, str | Path) or not Path(config).expanduser().is_dir():
         raise InvalidOptionsError(
-            f"config must be a folder that is there, not {config!r:.200}; the agent was not "
+            f"config must be a folder that is there, not {shown(config, 200)}; the agent was not "
             "started."
         )
     return Path(config).expanduser()

@@ -11,7 +11,7 @@ from support.command import SessionStoreCommand
 from support.entries import message
 
 from beanie_session_store import BeanieSessionStore, SessionSummary
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.driver import Database, collection_of
 
 IDS = [f"{number:08x}-1111-4111-8111-111111111111" for number in range(1, 8)]
 PROJECT = "-home-somebody-work-with-a-long-name-of-the-login-service"
@@ -197,7 +197,7 @@ async def test_what_an_older_release_wrote_is_listed_without_figures(
     store: BeanieSessionStore, command: SessionStoreCommand
 ) -> None:
     await store.append({"project_key": "p", "session_id": "old"}, [message()])
-    await SessionSummary.find_one({}).update({"$unset": {"totals": 1}})
+    await collection_of(SessionSummary).update_one({}, {"$unset": {"totals": 1}})
     finished = await command("sessions")
     assert finished.output.splitlines()[1].split()[2:6] == ["-", "-", "-", "-"]
     assert "old" in await command.on_terminal(80, "sessions")

@@ -15,7 +15,7 @@ from support.server import profiled
 
 from beanie_session_store import BeanieSessionStore, SessionSummary
 from beanie_session_store.app.cli.periods import periods
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.driver import Database, collection_of
 
 SINCE = ("--since", "2026-11-01", "--until", "2026-11-26")
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -195,7 +195,7 @@ async def test_a_cost_below_nothing_does_no_harm(
     key: Any = {"project_key": "p", "session_id": "s"}
     await store.append(key, [answered("2026-11-20", "opus", 5), answered("2026-11-20", "haiku", 6)])
     rows = {"totals.usage.0.cost_usd": 1.0, "totals.usage.1.cost_usd": -1.0}
-    await SessionSummary.find_one({"tenant": "default"}).update({"$set": rows})
+    await collection_of(SessionSummary).update_one({"tenant": "default"}, {"$set": rows})
     done = await command("stats", *SINCE, "--chart", "cost")
     assert (done.code, done.errors) == (0, "")
     assert "2026-11-20  █" in done.output

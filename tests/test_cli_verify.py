@@ -17,7 +17,7 @@ from beanie_session_store import (
     UnsoundSession,
     verify_sessions,
 )
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.driver import Database, collection_of
 
 HOSTILE = "\x1b[2J\u202etitle"
 
@@ -40,7 +40,7 @@ async def filled(store: BeanieSessionStore) -> BeanieSessionStore:
 
 async def spoil(session_id: str, **values: Any) -> None:
     """Change a summary behind the store's back."""
-    await SessionSummary.find_one({"session_id": session_id}).update({"$set": values})
+    await collection_of(SessionSummary).update_one({"session_id": session_id}, {"$set": values})
 
 
 async def test_all_sessions_of_the_tenant_are_verified(

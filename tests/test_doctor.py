@@ -39,7 +39,7 @@ from beanie_session_store import (
     upgrade_schema,
 )
 from beanie_session_store.app.connection import StoreModels
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.driver import Database, collection_of
 from beanie_session_store.app.embedded import Member
 from beanie_session_store.app.patient import Patient
 from beanie_session_store.app.permissions import needed_to_migrate, needed_to_use
@@ -297,7 +297,7 @@ async def test_what_should_have_expired_and_is_still_there_is_found(database: Da
     try:
         await BeanieSessionStore().append(KEY, turn(1))
         past = datetime.now(timezone.utc) - timedelta(hours=2)
-        await SessionSummary.find_one({}).update({"$set": {"expires_at": past}})
+        await collection_of(SessionSummary).update_one({}, {"$set": {"expires_at": past}})
         verdict, text = said(await diagnose(database), "retention")
         assert verdict == "bad"
         assert f"{past:%Y-%m-%d %H:%M}" in text

@@ -29,7 +29,7 @@ from beanie_session_store import (
     set_retention,
     upgrade_schema,
 )
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.driver import Database, collection_of
 from beanie_session_store.app.expiry import read_retention
 from beanie_session_store.app.key import TranscriptKey
 
@@ -210,8 +210,8 @@ async def test_a_session_whose_summary_is_swept_first_starts_afresh(
     await database.client.admin.command("setParameter", 1, ttlMonitorEnabled=False)
     try:
         past = datetime.now(timezone.utc) - timedelta(seconds=1)
-        await TranscriptEntry.find_all().update({"$set": {"expires_at": past}})
-        await SessionSummary.find_all().delete()
+        await collection_of(TranscriptEntry).update_many({}, {"$set": {"expires_at": past}})
+        await collection_of(SessionSummary).delete_many({})
         await BeanieSessionStore().append(KEY, old)
         assert await store.load(KEY) == old
         assert await TranscriptEntry.find_all().count() == 6

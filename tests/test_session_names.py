@@ -16,7 +16,7 @@ from beanie_session_store import (
     SessionSummary,
     UnknownSessionError,
 )
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.driver import Database, collection_of
 
 
 async def made(store: BeanieSessionStore, *names: str) -> None:
@@ -60,7 +60,9 @@ async def test_what_no_id_begins_with_is_unknown(store: BeanieSessionStore, name
 async def test_an_expired_session_is_unknown(store: BeanieSessionStore) -> None:
     await made(store, "p/abc")
     past = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    await SessionSummary.find_one({"session_id": "abc"}).update({"$set": {"expires_at": past}})
+    await collection_of(SessionSummary).update_one(
+        {"session_id": "abc"}, {"$set": {"expires_at": past}}
+    )
     with pytest.raises(UnknownSessionError):
         await store.session_named("abc")
 
