@@ -259,7 +259,9 @@ class _Import:
     def _broken(self, line: BrokenLine) -> None:
         self._progress.report.skipped_lines += 1
         where = replace(line, path=self._as_named(line.path)).where
-        self._progress.problem(where, f"{line.reason}; skipped")
+        read = {0: "skipped", 1: "1 whole record of the line was read"}
+        left = read.get(line.records, f"{line.records} whole records of the line were read")
+        self._progress.problem(where, f"{line.reason}; {left}")
 
     def _as_named(self, path: Path) -> Path:
         """The path of a file in an archive, and not of where that is unpacked for a moment."""

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from ..models.packing import full_stack
+from .damage import salvaged
+from .lines import MAX_LINE_BYTES, as_utf8, lines
 
 # What the SDK sends to a store at once.
 BATCH_ENTRIES = 500
 BATCH_BYTES = 1024 * 1024
-# A damaged file may have no newline for the rest of the disk.
-_MAX_LINE_BYTES = 256 * 1024 * 1024
-_PIECE_BYTES = 1024 * 1024
+_TOO_LONG = f"no JSON object, or longer than {MAX_LINE_BYTES} bytes"
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenLine:
-    """A line that is no transcript entry."""
+    """A line that is no transcript entry, or not as a whole."""
 
     path: Path
     number: int
     """From 1; 0 stands for a file that is no JSON Lines."""
     reason: str
+    records: int = 0
+    """How many whole records were found on it all the same, and read."""
 
     @property
     def where(self) -> str:
@@ -50,19 +52,15 @@ def batches(path: Path, on_broken: Callable[[BrokenLine], None]) -> Generator[Ba
     entries: list[dict[str, Any]] = []
     size = 0
     with path.open("rb") as file:
-        for number, (length, line) in enumerate(_lines(file), 1):
+        for number, (length, line) in enumerate(lines(file), 1):
             size += length
             if line is None:
-                reason = f"no JSON object, or longer than {_MAX_LINE_BYTES} bytes"
-                on_broken(BrokenLine(path, number, reason))
+                on_broken(BrokenLine(path, number, _TOO_LONG))
             elif line.strip():
                 try:
                     entries.append(parse_object(line))
                 except ValueError as error:
-                    is_cut = not line.endswith(b"\n")
-                    hint = " (the file ends here, perhaps in the middle of a write)"
-                    reason = f"{error}{hint if is_cut else ''}"
-                    on_broken(BrokenLine(path, number, reason))
+                    entries += _salvaged(path, number, line, error, on_broken)
             if len(entries) >= BATCH_ENTRIES or size >= BATCH_BYTES:
                 yield Batch(entries, size)
                 entries, size = [], 0
@@ -70,26 +68,21 @@ def batches(path: Path, on_broken: Callable[[BrokenLine], None]) -> Generator[Ba
         yield Batch(entries, size)
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """The length of each line, and the line; ``None`` of a long one that can be no entry.
-
-    Lines end at newlines alone: JSON may hold the other separators of Unicode as they are.
-    """
-    while piece := file.readline(_PIECE_BYTES):
-        if piece.endswith(b"\n") or len(piece) < _PIECE_BYTES:
-            yield len(piece), piece
-            continue
-        length = len(piece)
-        parts = [piece] if piece.lstrip().startswith(b"{") else None
-        while rest := file.readline(_PIECE_BYTES):
-            length += len(rest)
-            if parts is not None:
-                parts.append(rest)
-            if length > _MAX_LINE_BYTES:
-                parts = None
-            if rest.endswith(b"\n"):
-                break
-        yield length, None if parts is None else b"".join(parts)
+def _salvaged(
+    path: Path,
+    number: int,
+    line: bytes,
+    error: ValueError,
+    on_broken: Callable[[BrokenLine], None],
+) -> list[dict[str, Any]]:
+    """What a line holds that is no record by itself."""
+    found = salvaged(line)
+    if found.reason is not None or not found.records:
+        is_cut = not line.endswith((b"\n", b"\r"))
+        hint = " (the file ends here, perhaps in the middle of a write)"
+        reason = f"{found.reason or error}{hint if is_cut else ''}"
+        on_broken(BrokenLine(path, number, reason, len(found.records)))
+    return found.records
 
 
 def read_sidecar(path: Path, on_broken: Callable[[BrokenLine], None]) -> dict[str, Any] | None:
@@ -99,7 +92,8 @@ def read_sidecar(path: Path, on_broken: Callable[[BrokenLine], None]) -> dict[st
         OSError: the file cannot be read.
     """
     try:
-        return parse_object(path.read_bytes())
+        # A byte order mark or NULs around it are no part of it.
+        return parse_object(as_utf8(path.read_bytes()).strip(b"\0"))
     except ValueError as error:
         on_broken(BrokenLine(path, 0, str(error)))
         return None
