@@ -8,7 +8,9 @@ is what ``get_session_messages`` of the SDK shows, and this agrees with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from functools import cached_property
 
 from ..models.blocks import ToolUseBlock
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
@@ -18,7 +20,11 @@ Chain = list[ConversationEntry]
 
 
 class Links:
-    """The entries of one transcript that have a uuid, and how they hang together."""
+    """The entries of one transcript that have a uuid, and how they hang together.
+
+    Whatever is asked for takes time in proportion to the number of entries, however they are
+    linked: no way back is walked twice.
+    """
 
     def __init__(self, entries: Iterable[ConversationEntry]) -> None:
         self._by_uuid: dict[str, ConversationEntry] = {}
@@ -30,38 +36,68 @@ class Links:
         self._responses = _Responses(self._by_uuid)
 
     def chains(self) -> list[Chain]:
-        """The active conversation from its start, cut at every compaction; the last is active."""
-        leaf = self._leaf()
-        found: list[Chain] = []
-        seen: set[str] = set()
-        while leaf is not None and leaf.uuid not in seen:
-            # What a later segment holds is in no earlier one, wherever the links lead.
-            chain = [entry for entry in self._back_from(leaf) if entry.uuid not in seen]
-            found.append(self._responses.restored(chain, seen))
-            seen |= _uuids(found[-1])
-            first = chain[0]
-            before = first.logical_parent_uuid if isinstance(first, CompactBoundaryEntry) else None
-            leaf = self._by_uuid.get(before) if before else None
-        return found[::-1]
+        """The active conversation from its start, cut at every compaction; the last is active.
+
+        It is cut as well where the entry before is not there, or the links lead in a circle: what
+        a resumed agent is given begins there. What was written before is in the segment before.
+        """
+        return self._segments(self._leaf(), self._responses.restored)
+
+    def subagent_chains(self) -> list[Chain]:
+        """The chain of a subagent, which never branches: back from its last message."""
+        messages = (e for e in self._by_uuid.values() if isinstance(e, UserEntry | AssistantEntry))
+        return self._segments(max(messages, key=self._place, default=None), lambda chain, _: chain)
 
     def branches(self, known: Iterable[ConversationEntry]) -> list[Chain]:
         """What was left aside: chains that end elsewhere, from where they fork off ``known``."""
         seen = _uuids(known)
+        walked: set[str] = set()
         found: list[Chain] = []
         for leaf in sorted(self._leaves(), key=self._place, reverse=True):
             if leaf.uuid in seen or not _is_main(leaf):
                 continue
-            chain = [entry for entry in self._back_from(leaf) if entry.uuid not in seen]
+            chain = [e for e in self._back_from(leaf, walked) if e.uuid not in seen]
             seen |= _uuids(chain)
             found.append(chain)
         return found[::-1]
 
-    def last_chain(self) -> Chain:
-        """The chain of a subagent, which never branches: back from its last message."""
-        for entry in sorted(self._by_uuid.values(), key=self._place, reverse=True):
-            if isinstance(entry, UserEntry | AssistantEntry):
-                return self._back_from(entry)
-        return []
+    def _segments(
+        self, leaf: ConversationEntry | None, restored: Callable[[Chain, Set[str]], Chain]
+    ) -> list[Chain]:
+        found: list[Chain] = []
+        seen: set[str] = set()
+        walked: set[str] = set()
+        earlier = _Earlier([] if leaf is None else self._beside(leaf), self._position, seen)
+        while leaf is not None and leaf.uuid not in seen:
+            # What a later segment holds is in no earlier one, wherever the links lead.
+            path = self._back_from(leaf, walked)
+            chain = [entry for entry in path if entry.uuid not in seen]
+            found.append(restored(chain, seen))
+            seen |= _uuids(found[-1])
+            leaf = self._before(path[0], chain[0], earlier)
+        return found[::-1]
+
+    def _before(
+        self, start: ConversationEntry, first: ConversationEntry, earlier: _Earlier
+    ) -> ConversationEntry | None:
+        """What comes before a segment that begins with ``first``, on a path from ``start``."""
+        if isinstance(first, CompactBoundaryEntry):
+            named = self._by_uuid.get(first.logical_parent_uuid or "")
+            return named or earlier.than(first)
+        if start is not first:
+            # It forks off what a later segment holds.
+            return None
+        if first.parent_uuid is None:
+            # Some agents left out the boundary before what sums up.
+            is_summary = isinstance(first, UserEntry) and first.is_compact_summary
+            return earlier.than(first) if is_summary else None
+        is_lost = first.parent_uuid not in self._by_uuid or first.uuid in self._circles
+        return earlier.than(first) if is_lost else None
+
+    def _beside(self, leaf: ConversationEntry) -> Chain:
+        """The entries among which to look where a link leads nowhere."""
+        entries = self._by_uuid.values()
+        return [e for e in entries if _is_main(e)] if _is_main(leaf) else list(entries)
 
     def _leaf(self) -> ConversationEntry | None:
         leaves = list(self._leaves())
@@ -70,26 +106,88 @@ class Links:
 
     def _leaves(self) -> Iterator[ConversationEntry]:
         """The last message of every chain, whatever else comes behind it."""
+        known: dict[str, ConversationEntry | None] = {}
+        for tip in self._tips():
+            path: list[str] = []
+            message: ConversationEntry | None = None
+            for entry in self._upwards(tip, set()):
+                uuid = entry.uuid or ""
+                if uuid in known or isinstance(entry, UserEntry | AssistantEntry):
+                    message = known.get(uuid, entry)
+                    break
+                path.append(uuid)
+            # Many tips may share a way back on which there is no message.
+            known.update(dict.fromkeys(path, message))
+            if message is not None:
+                yield message
+
+    def _tips(self) -> Iterator[ConversationEntry]:
+        """The entries that none comes behind; of a circle, its last one."""
         parents = {entry.parent_uuid for entry in self._by_uuid.values()}
-        for uuid, entry in self._by_uuid.items():
-            if uuid not in parents:
-                for earlier in self._upwards(entry):
-                    if isinstance(earlier, UserEntry | AssistantEntry):
-                        yield earlier
-                        break
+        tips = [entry for uuid, entry in self._by_uuid.items() if uuid not in parents]
+        yield from tips
+        reached: set[str] = set()
+        for tip in tips if self._circles else ():
+            reached |= _uuids(list(self._upwards(tip, reached)))
+        for last in dict.fromkeys(last.uuid or "" for last in self._circles.values()):
+            if last not in reached:
+                yield self._by_uuid[last]
 
-    def _back_from(self, leaf: ConversationEntry) -> Chain:
-        return list(self._upwards(leaf))[::-1]
+    @cached_property
+    def _circles(self) -> dict[str, ConversationEntry]:
+        """The entries whose links lead round to themselves, each with the last of its circle."""
+        found: dict[str, ConversationEntry] = {}
+        walked: set[str] = set()
+        for entry in self._by_uuid.values():
+            path = list(self._upwards(entry, walked))
+            places = {each.uuid: place for place, each in enumerate(path)}
+            place = places.get(path[-1].parent_uuid) if path and path[-1].parent_uuid else None
+            if place is not None:
+                circle = path[place:]
+                found |= dict.fromkeys(_uuids(circle), max(circle, key=self._place))
+            walked |= _uuids(path)
+        return found
 
-    def _upwards(self, entry: ConversationEntry | None) -> Iterator[ConversationEntry]:
+    def _back_from(self, leaf: ConversationEntry, walked: set[str]) -> Chain:
+        """The way from the start to an entry, or from behind what was walked before."""
+        path = list(self._upwards(leaf, walked))[::-1]
+        walked |= _uuids(path)
+        return path
+
+    def _upwards(
+        self, entry: ConversationEntry | None, walked: Set[str]
+    ) -> Iterator[ConversationEntry]:
         seen: set[str | None] = set()
-        while entry is not None and entry.uuid not in seen:
+        while entry is not None and entry.uuid not in seen and entry.uuid not in walked:
             seen.add(entry.uuid)
             yield entry
             entry = self._by_uuid.get(entry.parent_uuid) if entry.parent_uuid else None
 
     def _place(self, entry: ConversationEntry) -> int:
         return self._position[entry.uuid or ""]
+
+
+class _Earlier:
+    """Finds what was written before an entry, and is in no segment yet."""
+
+    def __init__(self, entries: Chain, position: dict[str, int], seen: Set[str]) -> None:
+        self._entries = entries
+        self._places = [position[entry.uuid or ""] for entry in entries]
+        self._position = position
+        self._seen = seen
+        # Where to look on from a place whose entry is in a segment; such a place stays so.
+        self._next = list(range(len(entries)))
+
+    def than(self, entry: ConversationEntry) -> ConversationEntry | None:
+        """The last such entry before another one."""
+        at = bisect_left(self._places, self._position[entry.uuid or ""]) - 1
+        path: list[int] = []
+        while at >= 0 and self._entries[at].uuid in self._seen:
+            path.append(at)
+            at = self._next[at] if self._next[at] != at else at - 1
+        for each in path:
+            self._next[each] = at
+        return self._entries[at] if at >= 0 else None
 
 
 class _Responses:
@@ -127,7 +225,7 @@ class _Responses:
 
     def restored(self, chain: Chain, elsewhere: Set[str]) -> Chain:
         """The chain with what its responses miss, behind the last entry of each."""
-        on_chain = _uuids(chain) | elsewhere
+        on_chain = _Either(_uuids(chain), elsewhere)
         answered = {call for entry in chain for call in _answers(entry)}
         ends: dict[str, ConversationEntry] = {}
         for entry in chain:
@@ -141,12 +239,12 @@ class _Responses:
                     *sorted((p for p in parts if p.uuid not in on_chain), key=_time),
                     *sorted(self._missing_results(parts, on_chain, answered), key=_time),
                 ]
-                on_chain |= _uuids(found)
+                on_chain.own |= _uuids(found)
                 missing[ends[response].uuid or ""] = found
         return [each for entry in chain for each in (entry, *missing.get(entry.uuid or "", ()))]
 
     def _missing_results(
-        self, parts: Sequence[AssistantEntry], on_chain: set[str], answered: set[str]
+        self, parts: Sequence[AssistantEntry], on_chain: _Either, answered: Set[str]
     ) -> list[UserEntry]:
         homes = _uuids(parts)
         claimed = {
@@ -158,14 +256,25 @@ class _Responses:
         found = [result for result in claimed.values() if result.parent_uuid in homes]
         # One that hangs elsewhere belongs here only if its call has no other answer.
         strays = [result for result in claimed.values() if result.parent_uuid not in homes]
-        answered = answered.union(call for result in found for call in _answers(result))
+        closed = _Either({call for result in found for call in _answers(result)}, answered)
         for stray in sorted(strays, key=lambda entry: self._place[entry.uuid or ""]):
-            open_calls = set(_answers(stray)) - answered
-            callers = (self._callers.get(call) for call in open_calls)
+            calls = set(_answers(stray))
+            callers = [self._callers.get(call) for call in calls if call not in closed]
             if any(caller is not None and caller.uuid in homes for caller in callers):
-                answered.update(_answers(stray))
+                closed.own |= calls
                 found.append(stray)
         return found
+
+
+class _Either:
+    """What is in a set of one's own or in another's, which is too large to copy each time."""
+
+    def __init__(self, own: set[str], other: Set[str]) -> None:
+        self.own = own
+        self._other = other
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.own or item in self._other
 
 
 def _uuids(entries: Iterable[ConversationEntry]) -> set[str]:

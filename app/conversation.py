@@ -131,10 +131,12 @@ class Conversation:
     def segments(self) -> list[Chain]:
         """The active conversation from its very start, cut where it was compacted.
 
-        The last segment is :attr:`active`; the others are what compactions left out.
+        The last segment is :attr:`active`; the others are what compactions left out. It is cut as
+        well where the entry before is not there, say in a damaged file, for there a resumed agent
+        loses what came before.
         """
         if self._is_subagent:
-            return [chain] if (chain := self._links.last_chain()) else []
+            return self._links.subagent_chains()
         return self._links.chains()
 
     @property
@@ -159,7 +161,7 @@ class Conversation:
         """The turns of all segments, in order."""
         found: list[tuple[UserEntry | None, Chain]] = []
         for entry in (entry for chain in self.segments for entry in chain):
-            prompt = entry if isinstance(entry, UserEntry) and entry.is_prompt else None
+            prompt = entry if isinstance(entry, UserEntry) and self._asks(entry) else None
             if prompt or not found:
                 found.append((prompt, []))
             found[-1][1].append(entry)
@@ -200,6 +202,10 @@ class Conversation:
                         message.usage,
                     )
         return last
+
+    def _asks(self, entry: UserEntry) -> bool:
+        """Whether somebody asks something of this agent, and not this one of a subagent."""
+        return entry.is_prompt and (self._is_subagent or not entry.is_sidechain)
 
     @cached_property
     def _links(self) -> Links:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 from .tool_calls import ToolCall
@@ -35,8 +36,9 @@ def subagent_origins(session: Transcript, subagents: Sequence[Subagent]) -> dict
         tool_use_id = subagent.metadata.tool_use_id if subagent.metadata else None
         named = by_id.get(tool_use_id, []) if tool_use_id is not None else []
         told = by_agent.get(subagent.agent_id, [])
-        agreed = {id(call) for call, _ in told}
-        for call, holder in (*(each for each in named if id(each[0]) in agreed), *named, *told):
+        agreed = (each for each in told if tool_use_id is not None and each[0].id == tool_use_id)
+        # Not as one list: of ids that are not unique, each may name all calls there are.
+        for call, holder in chain(agreed, named, told):
             # Nobody starts itself, nor those that it was started by.
             if subagent.subpath not in _upwards(holder, above):
                 found[subagent.subpath] = call

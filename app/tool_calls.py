@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -100,7 +101,7 @@ class ToolCall:
 def joined_calls(messages: Iterable[ConversationEntry], started: Started) -> list[ToolCall]:
     """All calls of a transcript in the order in which they were made, with their results."""
     asked: list[Asked] = []
-    by_id: dict[str, list[int]] = {}
+    by_id: dict[str, _Namesakes] = {}
     answers: list[tuple[int, Answered]] = []
     for entry in messages:
         if not isinstance(entry, UserEntry | AssistantEntry):
@@ -108,16 +109,16 @@ def joined_calls(messages: Iterable[ConversationEntry], started: Started) -> lis
         for block in entry.blocks:
             if isinstance(block, CallBlock) and isinstance(entry, AssistantEntry):
                 if block.id is not None:
-                    by_id.setdefault(block.id, []).append(len(asked))
+                    by_id.setdefault(block.id, _Namesakes()).add(len(asked), entry)
                 asked.append((block, entry))
             elif isinstance(block, ResultBlock):
                 answers.append((len(asked), (block, entry)))
     results: dict[int, Answered] = {}
     shared: dict[tuple[str, str], Answered] = {}
     for before, answer in answers:
-        places = by_id.get(answer[0].tool_use_id or "", [])
-        if places:
-            place = _answered(places, before, asked, answer)
+        namesakes = by_id.get(answer[0].tool_use_id or "")
+        if namesakes is not None:
+            place = namesakes.answered(before, answer[1])
             results[place] = answer
             if response := _response(asked[place]):
                 shared[response] = answer
@@ -131,16 +132,28 @@ def joined_calls(messages: Iterable[ConversationEntry], started: Started) -> lis
     return found
 
 
-def _answered(places: list[int], before: int, asked: list[Asked], answer: Answered) -> int:
-    """Which of the calls of one id is answered: some models count their calls anew each time."""
-    entry = answer[1]
-    homes = {entry.parent_uuid}
-    if isinstance(entry, UserEntry):
-        homes.add(entry.source_tool_assistant_uuid)
-    homes.discard(None)
-    named = [place for place in places if asked[place][1].uuid in homes]
-    earlier = [place for place in places if place < before]
-    return (named or earlier or places[:1])[-1]
+class _Namesakes:
+    """The calls of one id: some models count their calls anew each time."""
+
+    def __init__(self) -> None:
+        self._places: list[int] = []
+        self._by_entry: dict[str, int] = {}
+
+    def add(self, place: int, entry: AssistantEntry) -> None:
+        """One more, behind the others."""
+        self._places.append(place)
+        if entry.uuid is not None:
+            self._by_entry[entry.uuid] = place
+
+    def answered(self, before: int, entry: UserEntry | AssistantEntry) -> int:
+        """The place of the one that an answer is to, which stands behind ``before`` calls."""
+        homes = [entry.parent_uuid]
+        if isinstance(entry, UserEntry):
+            homes.append(entry.source_tool_assistant_uuid)
+        named = [self._by_entry[home] for home in homes if home in self._by_entry]
+        if named:
+            return max(named)
+        return self._places[max(bisect_left(self._places, before) - 1, 0)]
 
 
 def _response(call: Asked) -> tuple[str, str] | None:

@@ -197,14 +197,15 @@ class Tally:
                 self._add_response(entry, at)
             elif kind == "user":
                 self._add_results(entry)
-                if is_main:
+                if is_main and entry.get("isSidechain") is not True:
                     self._add_prompt(entry)
             elif is_main and isinstance(kind, str) and kind in _RECORDS:
                 _RECORDS[kind](self, entry)
                 continue
-            if is_main:
-                if self.summaries.waiting:
-                    self.summaries.meet(entry.get("uuid"))
+            if is_main and self.summaries.waiting:
+                self.summaries.meet(entry.get("uuid"))
+            # Older agents wrote what their subagents did into the main transcript.
+            if is_main and entry.get("isSidechain") is not True:
                 branch = entry.get("gitBranch")
                 if branch != self.branch and isinstance(branch, str) and branch:
                     self.branch = _text(branch)
