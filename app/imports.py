@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .archive import ENDINGS, unpacked
+from .beside import others_named
 from .errors import (
     InvalidKeyError,
     SessionStoreError,
@@ -189,6 +190,10 @@ class _Import:
                 continue
             for line in found.broken:
                 self._broken(line)
+            self._alone(files)
+            for each in files.beside:
+                entries = found.session.transcripts[each.subpath]
+                self._named(files, each, others_named(entries, files.session_id))
             self._progress.moved(files.size, count)
             self._progress.finished("changed" if count else "unchanged")
         return left
@@ -209,8 +214,9 @@ class _Import:
                 {"project_key": session.project_key, "session_id": session.session_id},
                 mtime=session.mtime,
             )
+            self._alone(session)
             for files in session.transcripts:
-                is_whole = await self._transcript(replay, files) and is_whole
+                is_whole = await self._transcript(replay, files, session) and is_whole
             added = replay.added
         except ENDS_A_RUN:
             raise
@@ -222,11 +228,15 @@ class _Import:
         else:
             self._progress.finished("changed" if added else "unchanged")
 
-    async def _transcript(self, replay: SessionReplay, files: TranscriptFiles) -> bool:
+    async def _transcript(
+        self, replay: SessionReplay, files: TranscriptFiles, session: SessionFiles
+    ) -> bool:
         """Import one transcript, and return whether all of its files could be read."""
         try:
             if files.lines is not None:
-                await self._lines(replay, files.lines, files.subpath)
+                named = await self._lines(replay, files.lines, files.subpath, session.session_id)
+                if files in session.beside:
+                    self._named(session, files, named)
             if files.sidecar is not None:
                 await self._sidecar(replay, files.sidecar, files.subpath)
         except InvalidKeyError as error:
@@ -242,19 +252,42 @@ class _Import:
             return False
         return True
 
-    async def _lines(self, replay: SessionReplay, path: Path, subpath: str) -> None:
+    async def _lines(
+        self, replay: SessionReplay, path: Path, subpath: str, session_id: str
+    ) -> set[str]:
+        """Import the lines of a file, and return the other sessions that they name."""
+        named: set[str] = set()
         remaining = batches(path, self._broken)
         try:
             while batch := await asyncio.to_thread(next, remaining, None):
                 added = await replay.add(batch.entries, subpath)
                 self._progress.moved(batch.size, added)
+                named |= others_named(batch.entries, session_id)
         finally:
             await asyncio.to_thread(remaining.close)
+        return named
 
     async def _sidecar(self, replay: SessionReplay, path: Path, subpath: str) -> None:
         metadata = await asyncio.to_thread(read_sidecar, path, self._broken)
         if metadata is not None:
             self._progress.moved(entries=await replay.add_metadata(metadata, subpath))
+
+    def _alone(self, session: SessionFiles) -> None:
+        """Say of which files the session is told by their entries alone."""
+        if session.mtime is None and (beside := session.beside):
+            path = beside[0].lines or Path()
+            if not path.with_name(session.session_id + path.suffix).exists():
+                reason = f"the file of session {session.session_id}, which it names, is not there"
+                self._progress.problem(str(self._as_named(path)), f"{reason}; stored without it")
+
+    def _named(self, session: SessionFiles, files: TranscriptFiles, others: set[str]) -> None:
+        """Say that entries of a subagent beside the session's file name other sessions too."""
+        if others and files.lines is not None:
+            self._progress.problem(
+                str(self._as_named(files.lines)),
+                f"some of its entries name session {min(others)!r:.80}; all were stored as a "
+                f"subagent's of session {session.session_id}, which comes first",
+            )
 
     def _broken(self, line: BrokenLine) -> None:
         self._progress.report.skipped_lines += 1

@@ -3,9 +3,10 @@
     <projects>/<project key>/<session id>.jsonl                          the main transcript
     <projects>/<project key>/<session id>/subagents/agent-a1.jsonl       subpath subagents/agent-a1
     <projects>/<project key>/<session id>/subagents/agent-a1.meta.json   its agent_metadata
+    <projects>/<project key>/agent-a1.jsonl     of older agents, subpath subagents/agent-a1
 
-This is the mapping of the SDK, so that an imported session and a mirrored one agree. Names of
-stored sessions are anybody's texts: none becomes a path before it was checked here.
+But for the last this is the mapping of the SDK, so that an imported session and a mirrored one
+agree. Names of stored sessions are anybody's texts: none becomes a path before it was checked here.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from .beside import AGENT, owner_of
 from .errors import TransferError
 
 LINES = ".jsonl"
@@ -60,6 +62,15 @@ class SessionFiles:
     mtime: int | None
     """When the main transcript was changed last, epoch milliseconds."""
 
+    @property
+    def beside(self) -> tuple[TranscriptFiles, ...]:
+        """The transcripts of subagents that lie beside the session's file."""
+        return tuple(
+            each
+            for each in self.transcripts
+            if each.subpath and each.lines and each.lines.parent.name == self.project_key
+        )
+
     def is_part_of(self, other: SessionFiles) -> bool:
         """Whether the other one has all of its files."""
         return set(self.transcripts) <= set(other.transcripts)
@@ -78,10 +89,11 @@ OnUnreadable = Callable[[OSError], None]
 def find_sessions(path: Path, on_unreadable: OnUnreadable) -> Iterator[SessionFiles]:
     """The sessions of a folder of projects, of one project, or of one JSONL file.
 
-    A file below a ``subagents`` folder is that transcript alone; any other one is a session,
-    with its subagents. A folder in it that cannot be read costs no other one. What is no file
-    (a pipe, a socket, a device) is passed over, for there is no end of it; a link that leads
-    nowhere or to itself is kept, and reported when it is read.
+    A file of a subagent is that transcript alone; any other one is a session, with its
+    subagents. A session of which a subagent has two files comes twice. A folder in it that cannot
+    be read costs no other one. What is no file (a pipe, a socket, a device) is passed over, for
+    there is no end of it; a link that leads nowhere or to itself is kept, and reported when it is
+    read.
 
     Raises:
         TransferError: there is nothing at that path, or nothing that the agent writes.
@@ -93,15 +105,18 @@ def find_sessions(path: Path, on_unreadable: OnUnreadable) -> Iterator[SessionFi
     if path.is_file():
         if path.suffix != LINES:
             raise TransferError(f"{path} is no {LINES} file, which is what the agent writes.")
-        yield _session_of_file(path)
+        yield from _sessions_of_file(path)
         return
     count = 0
     unreadable: list[OSError] = []
     # What is named itself must be readable.
     os.listdir(path)  # noqa: PTH208
     for project in _projects(path, unreadable.append):
-        for session_id in sorted(_session_ids(project, unreadable.append)):
-            yield _session(project, session_id)
+        ids = _session_ids(project, unreadable.append)
+        beside = _beside(project)
+        own = ids - {file.stem for files in beside.values() for file in files}
+        for session_id in sorted(own | beside.keys()):
+            yield from _session(project, session_id, beside.get(session_id, ()))
             count += 1
     for error in {each.filename: each for each in unreadable}.values():
         on_unreadable(error)
@@ -244,30 +259,61 @@ def _is_to_read(path: Path) -> bool:
         return True
 
 
-def _session_of_file(path: Path) -> SessionFiles:
+def _beside(project: Path) -> dict[str, list[Path]]:
+    """The files of subagents in the folder of a project itself, by session."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(project.glob(f"{AGENT}*{LINES}")):
+        # What has subagents of its own is a session.
+        if _is_to_read(path) and not _is_folder(project / path.stem / _SUBAGENTS):
+            owner = owner_of(path)
+            if owner is not None:
+                found.setdefault(owner, []).append(path)
+    return found
+
+
+def _sessions_of_file(path: Path) -> Iterator[SessionFiles]:
     parts = path.parts
     if _SUBAGENTS in parts[:-1]:
         at = parts.index(_SUBAGENTS)
         if at < 2:
             raise TransferError(f"{path} is in no folder of a project, so its key is not known.")
-        subpath = "/".join(parts[at:]).removesuffix(LINES)
-        sidecar = path.with_name(path.name.removesuffix(LINES) + SIDECAR)
-        files = TranscriptFiles(subpath, path, sidecar if sidecar.is_file() else None)
-        return SessionFiles(parts[at - 2], parts[at - 1], (files,), _size(files), None)
-    return _session(path.parent, path.name.removesuffix(LINES))
+        files = _transcript("/".join(parts[at:]).removesuffix(LINES), path)
+        yield SessionFiles(parts[at - 2], parts[at - 1], (files,), _size(files), None)
+        return
+    beside = _beside(path.parent)
+    owner = next((owner for owner, files in beside.items() if path in files), None)
+    if owner is None:
+        yield from _session(path.parent, path.stem, beside.get(path.stem, ()))
+        return
+    files = _transcript(f"{_SUBAGENTS}/{path.stem}", path)
+    yield SessionFiles(path.parent.name, owner, (files,), _size(files), None)
 
 
-def _session(project: Path, session_id: str) -> SessionFiles:
+def _transcript(subpath: str, lines: Path) -> TranscriptFiles:
+    sidecar = lines.with_name(lines.name.removesuffix(LINES) + SIDECAR)
+    return TranscriptFiles(subpath, lines, sidecar if sidecar.is_file() else None)
+
+
+def _session(project: Path, session_id: str, beside: Sequence[Path]) -> Iterator[SessionFiles]:
     main = project / (session_id + LINES)
     found: list[TranscriptFiles] = []
     mtime = None
-    if _is_to_read(main):
+    if main not in beside and _is_to_read(main):
         found.append(TranscriptFiles("", main, None))
         with suppress(OSError):
             mtime = main.stat().st_mtime_ns // 1_000_000
     found += _subagents(project / session_id)
-    size = sum(map(_size, found))
-    return SessionFiles(project.name, session_id, tuple(found), size, mtime)
+    taken = {files.subpath for files in found}
+    again: list[TranscriptFiles] = []
+    for path in beside:
+        files = _transcript(f"{_SUBAGENTS}/{path.stem}", path)
+        (again if files.subpath in taken else found).append(files)
+    if found:
+        size = sum(map(_size, found))
+        yield SessionFiles(project.name, session_id, tuple(found), size, mtime)
+    if again:
+        size = sum(map(_size, again))
+        yield SessionFiles(project.name, session_id, tuple(again), size, None)
 
 
 def _subagents(session: Path) -> list[TranscriptFiles]:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 from .tool_calls import ToolCall
+from .workflows import run_begun, run_of
 
 if TYPE_CHECKING:
     from .transcript import Subagent, Transcript
@@ -19,10 +20,12 @@ def subagent_origins(session: Transcript, subagents: Sequence[Subagent]) -> dict
     """The calls that started subagents, by the subagent's subpath.
 
     The metadata of a subagent names the call; the result of the call names the subagent. One of
-    the two is enough, and where ids are not unique, both are better.
+    the two is enough, and where ids are not unique, both are better. The agents of a workflow are
+    of the call that began its run, or took it up again.
     """
     by_id: dict[str, list[_Owned]] = {}
     by_agent: dict[str, list[_Owned]] = {}
+    by_run: dict[str, list[_Owned]] = {}
     holders = [("", session), *((subagent.subpath, subagent) for subagent in subagents)]
     for subpath, holder in holders:
         for call in holder.tool_calls:
@@ -30,6 +33,8 @@ def subagent_origins(session: Transcript, subagents: Sequence[Subagent]) -> dict
                 by_id.setdefault(call.id, []).append((call, subpath))
             if (agent_id := agent_of(call.structured_output)) is not None:
                 by_agent.setdefault(agent_id, []).append((call, subpath))
+            if (run := run_begun(call.structured_output)) is not None:
+                by_run.setdefault(run, []).append((call, subpath))
     found: dict[str, ToolCall] = {}
     above: dict[str, str] = {}
     for subagent in subagents:
@@ -38,13 +43,23 @@ def subagent_origins(session: Transcript, subagents: Sequence[Subagent]) -> dict
         told = by_agent.get(subagent.agent_id, [])
         agreed = (each for each in told if tool_use_id is not None and each[0].id == tool_use_id)
         # Not as one list: of ids that are not unique, each may name all calls there are.
-        for call, holder in chain(agreed, named, told):
+        ran = _latest_first(by_run.get(run_of(subagent.subpath) or "", []), subagent)
+        for call, holder in chain(agreed, named, told, ran):
             # Nobody starts itself, nor those that it was started by.
             if subagent.subpath not in _upwards(holder, above):
                 found[subagent.subpath] = call
                 above[subagent.subpath] = holder
                 break
     return found
+
+
+def _latest_first(calls: list[_Owned], subagent: Subagent) -> list[_Owned]:
+    """The calls of one run: first the last of those that were made before the agent began."""
+    if len(calls) < 2:
+        return calls
+    began = next((e.timestamp for e in subagent.entries if e.timestamp is not None), None)
+    before = [each for each in calls if began and (at := each[0].entry.timestamp) and at <= began]
+    return [*before[-1:], *calls]
 
 
 def _upwards(subpath: str | None, above: dict[str, str]) -> Iterator[str]:

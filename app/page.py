@@ -34,6 +34,7 @@ from ..models.system import SystemEntry
 from ..models.transcript import parse_entry
 from .origins import agent_of
 from .tool_calls import CallBlock, ResultBlock
+from .workflows import run_begun
 
 _SHELLS = frozenset({"Bash", "BashOutput"})
 _MAX_OPEN_CALLS = 10_000
@@ -88,6 +89,8 @@ class Result(Output):
     call_id: str | None = None
     agent_id: str | None = None
     """The subagent whose outcome it is, where the agent says so."""
+    run: str | None = None
+    """The run of a workflow that the call began."""
     is_error: bool = False
 
 
@@ -124,9 +127,15 @@ class Page(Protocol):
 
 
 class Pieces:
-    """Turns the entries of one transcript into pieces, in their order."""
+    """Turns the entries of one transcript into pieces, in their order.
 
-    def __init__(self) -> None:
+    Args:
+        is_subagent: whether it is a subagent's transcript. In a main one, what subagents of older
+            agents wrote stands between the lines of the session.
+    """
+
+    def __init__(self, *, is_subagent: bool = False) -> None:
+        self._is_subagent = is_subagent
         self._speaker: str | None = None
         self._calls: dict[str, str] = {}
         self._left_out: Counter[str] = Counter()
@@ -155,7 +164,7 @@ class Pieces:
             yield Note(f"Entries not shown: {kinds}")
 
     def _message(self, entry: UserEntry | AssistantEntry) -> Iterator[Piece]:
-        name = _speaker(entry)
+        name = _speaker(entry, is_aside=entry.is_sidechain and not self._is_subagent)
         parts = iter(_parts(entry))
         for block in entry.blocks:
             is_result = isinstance(block, ToolResultBlock | McpToolResultBlock)
@@ -187,6 +196,7 @@ class Pieces:
 
     def _result(self, block: ResultBlock, entry: ConversationEntry) -> Result:
         name = self._calls.pop(block.tool_use_id or "", "a tool")
+        returned = entry.tool_use_result if isinstance(entry, UserEntry) else None
         is_error = not isinstance(block, ServerToolResultBlock) and block.is_error
         text, language = (
             (_json(block.content), "json")
@@ -200,7 +210,8 @@ class Pieces:
             is_folded=True,
             name=name,
             call_id=block.tool_use_id,
-            agent_id=agent_of(entry.tool_use_result) if isinstance(entry, UserEntry) else None,
+            agent_id=agent_of(returned),
+            run=run_begun(returned),
             is_error=is_error,
         )
 
@@ -223,10 +234,12 @@ def _said(said: Said, *, is_typed: bool) -> Iterator[Piece]:
         yield Output("Added by the agent", said.added, is_folded=True)
 
 
-def _speaker(entry: ConversationEntry) -> str:
+def _speaker(entry: ConversationEntry, *, is_aside: bool) -> str:
     if isinstance(entry, AssistantEntry):
-        return "Agent" if entry.is_made_up else "Assistant"
-    if isinstance(entry, UserEntry) and entry.is_prompt:
+        if entry.is_made_up:
+            return "Agent"
+        return "Subagent" if is_aside else "Assistant"
+    if isinstance(entry, UserEntry) and entry.is_prompt and not is_aside:
         return "User"
     return "Agent"
 
@@ -246,6 +259,11 @@ def subagent_title(subpath: str, metadata: Mapping[str, Any]) -> str:
     """What a subagent is called: its kind and its task, where the agent says so."""
     kind, task = (str(metadata.get(name) or "") for name in ("agentType", "description"))
     return f"Subagent {': '.join(filter(None, (kind, task))) or subpath}"
+
+
+def journals_left_out(journals: int, entries: int) -> Note:
+    """What is said of what workflows keep beside the transcripts of their agents."""
+    return Note(f"Journals of workflows, not shown: {journals}, with {entries} entries")
 
 
 def _call(block: CallBlock) -> Call:

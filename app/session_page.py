@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from .layout import main_path
-from .page import Page, Pieces, subagent_title
+from .page import Page, Pieces, journals_left_out, subagent_title
 from .reader import SessionListing
 from .staging import StagedFiles
 from .store import BeanieSessionStore
 from .stored_times import moment_of_ms
 from .transfer import Progress
+from .workflows import is_journal
 
 
 async def write_page(
@@ -31,14 +32,24 @@ async def write_page(
         progress.moved(file.write(text.encode()), entries)
 
     write(page.head(listing.title or listing.session_id, _facts(store, listing)))
+    journals: list[str] = []
     for subpath in ["", *sorted(await store.list_subkeys(listing.subkeys_key))]:
-        pieces = Pieces()
+        if is_journal(subpath):
+            journals.append(subpath)
+            continue
+        pieces = Pieces(is_subagent=bool(subpath))
         if subpath:
             metadata = await store.agent_metadata(listing.key(subpath)) or {}
             write(page.subagent(subagent_title(subpath, metadata)))
         async for entry in store.stream(listing.key(subpath)):
             write("".join(map(page.piece, pieces.of(entry))), 1)
         write("".join(map(page.piece, pieces.rest())))
+    if journals:
+        entries = 0
+        for subpath in journals:
+            async for _ in store.stream(listing.key(subpath)):
+                entries += 1
+        write(page.piece(journals_left_out(len(journals), entries)), entries)
     write(page.foot())
 
 

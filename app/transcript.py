@@ -14,10 +14,12 @@ from ..models.records import (
     SummaryEntry,
     TagEntry,
 )
+from ..models.views import EntryViews
 from .conversation import Conversation, Responses, Tokens, tokens_by_model
 from .origins import subagent_origins
 from .outcome import outcome_of
 from .tool_calls import ToolCall
+from .workflows import is_journal
 
 Entries = Iterable[Mapping[str, Any]]
 
@@ -69,8 +71,15 @@ class Transcript(Conversation):
 
     def __init__(self, entries: Entries, subagents: Mapping[str, Entries] | None = None) -> None:
         super().__init__(entries, self.started_by)
-        self.subagents = [Subagent(path, found, self) for path, found in (subagents or {}).items()]
+        others = subagents or {}
+        self.subagents = [
+            Subagent(path, found, self) for path, found in others.items() if not is_journal(path)
+        ]
         """All subagents of the session, also those that other subagents started."""
+        self.journals = {
+            path: EntryViews(found) for path, found in others.items() if is_journal(path)
+        }
+        """What runs of workflows keep beside the transcripts of their agents, by subpath."""
 
     def started_by(self, call: ToolCall) -> tuple[Subagent, ...]:
         """The subagents that a call of this session started."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from ..page import Piece, Pieces, Result, subagent_title
+from ..page import Piece, Pieces, Result, journals_left_out, subagent_title
 from ..reader import SessionListing, StreamedEntry
 from ..store import BeanieSessionStore
+from ..workflows import is_journal, run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class NestedTranscripts:
         self._session = session
         self._pieces: dict[str, Pieces] = {}
         self._by_call: dict[str, list[str]] = {}
+        self._by_run: dict[str, list[str]] = {}
         self._titles: dict[str, str] = {}
         self._left: dict[str, None] = {}
         self._last = ""
@@ -43,19 +45,31 @@ class NestedTranscripts:
         Raises:
             SessionStoreError: as for :meth:`BeanieSessionStore.stream`.
         """
-        for subpath in sorted(await self._store.list_subkeys(self._session.subkeys_key)):
-            await self._announce(subpath)
-            self._left[subpath] = None
+        subpaths = sorted(await self._store.list_subkeys(self._session.subkeys_key))
+        journals = [subpath for subpath in subpaths if is_journal(subpath)]
+        for subpath in subpaths:
+            if not is_journal(subpath):
+                await self._announce(subpath)
+                self._left[subpath] = None
         async for shown in self._transcript("", 0, until):
             yield shown
         # Their call is not known, or is still to come.
-        while self._left:
-            async for shown in self._subagent(next(iter(self._left)), 1, until):
-                yield shown
+        for subpath in list(self._left):
+            if subpath in self._left:
+                async for shown in self._subagent(subpath, 1, until):
+                    yield shown
+        if journals:
+            entries = 0
+            for subpath in journals:
+                async for entry in self._store.stream(self._session.key(subpath)):
+                    entries += entry.seq <= until
+            yield 0, journals_left_out(len(journals), entries)
 
     async def added(self, entry: StreamedEntry) -> AsyncIterator[Shown]:
         """What an entry adds that was written while others looked on."""
         subpath = entry.subpath
+        if is_journal(subpath):
+            return
         if subpath and subpath not in self._titles:
             await self._announce(subpath)
         depth = 1 if subpath else 0
@@ -74,6 +88,9 @@ class NestedTranscripts:
                 break
             for piece in pieces.of(entry):
                 for started in self._started(piece):
+                    # One of them may have started another, which is below it then.
+                    if started not in self._left:
+                        continue
                     async for shown in self._subagent(started, depth + 1, until):
                         yield shown
                 yield depth, piece
@@ -91,9 +108,11 @@ class NestedTranscripts:
         """The subagents that belong above a result, for its call started them."""
         if not isinstance(piece, Result):
             return ()
-        named = self._by_call.get(piece.call_id or "", [])
+        # Taken out, for where ids are not unique each result would go over all of them again.
+        named = self._by_call.pop(piece.call_id or "", [])
+        ran = self._by_run.pop(piece.run or "", [])
         told = f"subagents/agent-{piece.agent_id}"
-        return [subpath for subpath in dict.fromkeys((*named, told)) if subpath in self._left]
+        return [subpath for subpath in dict.fromkeys((*named, told, *ran)) if subpath in self._left]
 
     async def _announce(self, subpath: str) -> None:
         metadata = await self._store.agent_metadata(self._session.key(subpath)) or {}
@@ -101,6 +120,8 @@ class NestedTranscripts:
         call = metadata.get("toolUseId")
         if isinstance(call, str):
             self._by_call.setdefault(call, []).append(subpath)
+        if (run := run_of(subpath)) is not None:
+            self._by_run.setdefault(run, []).append(subpath)
 
     def _of(self, subpath: str) -> Pieces:
-        return self._pieces.setdefault(subpath, Pieces())
+        return self._pieces.setdefault(subpath, Pieces(is_subagent=bool(subpath)))

@@ -116,7 +116,8 @@ def of_transcript(transcript: Transcript) -> dict[str, Any]:
         "turns": len(turns) + sum(bool(getattr(entry, "is_prompt", False)) for entry in aside),
         "prompts": [turn.text for turn in turns],
         "answers": [turn.answer for turn in turns],
-        "entries": sum(len(each.entries) for each in (transcript, *transcript.subagents)),
+        "entries": sum(len(each.entries) for each in (transcript, *transcript.subagents))
+        + sum(map(len, transcript.journals.values())),
         "cost_usd": transcript.cost_usd,
         "tools": tools,
         "subagents": sorted(subagent.agent_id for subagent in transcript.subagents),
