@@ -14,7 +14,7 @@ from . import chart, machine, report
 from .peers.ours import Ours
 from .plan import Plan, Size
 from .results import Section
-from .sections import append, cpu, disk, growth, imports, listing, load, parse, writers
+from .sections import append, cpu, disk, growth, imports, listing, load, parse, transcript, writers
 
 SECTIONS = {
     "append": append.run,
@@ -22,6 +22,7 @@ SECTIONS = {
     "cpu": cpu.run,
     "load": load.run,
     "parse": parse.run,
+    "transcript": transcript.run,
     "listing": listing.run,
     "growth": growth.run,
     "disk": disk.run,
