@@ -77,7 +77,7 @@ class TransferReport:
     bytes: int = 0
     """Bytes of transcripts that this run read or wrote."""
     skipped_lines: int = 0
-    """Lines that are no entries."""
+    """Lines that are no entries, or not as a whole."""
     problem_count: int = 0
     problems: list[TransferProblem] = field(default_factory=list[TransferProblem])
     """The first 100 of them; ``on_problem`` gets all."""
