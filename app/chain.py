@@ -36,12 +36,21 @@ class Links:
         self._responses = _Responses(self._by_uuid)
 
     def chains(self) -> list[Chain]:
-        """The active conversation from its start, cut at every compaction; the last is active.
+        """The conversation from its start, cut at every compaction; the last one is active.
 
         It is cut as well where the entry before is not there, or the links lead in a circle: what
         a resumed agent is given begins there. What was written before is in the segment before.
+        A circle from which nothing leads away is the last segment, if it was written last: no
+        agent goes on from it, but it is no less a part of what was said.
         """
-        return self._segments(self._leaf(), self._responses.restored)
+        return self._segments(self._last(), self._responses.restored)
+
+    def active_chain(self, chains: list[Chain]) -> Chain:
+        """What a resumed agent goes on from, which is the last of the chains but for circles."""
+        leaf = self._leaf()
+        if leaf is not self._last():
+            chains = self._segments(leaf, self._responses.restored)
+        return chains[-1] if chains else []
 
     def subagent_chains(self) -> list[Chain]:
         """The chain of a subagent, which never branches: back from its last message."""
@@ -53,7 +62,8 @@ class Links:
         seen = _uuids(known)
         walked: set[str] = set()
         found: list[Chain] = []
-        for leaf in sorted(self._leaves(), key=self._place, reverse=True):
+        leaves = [*self._leaves(self._tips), *self._leaves(self._circle_ends())]
+        for leaf in sorted(leaves, key=self._place, reverse=True):
             if leaf.uuid in seen or not _is_main(leaf):
                 continue
             chain = [e for e in self._back_from(leaf, walked) if e.uuid not in seen]
@@ -99,15 +109,20 @@ class Links:
         entries = self._by_uuid.values()
         return [e for e in entries if _is_main(e)] if _is_main(leaf) else list(entries)
 
+    def _last(self) -> ConversationEntry | None:
+        leaf = self._leaf()
+        rounds = [end for end in self._leaves(self._circle_ends()) if _is_main(end)]
+        return max([*rounds, *([leaf] if leaf else [])], key=self._place, default=None)
+
     def _leaf(self) -> ConversationEntry | None:
-        leaves = list(self._leaves())
+        leaves = list(self._leaves(self._tips))
         main = [leaf for leaf in leaves if _is_main(leaf) and not leaf.is_meta]
         return max(main or leaves, key=self._place, default=None)
 
-    def _leaves(self) -> Iterator[ConversationEntry]:
+    def _leaves(self, tips: Chain) -> Iterator[ConversationEntry]:
         """The last message of every chain, whatever else comes behind it."""
         known: dict[str, ConversationEntry | None] = {}
-        for tip in self._tips():
+        for tip in tips:
             path: list[str] = []
             message: ConversationEntry | None = None
             for entry in self._upwards(tip, set()):
@@ -121,17 +136,21 @@ class Links:
             if message is not None:
                 yield message
 
-    def _tips(self) -> Iterator[ConversationEntry]:
-        """The entries that none comes behind; of a circle, its last one."""
+    @cached_property
+    def _tips(self) -> Chain:
+        """The entries that none comes behind."""
         parents = {entry.parent_uuid for entry in self._by_uuid.values()}
-        tips = [entry for uuid, entry in self._by_uuid.items() if uuid not in parents]
-        yield from tips
+        return [entry for uuid, entry in self._by_uuid.items() if uuid not in parents]
+
+    def _circle_ends(self) -> Chain:
+        """The last entry of each circle from which nothing leads away."""
+        if not self._circles:
+            return []
         reached: set[str] = set()
-        for tip in tips if self._circles else ():
+        for tip in self._tips:
             reached |= _uuids(list(self._upwards(tip, reached)))
-        for last in dict.fromkeys(last.uuid or "" for last in self._circles.values()):
-            if last not in reached:
-                yield self._by_uuid[last]
+        ends = {last.uuid or "": last for last in self._circles.values()}
+        return [last for uuid, last in ends.items() if uuid not in reached]
 
     @cached_property
     def _circles(self) -> dict[str, ConversationEntry]:

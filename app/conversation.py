@@ -139,10 +139,12 @@ class Conversation:
             return self._links.subagent_chains()
         return self._links.chains()
 
-    @property
+    @cached_property
     def active(self) -> Chain:
         """What a resumed agent goes on from: since the last compaction, without other branches."""
-        return self.segments[-1] if self.segments else []
+        if self._is_subagent:
+            return self.segments[-1] if self.segments else []
+        return self._links.active_chain(self.segments)
 
     @cached_property
     def branches(self) -> list[Chain]:
