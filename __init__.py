@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .app.adopt import AdoptionProblem, AdoptionReport, adopt
     from .app.adoption_sources import AdoptionSource
     from .app.conversation import Tokens, ToolCall, Turn
+    from .app.completion import settled
     from .app.copies import copy_sessions
     from .app.diagnosis import Diagnosis, Finding
     from .app.doctor import diagnose
@@ -202,6 +203,7 @@ __all__ = [
     "retention_policies",
     "schema_status",
     "set_retention",
+    "settled",
     "unmodelled",
     "upgrade_schema",
     "verify_sessions",
@@ -211,6 +213,7 @@ _HOMES = {
     ".app.adopt": "AdoptionProblem AdoptionReport adopt",
     ".app.adoption_sources": "AdoptionSource",
     ".app.conversation": "Tokens ToolCall Turn",
+    ".app.completion": "settled",
     ".app.copies": "copy_sessions",
     ".app.diagnosis": "Diagnosis Finding",
     ".app.doctor": "diagnose",

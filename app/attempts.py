@@ -17,12 +17,17 @@ class Attempts:
     """The time budget of one operation, with growing, jittered pauses between its tries."""
 
     def __init__(self) -> None:
-        self._deadline = time.monotonic() + _SECONDS
+        self._start = time.monotonic()
         self._longest = _FIRST_PAUSE_SECONDS
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the operation began."""
+        return time.monotonic() - self._start
 
     async def pause(self) -> bool:
         """Wait a little and return ``True``, or return ``False`` once the time is used up."""
-        if time.monotonic() >= self._deadline:
+        if self.elapsed >= _SECONDS:
             return False
         # Writers that collided once would otherwise collide again at the same pace.
         await asyncio.sleep(random.uniform(0, self._longest))

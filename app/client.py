@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from pymongo.errors import PyMongoError
 
-from .driver import Database, close_client, open_client
+from .completion import Work, completed, ended, under_way
+from .driver import Client, Database, close_client, open_client
 from .errors import InvalidURLError
 from .failures import URL_ADVICE
 
@@ -15,6 +16,9 @@ from .failures import URL_ADVICE
 @asynccontextmanager
 async def open_database(uri: str, name: str | None) -> AsyncGenerator[Database]:
     """The database of a connection string, with a client that is closed at exit.
+
+    What is under way in the event loop then has ten seconds to end, or else to roll back, even if
+    the caller is cancelled once more.
 
     Raises:
         InvalidURLError: the connection string is malformed, or neither it nor ``name`` names a
@@ -25,7 +29,7 @@ async def open_database(uri: str, name: str | None) -> AsyncGenerator[Database]:
     async with AsyncExitStack() as stack:
         try:
             client = open_client(uri)
-            stack.push_async_callback(close_client, client)
+            stack.push_async_callback(_close, client)
             database = client[name] if name is not None else client.get_default_database()
         # The file of a certificate, of which its name is no secret.
         except OSError as error:
@@ -40,3 +44,15 @@ async def open_database(uri: str, name: str | None) -> AsyncGenerator[Database]:
                 f"The connection string cannot be used ({kind}). {URL_ADVICE}"
             ) from None
         yield database
+
+
+async def _close(client: Client) -> None:
+    # Taken now, or two that are closed at once would wait for each other.
+    await completed(_close_behind(under_way(), client), "close the client")
+
+
+async def _close_behind(work: Work, client: Client) -> None:
+    try:
+        await ended(work)
+    finally:
+        await close_client(client)

@@ -45,6 +45,7 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from ..models.plain import JSON_CODEC
+from .abandoned import MARKED, end_abandoned
 from .attempts import Attempts
 from .completion import completed
 from .errors import DriverMismatchError, NotInitializedError
@@ -68,7 +69,9 @@ _OURSELVES = DriverInfo("beanie-session-store", version("beanie-session-store"))
 _MAJORITY = WriteConcern("majority")
 
 _ABORT_SECONDS = 5.0
+_WRITE_CONFLICT = 112
 _NO_SUCH_TRANSACTION = 251
+_INTERRUPTED = 11601
 
 
 class TransientFailureError(Exception):
@@ -211,12 +214,12 @@ class Changes:
             await asyncio.shield(self._opening)
         except asyncio.CancelledError:
             # The server may have opened it already, and nobody else will ever close it.
-            await completed(self._close())
+            await completed(self._close(), "close a change stream")
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await completed(self._close())
+        await completed(self._close(), "close a change stream")
 
     async def _close(self) -> None:
         if self._asked is not None:
@@ -357,7 +360,7 @@ async def transact(
         # Else reads would follow the client's options, some of which no transaction takes.
         await _settled(
             session.start_transaction(
-                read_concern=ReadConcern(),
+                read_concern=MARKED,
                 write_concern=_MAJORITY,
                 read_preference=ReadPreference.PRIMARY,
             )
@@ -369,6 +372,8 @@ async def transact(
             with contextlib.suppress(PyMongoError), pymongo.timeout(_ABORT_SECONDS):
                 await session.abort_transaction()
             if _is_transient(error):
+                if _has_code(error, _WRITE_CONFLICT):
+                    await end_abandoned(client, attempts.elapsed)
                 raise TransientFailureError from error
             raise
         await _commit(session, attempts)
@@ -381,13 +386,17 @@ async def _commit(session: ClientSession, attempts: Attempts) -> None:
             await session.commit_transaction()
             return
         except PyMongoError as error:
-            if error.has_error_label("UnknownTransactionCommitResult") or is_not_ready(error):
+            if (
+                error.has_error_label("UnknownTransactionCommitResult")
+                or is_not_ready(error)
+                or _has_code(error, _INTERRUPTED)
+            ):
                 # Sending the commit of one transaction again is safe: it holds once or not at all.
                 if not await attempts.pause():
                     raise OutcomeUnknownError from error
             elif _is_labelled_transient(error):
                 raise TransientFailureError from error
-            elif _is_of_no_transaction(error):
+            elif _has_code(error, _NO_SUCH_TRANSACTION):
                 # Without a label: an earlier commit may hold on a member that answers no more.
                 raise OutcomeUnknownError from error
             else:
@@ -395,7 +404,12 @@ async def _commit(session: ClientSession, attempts: Attempts) -> None:
 
 
 def _is_transient(error: BaseException) -> bool:
-    return is_not_ready(error) or _is_of_no_transaction(error) or _is_labelled_transient(error)
+    # It is interrupted where another writer took it for abandoned.
+    return (
+        is_not_ready(error)
+        or _has_code(error, _NO_SUCH_TRANSACTION, _INTERRUPTED)
+        or _is_labelled_transient(error)
+    )
 
 
 def _is_labelled_transient(error: BaseException) -> bool:
@@ -407,8 +421,8 @@ def _is_labelled_transient(error: BaseException) -> bool:
     )
 
 
-def _is_of_no_transaction(error: BaseException) -> bool:
-    return isinstance(error, OperationFailure) and error.code == _NO_SUCH_TRANSACTION
+def _has_code(error: BaseException, *codes: int) -> bool:
+    return isinstance(error, OperationFailure) and error.code in codes
 
 
 def is_not_ready(error: BaseException) -> bool:

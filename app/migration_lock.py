@@ -55,7 +55,7 @@ class MigrationLock:
             await asyncio.wait([renewing])
             # Else the next one waits the lease out. That also happens if this fails.
             with contextlib.suppress(PyMongoError):
-                await completed(self._release())
+                await completed(self._release(), "release the lock of migrations")
 
     async def confirm(self) -> None:
         """Renew the lease now.

@@ -17,7 +17,8 @@ from .replay import ReplayPosition, recognise
 from .shown import shown
 from .writer import Writer, confirmed
 
-# A killed run's open transaction blocks its session for up to 90 seconds; one try takes 25.
+# A killed run's open transaction blocks its session for up to 90 seconds where the server does not
+# let others end it; one try takes 25.
 _TRIES = 4
 
 
@@ -56,7 +57,8 @@ class SessionReplay:
         """
         if subpath:
             checked_name("subpath", subpath)
-        return await completed(self._add(entries, self._session.with_subpath(subpath)))
+        key = self._session.with_subpath(subpath)
+        return await completed(self._add(entries, key), "append to", key)
 
     async def add_metadata(self, metadata: Mapping[str, Any], subpath: str) -> int:
         """Store what the agent keeps beside a subagent's transcript, unless it is the last known.
@@ -73,7 +75,7 @@ class SessionReplay:
         with reported(self._connection.client, "read", key):
             if await last_agent_metadata(self._connection, key) == entry:
                 return 0
-        return await completed(self._add_alone(key, entry))
+        return await completed(self._add_alone(key, entry), "append to", key)
 
     async def _add_alone(self, key: TranscriptKey, entry: Mapping[str, Any]) -> int:
         return await self._append(key, await encode_entries([entry]), is_fresh=True)

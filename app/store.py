@@ -119,8 +119,9 @@ class BeanieSessionStore(SessionStore):
     ) -> AsyncGenerator[BeanieSessionStore]:
         """Open a store of its own client, for scripts: ``async with ...connect(uri) as store``.
 
-        It upgrades the schema and closes the client at exit. Stores of several databases may be
-        open at once, in threads too. Queries on the Document classes themselves, such as
+        It upgrades the schema and closes the client at exit, where writes that go on without their
+        caller have ten seconds to end. Stores of several databases may be open at once, in threads
+        too. Queries on the Document classes themselves, such as
         ``SessionSummary.find``, go to the database of the first one, unless ``init_beanie`` has
         given the classes to another, where they stay; after the last one they go nowhere.
 
@@ -227,7 +228,7 @@ class BeanieSessionStore(SessionStore):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
-        await completed(self._append(transcript, entries))
+        await completed(self._append(transcript, entries), "append to", transcript)
 
     async def _append(self, transcript: TranscriptKey, entries: object) -> None:
         async with self._turns.turn(transcript):
@@ -280,7 +281,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         checked = [checked_session(each) for each in checked_sessions(sessions)]
         keyed = [(TranscriptKey.parse(self._tenant, each.key()), each) for each in checked]
-        return await completed(self._insert_sessions(keyed))
+        return await completed(self._insert_sessions(keyed), "store new sessions")
 
     async def _insert_sessions(
         self, sessions: Sequence[tuple[TranscriptKey, NewSession]]
@@ -505,7 +506,7 @@ class BeanieSessionStore(SessionStore):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
-        await completed(self._delete(transcript))
+        await completed(self._delete(transcript), "delete", transcript)
 
     async def _delete(self, transcript: TranscriptKey) -> None:
         async with self._turns.turn(transcript):
@@ -521,7 +522,7 @@ class BeanieSessionStore(SessionStore):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key).session
-        await completed(self._change_dates(transcript, retention.hold, f"hold {transcript}"))
+        await completed(self._change_dates("hold", transcript, retention.hold), "hold", transcript)
 
     async def release(self, key: SessionKey) -> None:
         """Let a held session expire again; its period begins now.
@@ -531,17 +532,19 @@ class BeanieSessionStore(SessionStore):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key).session
-        await completed(self._change_dates(transcript, retention.release, f"release {transcript}"))
+        await completed(
+            self._change_dates("release", transcript, retention.release), "release", transcript
+        )
 
     async def _change_dates(
         self,
+        doing: str,
         transcript: TranscriptKey,
         change: Callable[[Connection, TranscriptKey], Awaitable[None]],
-        doing: str,
     ) -> None:
         async with self._turns.turn(transcript):
             connection = await self._connection()
-            with reported(connection.client, doing):
+            with reported(connection.client, doing, transcript):
                 await change(connection, transcript)
 
     async def sessions(
@@ -713,7 +716,7 @@ class BeanieSessionStore(SessionStore):
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
         with reported(connection.client, "repair", session):
-            return await completed(repair.repair(connection, session))
+            return await completed(repair.repair(connection, session), "repair", session)
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """The subpaths of a session's subagent transcripts, such as ``subagents/agent-a1``."""

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 _KEPT_PROBLEMS = 100
 _MAX_WORKERS = 1000
+# Longer than the tries of one append.
+_SETTLE_SECONDS = 60.0
 
 ENDS_A_RUN = (
     AccessDeniedError,
@@ -180,4 +182,4 @@ async def in_parallel(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         # A write under way ends before the caller may close the client.
-        await settled()
+        await settled(_SETTLE_SECONDS)

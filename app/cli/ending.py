@@ -19,7 +19,9 @@ MISUSED = 2
 
 INTERRUPTED = 130
 CLOSED = 141
-"""Exit codes of a process that an interrupt or a closed pipe ended, as shells have them."""
+TERMINATED = 143
+"""Exit codes of a process that an interrupt, a closed pipe or a SIGTERM ended, as shells have
+them."""
 
 # Its user and password may be anything, an @ or a / included.
 # What we say ourselves of the form of a URL is no secret.

@@ -9,8 +9,10 @@ functions that work with it, so that a help, a completion or a mistake is answer
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import signal
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version as version_of
 from importlib.util import find_spec
@@ -44,7 +46,7 @@ except ImportError as missing:
     ) from None
 
 from .blanks import BlankSettingError
-from .ending import INTERRUPTED, MISUSED, fail, warn_in_a_line
+from .ending import INTERRUPTED, MISUSED, TERMINATED, fail, warn_in_a_line
 
 if TYPE_CHECKING:
     from ..connection import StoreModels
@@ -210,6 +212,8 @@ def run(
         if until_interrupted:
             raise typer.Exit(INTERRUPTED) from None
         fail("interrupted", INTERRUPTED)
+    except asyncio.CancelledError:
+        fail("terminated", TERMINATED)
 
 
 def show(context: typer.Context, value: Any, text: str) -> None:
@@ -224,9 +228,16 @@ def show(context: typer.Context, value: Any, text: str) -> None:
 async def _with_database(
     url: str, name: str | None, command: Callable[[Database], Awaitable[T]]
 ) -> T:
+    import asyncio
+
     from ..client import open_database
     from ..failures import reported
 
+    running = asyncio.current_task()
+    assert running is not None
+    # It ends as an interrupt does: what is being written is written, or rolled back.
+    with contextlib.suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     async with open_database(url, name) as database:
         with reported(database.client, "run the command"):
             return await command(database)

@@ -31,6 +31,7 @@ from beanie_session_store import (
     DOCUMENT_MODELS,
     BeanieSessionStore,
     UnknownSessionError,
+    settled,
     upgrade_schema,
 )
 
@@ -68,7 +69,10 @@ def create_app(client: Any, directory: Path, database: str = "app") -> FastAPI:
             database=client[database],
             document_models=[Customer, Conversation, *DOCUMENT_MODELS],
         )
-        yield
+        try:
+            yield
+        finally:
+            await settled()
 
     app = FastAPI(lifespan=lifespan)
 

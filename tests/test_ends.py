@@ -1,0 +1,354 @@
+"""However an application ends, nothing that it began stands in anybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.command import SessionStoreCommand
+from support.entries import KEY, assert_summary_is_the_fold, turn
+from support.open_transactions import open_transactions
+from support.server import connected
+
+from beanie_session_store import BeanieSessionStore, settled
+from beanie_session_store.app.client import open_database
+from beanie_session_store.app.driver import IS_MOTOR, Database, close_client
+
+ROUNDS = 30
+README = Path(__file__).parents[1] / "README.md"
+
+# Four sessions that are written to for ever.
+WRITES = """
+async def write(store):
+    async def one(session):
+        key = {"project_key": "project", "session_id": f"session-{session}"}
+        number = 0
+        while True:
+            batch = [{"type": "user", "uuid": f"{session}-{number}-{n}"} for n in range(20)]
+            await store.append(key, batch)
+            number += 1
+    await asyncio.gather(*(one(session) for session in range(4)))
+"""
+
+SCRIPT = (
+    """
+import asyncio, sys
+from beanie_session_store import BeanieSessionStore
+"""
+    + WRITES
+    + """
+async def main(url, database):
+    async with BeanieSessionStore.connect(url, database=database, upgrade=False) as store:
+        print("ready", flush=True)
+        await write(store)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+)
+
+# The README's application as it stands there, on the test's database, with one more endpoint.
+SERVICE = (
+    """
+import asyncio, sys
+import uvicorn
+from block import BeanieSessionStore, app
+"""
+    + WRITES
+    + """
+@app.get("/write")
+async def endless():
+    await write(BeanieSessionStore(tenant="default"))
+
+async def main():
+    config = uvicorn.Config(
+        app, port=int(sys.argv[1]), log_level="warning", ws="none", timeout_graceful_shutdown=1
+    )
+    await uvicorn.Server(config).serve()
+
+asyncio.run(main())
+"""
+)
+
+
+async def assert_whole(url: str, database: str) -> None:
+    """Batches of 20 entries are there whole, and nothing stands in the way of the next."""
+    assert open_transactions(url) == 0
+    async with BeanieSessionStore.connect(url, database=database, upgrade=False) as store:
+        listed = await store.list_sessions("project")
+        assert listed
+        for session in listed:
+            key: Any = {"project_key": "project", "session_id": session["session_id"]}
+            assert len(await store.load(key) or []) % 20 == 0
+            began = time.monotonic()
+            await store.append(key, turn(1))
+            assert time.monotonic() - began < 2
+            await assert_summary_is_the_fold(store, key)
+
+
+async def test_leaving_connect_after_a_cancelled_append_leaves_nothing_open(
+    database: Database, mongo_url: str
+) -> None:
+    rng = random.Random(1)
+    for _ in range(ROUNDS):
+        async with BeanieSessionStore.connect(
+            mongo_url, database=database.name, upgrade=False
+        ) as store:
+            await store.append(KEY, turn(0))
+            append = asyncio.create_task(store.append(KEY, turn(1)))
+            await asyncio.sleep(rng.uniform(0, 0.004))
+            append.cancel()
+        assert open_transactions(mongo_url) == 0
+
+
+async def test_leaving_connect_waits_for_appends_that_nobody_awaits(
+    database: Database, mongo_url: str
+) -> None:
+    async with BeanieSessionStore.connect(
+        mongo_url, database=database.name, upgrade=False
+    ) as store:
+        await store.append(KEY, turn(0))
+        appends = [asyncio.create_task(store.append(KEY, turn(n))) for n in range(1, 9)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*appends)
+    async with BeanieSessionStore.connect(
+        mongo_url, database=database.name, upgrade=False
+    ) as store:
+        assert len(await store.load(KEY) or []) == 9 * 6
+
+
+async def test_leaving_connect_in_a_cancelled_scope_leaves_nothing_open(
+    database: Database, mongo_url: str
+) -> None:
+    """A scope cancels whatever is awaited in it, the exit of connect included."""
+    import anyio
+
+    rng = random.Random(2)
+    for _ in range(ROUNDS):
+        with anyio.move_on_after(0.03) as scope:
+            async with BeanieSessionStore.connect(
+                mongo_url, database=database.name, upgrade=False
+            ) as store:
+                scope.deadline = anyio.current_time() + rng.uniform(0, 0.02)
+                while True:
+                    await store.append(KEY, turn(1))
+        # What goes on in the background is waited for by whoever still runs the loop.
+        assert await settled() == []
+        assert open_transactions(mongo_url) == 0
+
+
+async def test_settled_before_closing_ones_own_client_leaves_nothing_open(
+    database: Database, mongo_url: str
+) -> None:
+    rng = random.Random(3)
+    for number in range(ROUNDS):
+        async with connected(mongo_url) as client:
+            store = BeanieSessionStore.on(client[database.name])
+            await store.append(KEY, turn(number))
+            append = asyncio.create_task(store.append(KEY, turn(1)))
+            await asyncio.sleep(rng.uniform(0, 0.004))
+            append.cancel()
+            assert await settled() == []
+        assert open_transactions(mongo_url) == 0
+
+
+async def test_settled_says_what_is_still_under_way(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    await store.append(KEY, turn(0))
+    session: Any = database.client.start_session()
+    session = session if hasattr(session, "start_transaction") else await session
+    async with session:
+        begun = session.start_transaction()
+        if begun is not None and hasattr(begun, "__await__"):
+            await begun
+        await database["claude_transcript_summaries"].update_one(
+            {"session_id": "session"}, {"$set": {"tag": "theirs"}}, session=session
+        )
+        append = asyncio.create_task(store.append(KEY, turn(1)))
+        await asyncio.sleep(0.1)
+        append.cancel()
+        began = time.monotonic()
+        (left,) = await settled(0.3)
+        assert 0.3 <= time.monotonic() - began < 2
+        assert left.startswith("append to session session of ")
+        assert len(await settled(0)) == 1
+        await session.abort_transaction()
+    assert await settled() == []
+    assert len(await store.load(KEY) or []) == 12
+    assert await settled(0) == []
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "1", None, True])
+async def test_a_timeout_that_is_none_is_refused(timeout: Any) -> None:
+    with pytest.raises(ValueError, match="timeout must be a number of seconds"):
+        await settled(timeout)
+
+
+async def test_what_does_not_end_in_time_is_rolled_back(
+    database: Database, mongo_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the server holds the write back; a close without more would leave it open."""
+    from beanie_session_store.app import completion
+
+    monkeypatch.setattr(completion.ended, "__defaults__", (0.2,))
+    store = BeanieSessionStore()
+    await store.append(KEY, turn(0))
+    fail = {"failCommands": ["commitTransaction"], "blockConnection": True, "blockTimeMS": 1500}
+    began = time.monotonic()
+    async with open_database(mongo_url, database.name) as theirs:
+        other = BeanieSessionStore.on(theirs)
+        await other.append(KEY, turn(1))
+        await database.client.admin.command(
+            {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": fail}
+        )
+        append = asyncio.create_task(other.append(KEY, turn(2)))
+        await asyncio.sleep(0.1)
+        append.cancel()
+    assert time.monotonic() - began < 8
+    await asyncio.sleep(1.5)
+    assert open_transactions(mongo_url) == 0
+    await store.append(KEY, turn(3))
+    assert len(await store.load(KEY) or []) in (18, 24)
+
+
+async def test_two_that_close_at_once_do_not_wait_for_each_other(
+    database: Database, mongo_url: str
+) -> None:
+    async def one() -> None:
+        async with open_database(mongo_url, database.name) as opened:
+            await opened.command("ping")
+
+    began = time.monotonic()
+    await asyncio.gather(*(one() for _ in range(5)))
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize("seconds", [0.2, 0.203, 0.207, 0.215])
+async def test_a_script_that_is_interrupted_leaves_nothing_open(
+    database: Database, mongo_url: str, seconds: float, again: bool
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SCRIPT, mongo_url, database.name),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    await asyncio.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    if again:
+        await asyncio.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    assert b"KeyboardInterrupt" in errors
+    await assert_whole(mongo_url, database.name)
+
+
+async def test_a_script_that_is_terminated_blocks_its_sessions_for_seconds(
+    database: Database, mongo_url: str
+) -> None:
+    """Python ends at once on SIGTERM, so it is one more dead writer."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SCRIPT, mongo_url, database.name), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    await asyncio.sleep(0.2)
+    process.terminate()
+    assert await process.wait() == -signal.SIGTERM
+    store = BeanieSessionStore()
+    began = time.monotonic()
+    await asyncio.gather(
+        *(store.append({**KEY, "session_id": f"session-{n}"}, turn(n)) for n in range(4))
+    )
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.skipif(IS_MOTOR, reason="the README's application is of Beanie 2")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.5, 0.507])
+async def test_the_readmes_service_that_is_stopped_leaves_nothing_open(
+    mongo_url: str,
+    database_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: signal.Signals,
+    seconds: float,
+) -> None:
+    import socket
+
+    (block,) = re.findall(r"```python\n(.*?FastAPI.*?)```", README.read_text(), re.DOTALL)[:1]
+    assert "settled()" in block
+    (tmp_path / "block.py").write_text(
+        block.replace('client["app"]', f'client["{database_name}"]').replace('"/srv"', f'"{tmp_path}"')
+    )
+    (tmp_path / "service.py").write_text(SERVICE)
+    monkeypatch.setenv("MONGODB_URL", mongo_url)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(tmp_path / "service.py"), str(port)),
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            break
+        except OSError:
+            assert process.returncode is None
+            await asyncio.sleep(0.1)
+    writer.write(b"GET /write HTTP/1.1\r\nHost: x\r\n\r\n")
+    await asyncio.sleep(seconds)
+    process.send_signal(sent)
+    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    writer.close()
+    # Its own timeout cancels the request, in the middle of four appends.
+    assert b"graceful shutdown exceeded" in errors, errors
+    await assert_whole(mongo_url, database_name)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_command_that_is_stopped_leaves_nothing_open(
+    database: Database, mongo_url: str, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    for session in range(40):
+        lines = [
+            json.dumps({"type": "user", "uuid": f"{session}-{n}", "sessionId": str(session)})
+            for n in range(2000)
+        ]
+        (project / f"{session:08}-0000-4000-8000-000000000000.jsonl").write_text("\n".join(lines))
+    command = SessionStoreCommand(mongo_url, database.name)
+    process = await command.started("import", tmp_path)
+    while not await database["claude_transcript_entries"].find_one({}):
+        assert process.returncode is None
+        await asyncio.sleep(0.02)
+    process.send_signal(sent)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == code, errors
+    assert b"Traceback" not in errors
+    assert open_transactions(mongo_url) == 0
+    finished = await command("import", tmp_path)
+    assert finished.code == 0
+    assert await database["claude_transcript_entries"].count_documents({}) == 80_000
+
+
+async def test_closing_after_all_is_over_takes_no_time(mongo_url: str) -> None:
+    async with connected(mongo_url) as client:
+        began = time.monotonic()
+        assert await settled() == []
+        await close_client(client)
+        assert time.monotonic() - began < 1
