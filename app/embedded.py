@@ -36,6 +36,8 @@ _PORT_ATTEMPTS = 5
 # A member with data asks every address its set had whether that is itself, and waits this
 # long for a stranger who listens there and says nothing.
 _STRANGER_SECONDS = 30.0
+# Servers whose starter was killed may be about to end.
+_LEAVING_SECONDS = 5.0
 _STATE_FILE = "embedded-mongo.json"
 
 _NOT_YET_INITIALIZED = 94
@@ -66,7 +68,9 @@ class EmbeddedMongo:
     ``SESSION_STORE_MONGOD``, the ``embedded`` extra and ``PATH`` are looked at, in this order.
     ``set_parameters`` are server parameters, such as ``{"ttlMonitorSleepSecs": 1}``.
 
-    The servers stop with the process that started them, even when that one is killed. Raises
+    The servers stop with the process that started them, even when that one is killed; on Linux even
+    when all processes but the servers are killed at once (elsewhere a process that looks after
+    them must live a moment longer). A kept directory can be started anew right after. Raises
     ``ValueError`` for settings that cannot work together.
     """
 
@@ -170,6 +174,7 @@ class EmbeddedMongo:
     def _start(self, program: Path, deadline: float) -> None:
         self._root = self._directory or Path(tempfile.mkdtemp(prefix="embedded-mongo-"))
         make_private_folder(self._root)
+        _await_leaving(self._root)
         name, ports = _read_state(self._root, self._count, self._replica_set)
         if taken := [port for port in ports if not _is_free(port)]:
             deadline += _STRANGER_SECONDS * len(taken)
@@ -378,6 +383,28 @@ def _write_state(root: Path, name: str | None, ports: list[int]) -> None:
     with create_private_file(draft) as file:
         file.write(json.dumps({"replica_set": name, "ports": ports}).encode())
     draft.replace(root / _STATE_FILE)
+
+
+def _await_leaving(root: Path) -> None:
+    """Wait a little for servers on a kept directory, which may be ending; others refuse later."""
+    deadline = time.monotonic() + _LEAVING_SECONDS
+    while any(map(_is_locked, root.glob("member-*/mongod.lock"))) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+
+
+def _is_locked(path: Path) -> bool:
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        with path.open("r+b") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _free_ports(count: int) -> list[int]:

@@ -48,6 +48,7 @@ class Keeper:
             "logs": [str(log) for log in self._logs],
             "temporary": str(directories[0].parent) if temporary else None,
             "stop_seconds": _STOP_SECONDS,
+            "parent": os.getpid(),
         }
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_PROGRAM), json.dumps(job)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -290,11 +291,100 @@ def test_server_ends_at_exit_of_its_parent_alone_whatever_forks_do(tmp_path: Pat
     assert_nothing_left(tmp_path)
 
 
+SERVE = """
+        import sys, time
+        from beanie_session_store.app.embedded import EmbeddedMongo
+
+        mongo = EmbeddedMongo(int(sys.argv[1]), directory=sys.argv[2]).start()
+        print(*(member.pid for member in mongo.members), flush=True)
+        time.sleep(600)
+"""
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's work, on Linux")
+
+
+@only_linux
+@pytest.mark.parametrize("members", [1, 3])
+def test_servers_die_with_all_that_looked_after_them(tmp_path: Path, members: int) -> None:
+    data = tmp_path / "data"
+    for _ in range(2):
+        with run_script(SERVE, tmp_path, str(members), str(data)) as parent:
+            assert parent.stdout is not None
+            servers = list(map(int, parent.stdout.readline().split()))
+            assert len(servers) == members
+            others = {parent.pid, os.getpgid(servers[0])}
+            for pid in others:
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(is_running, servers)), 2)
+    with EmbeddedMongo(members, directory=data) as mongo:
+        assert mongo.members
+
+
+@only_linux
+def test_a_folder_can_be_used_right_after_all_were_killed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for round in range(4):
+        with run_script(SERVE, tmp_path, "1", str(data)) as parent:
+            assert parent.stdout is not None
+            [server] = map(int, parent.stdout.readline().split())
+            state = json.loads((data / "embedded-mongo.json").read_text())
+            with MongoClient("127.0.0.1", state["ports"][0], directConnection=True) as client:
+                client.again.notes.insert_one({"_id": round})
+            if round % 2:
+                os.kill(os.getpgid(server), signal.SIGKILL)
+            parent.kill()
+        # At once, whoever is still on its way out.
+        with EmbeddedMongo(directory=data) as mongo, MongoClient(mongo.url) as client:
+            assert client.again.notes.count_documents({}) == round + 1
+
+
+@only_linux
+def test_nothing_is_left_wherever_a_start_is_killed(tmp_path: Path) -> None:
+    """Between fork and exec of the keeper or of a server too."""
+    data = tmp_path / "data"
+    for round in range(8):
+        with run_script(SERVE, tmp_path, "1", str(data)) as parent:
+            if not round:
+                # How long it takes to where the servers run.
+                began = time.monotonic()
+                wait_until(lambda: len(processes_on(data)) > 1)
+                seconds = time.monotonic() - began
+            time.sleep(seconds * round / 5)
+            for pid in descendants(parent.pid):
+                if "mongod" not in name_of(pid):
+                    os.kill(pid, signal.SIGKILL)
+            parent.kill()
+        wait_until(lambda: processes_on(data) == [], 5)
+    with EmbeddedMongo(directory=data) as mongo:
+        assert mongo.members
+
+
+def test_server_dies_with_its_parent_though_its_forks_live(tmp_path: Path) -> None:
+    script = """
+        import os, time
+        from beanie_session_store.app.embedded import EmbeddedMongo
+
+        mongo = EmbeddedMongo(replica_set=False).start()
+        child = os.fork()
+        if child:
+            print(mongo.members[0].pid, child, flush=True)
+        time.sleep(600)
+    """
+    with run_script(script, tmp_path) as parent:
+        assert parent.stdout is not None
+        server, child = map(int, parent.stdout.readline().split())
+        parent.kill()
+        try:
+            wait_until(lambda: not is_running(server))
+            assert is_running(child)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_stop_ends_servers_whose_keeper_was_killed(temporary: Path) -> None:
     with EmbeddedMongo(replica_set=False) as mongo:
         [member] = mongo.members
         os.kill(os.getpgid(member.pid), signal.SIGKILL)
-        assert state_of(member.port) == "primary"
     wait_until(lambda: not is_running(member.pid))
     assert_nothing_left(temporary)
 
@@ -432,11 +522,11 @@ def stranger_on(port: int, answers: bool = True) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def run_script(script: str, temporary: Path) -> Iterator[subprocess.Popen[bytes]]:
+def run_script(script: str, temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     source = "\n".join(line.removeprefix(" " * 8) for line in script.splitlines())
     environment = {**os.environ, "TMPDIR": str(temporary)}
     process = subprocess.Popen(
-        [sys.executable, "-c", source], stdout=subprocess.PIPE, env=environment
+        [sys.executable, "-c", source, *arguments], stdout=subprocess.PIPE, env=environment
     )
     with process:
         try:
@@ -454,6 +544,25 @@ def is_running(pid: int) -> bool:
         # An orphan that nobody waits for stays listed, in state Z, on machines without init.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return not Path("/proc/self").exists()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below a process, the nearest first."""
+    found: list[int] = []
+    listing = subprocess.run(["ps", "-ax", "-o", "pid=,ppid="], capture_output=True, check=True)
+    pairs = [tuple(map(int, line.split())) for line in listing.stdout.splitlines()]
+    level = [pid]
+    while level:
+        level = [child for child, parent in pairs if parent in level]
+        found += level
+    return found
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return "mongod, or gone"
 
 
 def processes_on(directory: Path) -> list[str]:

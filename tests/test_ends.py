@@ -325,7 +325,7 @@ async def test_a_command_that_is_stopped_leaves_nothing_open(
 ) -> None:
     project = tmp_path / "project"
     project.mkdir()
-    for session in range(40):
+    for session in range(10):
         lines = [
             json.dumps({"type": "user", "uuid": f"{session}-{n}", "sessionId": str(session)})
             for n in range(2000)
@@ -342,8 +342,8 @@ async def test_a_command_that_is_stopped_leaves_nothing_open(
     assert b"Traceback" not in errors
     assert open_transactions(mongo_url) == 0
     finished = await command("import", tmp_path)
-    assert finished.code == 0
-    assert await database["claude_transcript_entries"].count_documents({}) == 80_000
+    assert finished.code == 0, finished.errors[-1500:]
+    assert await database["claude_transcript_entries"].count_documents({}) == 20_000
 
 
 async def test_closing_after_all_is_over_takes_no_time(mongo_url: str) -> None:
