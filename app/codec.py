@@ -20,7 +20,7 @@ import bson
 from bson import Code
 from bson.raw_bson import RawBSONDocument
 
-from ..models.packing import full_stack, pack, unpack
+from ..models.packing import compress, full_stack, json_text, unpack
 from ..models.plain import JSON_CODEC
 from .errors import InvalidEntryError, InvalidMetadataError
 from .shown import shown
@@ -126,8 +126,28 @@ class EncodedEntry:
         return unpack(fields["packed"] if "packed" in fields else b"".join(self.chunks))
 
 
-async def encode_entries(entries: object) -> list[EncodedEntry]:
-    """Check a batch and encode it; an entry with uuid that came before in it is left out.
+@dataclass(slots=True)
+class Draft:
+    """A batch as its caller handed it over, whatever becomes of the caller's dicts since."""
+
+    entries: list[EncodedEntry]
+    texts: dict[int, bytes]
+    """The JSON of those entries by their place that are still to be packed."""
+
+    async def encoded(self) -> list[EncodedEntry]:
+        """All of them encoded; nothing is awaited unless some are to be packed."""
+        return await asyncio.to_thread(self._packed) if self.texts else self.entries
+
+    def _packed(self) -> list[EncodedEntry]:
+        for at, text in self.texts.items():
+            draft = self.entries[at]
+            self.entries[at] = EncodedEntry.of(draft.uuid, _packed_value(text), draft.entry)
+        # With entries of our own, for the caller's may have changed meanwhile.
+        return distinct([replace(each, entry=each.content()) for each in self.entries])
+
+
+def draft_entries(entries: object) -> Draft:
+    """Check a batch and take it down; an entry with uuid that came before in it is left out.
 
     Raises:
         InvalidEntryError: the batch is no sequence of JSON objects. It names the first offender.
@@ -139,7 +159,12 @@ async def encode_entries(entries: object) -> list[EncodedEntry]:
         )
     items = cast("Sequence[object]", entries)
     encoded = _encode_usual(items)
-    return await _encode_one_by_one(items) if encoded is None else encoded
+    return _draft_one_by_one(items) if encoded is None else Draft(encoded, {})
+
+
+async def encode_entries(entries: object) -> list[EncodedEntry]:
+    """As :func:`draft_entries`, and encoded to the end."""
+    return await draft_entries(entries).encoded()
 
 
 def _encode_usual(items: Sequence[object]) -> list[EncodedEntry] | None:
@@ -168,9 +193,9 @@ def _encode_usual(items: Sequence[object]) -> list[EncodedEntry] | None:
     )
 
 
-async def _encode_one_by_one(items: Sequence[object]) -> list[EncodedEntry]:
+def _draft_one_by_one(items: Sequence[object]) -> Draft:
     encoded: list[EncodedEntry] = []
-    is_fresh = True
+    texts: dict[int, bytes] = {}
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             raise InvalidEntryError(
@@ -180,20 +205,20 @@ async def _encode_one_by_one(items: Sequence[object]) -> list[EncodedEntry]:
         entry = cast("dict[str, Any]", item)
         try:
             value = encode_native(entry)
-            if value is None:
-                # Compression of a large entry takes long and needs no interpreter lock.
-                value = await asyncio.to_thread(encode_packed, entry)
-                is_fresh = False
+            text = _checked_text(entry) if value is None else b""
         except NotJsonError as error:
             raise InvalidEntryError(
                 f"entry {index} of the batch is no JSON: {error}; nothing of the batch was "
                 "stored. Pass what json.loads returns: dicts with string keys, lists, strings, "
                 "numbers, booleans and None."
             ) from None
-        encoded.append(EncodedEntry.of(idempotency_key(entry.get("uuid")), value, entry))
-    if is_fresh:
-        return distinct(encoded)
-    return await asyncio.to_thread(lambda: distinct(_detached(encoded)))
+        uuid = idempotency_key(entry.get("uuid"))
+        if value is None:
+            texts[len(encoded)] = text
+            encoded.append(EncodedEntry(uuid, b"", (), entry))
+        else:
+            encoded.append(EncodedEntry.of(uuid, value, entry))
+    return Draft(encoded if texts else distinct(encoded), texts)
 
 
 def distinct(entries: list[EncodedEntry]) -> list[EncodedEntry]:
@@ -219,11 +244,6 @@ def distinct(entries: list[EncodedEntry]) -> list[EncodedEntry]:
             known.add(digest)
         found.append(entry)
     return found
-
-
-def _detached(encoded: Sequence[EncodedEntry]) -> list[EncodedEntry]:
-    """The same with entries of our own, for the caller's may have changed meanwhile."""
-    return [replace(each, entry=each.content()) for each in encoded]
 
 
 def encode_metadata(metadata: object) -> EncodedValue | None:
@@ -284,10 +304,18 @@ def encode_packed(value: dict[str, Any]) -> EncodedValue:
     Raises:
         NotJsonError: it holds itself.
     """
+    return _packed_value(_checked_text(value))
+
+
+def _checked_text(value: dict[str, Any]) -> bytes:
     try:
-        packed = pack(value)
+        return json_text(value)
     except ValueError as error:
         raise NotJsonError(f"it holds itself ({error})") from None
+
+
+def _packed_value(text: bytes) -> EncodedValue:
+    packed = compress(text)
     if len(packed) <= MAX_VALUE_BYTES:
         return EncodedValue(packed=packed)
     parts = range(0, len(packed), CHUNK_BYTES)

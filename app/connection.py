@@ -220,4 +220,7 @@ def added_defaults(
 
 
 def _same(one: Collection, other: Collection) -> bool:
-    return one is other
+    """Whether it is one collection of one client, though ``init_beanie`` was called again."""
+    return one is other or (
+        one.full_name == other.full_name and one.database.client is other.database.client
+    )

@@ -22,24 +22,26 @@ class Doubts:
     """The tries with unknown outcome, by transcript and batch, for the most recent ones."""
 
     def __init__(self) -> None:
-        self._tries: OrderedDict[tuple[TranscriptKey, bytes], list[ObjectId]] = OrderedDict()
+        self._tries: OrderedDict[tuple[str, TranscriptKey, bytes], list[ObjectId]] = OrderedDict()
 
-    def take(self, key: TranscriptKey, batch: Sequence[EncodedEntry]) -> list[ObjectId]:
-        """The ids of the tries to store a batch that may hold; forgotten."""
+    def take(self, place: str, key: TranscriptKey, batch: Sequence[EncodedEntry]) -> list[ObjectId]:
+        """The ids of the tries to store a batch that may hold; forgotten.
+
+        ``place`` is the collection, by its full name: an application that makes a new client, or
+        calls ``init_beanie`` once more, is still asked after what it tried before.
+        """
         # Nearly always there are none at all, and a digest is not free.
         if not self._tries:
             return []
-        return self._tries.pop((key, _digest(batch)), [])
+        return self._tries.pop((place, key, _digest(batch)), [])
 
-    def put(self, key: TranscriptKey, batch: Sequence[EncodedEntry], tries: list[ObjectId]) -> None:
+    def put(
+        self, place: str, key: TranscriptKey, batch: Sequence[EncodedEntry], tries: list[ObjectId]
+    ) -> None:
         """Note that tries to store a batch may hold."""
-        self._tries[key, _digest(batch)] = tries
+        self._tries[place, key, _digest(batch)] = tries
         if len(self._tries) > _MAX_DOUBTS:
             self._tries.popitem(last=False)
-
-    def clear(self) -> None:
-        """Forget all tries."""
-        self._tries.clear()
 
 
 def _digest(batch: Sequence[EncodedEntry]) -> bytes:

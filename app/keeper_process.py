@@ -47,7 +47,7 @@ def main() -> None:
                         stdout=output,
                         stderr=output,
                         # Safe, for there are no threads yet.
-                        preexec_fn=_bound_to(os.getpid()),  # noqa: PLW1509
+                        preexec_fn=_bound_to(os.getpid()),
                     )
                 )
         print(json.dumps([child.pid for child in children]), flush=True)

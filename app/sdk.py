@@ -53,7 +53,9 @@ def preload() -> None:
     _is_loaded = True
 
 
-async def preloaded() -> None:
-    """The same beside the event loop, which goes on meanwhile."""
-    if not _is_loaded:
-        await asyncio.to_thread(preload)
+async def preloaded() -> bool:
+    """The same beside the event loop, which goes on meanwhile; whether nothing was left to do."""
+    if _is_loaded:
+        return True
+    await asyncio.to_thread(preload)
+    return False

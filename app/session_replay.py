@@ -84,10 +84,11 @@ class SessionReplay:
         batch = await encode_entries(entries)
         if not batch:
             return 0
+        # To look takes a while, in which the caller may change its dicts.
+        is_fresh = self._free == 1
         with reported(self._connection.client, "read", key):
             missing = await self._missing(key, batch)
-        # What has to be compared has taken a while, in which the caller may have changed its dicts.
-        added = await self._append(key, missing, is_fresh=missing is batch)
+        added = await self._append(key, missing, is_fresh=is_fresh)
         if added and missing[-1] is batch[-1]:
             # The transcript goes on behind what was stored now, which no later batch repeats.
             self._positions[key.subpath] = ReplayPosition(self._writer.last_seq, self._free)

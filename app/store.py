@@ -12,7 +12,7 @@ from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntr
 from . import reader, repair, retention, statistics
 from .bound_models import lent
 from .client import open_database
-from .codec import encode_entries, encode_metadata
+from .codec import draft_entries, encode_metadata
 from .completion import completed
 from .connection import Binding, Connection, DatabaseBinding, StoreModels
 from .driver import Database
@@ -219,7 +219,8 @@ class BeanieSessionStore(SessionStore):
         Entries already stored (the same ``uuid`` in the same transcript) are skipped, and so
         are entries without a uuid next to them that repeat what is stored there. Calls of one
         store for one session are stored in the order of the calls. A cancelled call goes on in
-        the background: its batch is stored whole, or not at all.
+        the background: its batch is stored whole, or not at all. What is stored is what the
+        entries were when the call began, whatever is done with them meanwhile.
 
         Raises:
             InvalidEntryError: an entry is no JSON object; nothing of the batch was stored.
@@ -231,14 +232,17 @@ class BeanieSessionStore(SessionStore):
         await completed(self._append(transcript, entries), "append to", transcript)
 
     async def _append(self, transcript: TranscriptKey, entries: object) -> None:
-        async with self._turns.turn(transcript):
-            batch = await encode_entries(entries)
+        # Before anything is awaited: the caller may change its entries meanwhile.
+        draft = draft_entries(entries)
+        async with self._turns.turn(transcript) as is_free:
+            batch = await draft.encoded()
             if not batch:
                 return
-            await preloaded()
-            connection = await self._connection()
+            is_loaded = await preloaded()
+            connection, is_new = await self._bound()
             with reported(connection.client, "append to", transcript):
-                await self._writer.append(connection, transcript, batch)
+                is_fresh = is_free and is_loaded and not is_new
+                await self._writer.append(connection, transcript, batch, is_fresh=is_fresh)
 
     async def replay(
         self,
@@ -727,10 +731,14 @@ class BeanieSessionStore(SessionStore):
             return await reader.subkeys(connection, transcript)
 
     async def _connection(self) -> Connection:
+        connection, _ = await self._bound()
+        return connection
+
+    async def _bound(self) -> tuple[Connection, bool]:
         connection, is_new = await self._binding.connection()
         if is_new:
             self._writer.forget()
-        return connection
+        return connection, is_new
 
 
 def _checked_position(after: object) -> int:

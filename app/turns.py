@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from types import TracebackType
 
+from .errors import EventLoopError
 from .key import TranscriptKey
 
 _Waiting = dict[TranscriptKey, deque[asyncio.Future[None]]]
@@ -21,10 +23,36 @@ class Turns:
     def __init__(self) -> None:
         self._waiting: _Waiting = {}
         """Who waits for its turn, by the sessions that are being written to."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
 
     def turn(self, key: TranscriptKey) -> Turn:
-        """``async with`` waits for the turn of this call for the key's session, and holds it."""
+        """``async with`` waits for the turn of this call for the key's session, and holds it.
+
+        It enters with whether the turn came without waiting.
+
+        Raises:
+            EventLoopError: the store is used by another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._move(loop)
         return Turn(self._waiting, key.session)
+
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        before = self._loop
+        # A fork has its parent's loop, which looks alive and never runs there.
+        if before is not None and not before.is_closed() and self._process == os.getpid():
+            # Whoever waited would never be woken: that takes the loop it waits in.
+            if before.is_running() or self._waiting:
+                raise EventLoopError(
+                    "The session store is used by another event loop, in another thread or of "
+                    "another run_until_complete(); nothing was read or written. Make a store for "
+                    "each event loop, on a client of its own."
+                )
+        # What a closed loop left is never taken up again.
+        self._waiting = {}
+        self._loop, self._process = loop, os.getpid()
 
 
 class Turn:
@@ -40,11 +68,11 @@ class Turn:
         self._waiting = waiting
         self._session = session
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> bool:
         before = self._waiting.get(self._session)
         if before is None:
             self._waiting[self._session] = deque()
-            return
+            return True
         turn = asyncio.get_running_loop().create_future()
         before.append(turn)
         try:
@@ -54,6 +82,7 @@ class Turn:
             if not turn.cancelled():
                 self._pass_on()
             raise
+        return False
 
     async def __aexit__(
         self,

@@ -89,10 +89,12 @@ class Writer:
         self._doubts = Doubts()
 
     def forget(self) -> None:
-        """Drop what is remembered of a database that the store no longer uses."""
+        """Drop what is remembered of a database that the store no longer uses.
+
+        Not the tries whose outcome is unknown: they have ids of their own, wherever they are.
+        """
         self._states.clear()
         self._replays.clear()
-        self._doubts.clear()
 
     async def append(
         self,
@@ -106,13 +108,14 @@ class Writer:
 
         ``is_fresh`` says that nothing was awaited since the batch was encoded.
         """
-        tries = self._doubts.take(key, batch)
+        place = connection.entries.full_name
+        tries = self._doubts.take(place, key, batch)
         try:
             await self._append(connection, key, batch, tries, is_fresh)
         except BaseException:
             # However this try ended, what is not known of the ones before it still is not.
             if tries:
-                self._doubts.put(key, batch, tries)
+                self._doubts.put(place, key, batch, tries)
             raise
 
     async def _append(

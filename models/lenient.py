@@ -6,11 +6,14 @@ writes, so a field that is missing or of another type than expected is no error.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, GetCoreSchemaHandler, Strict
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, PlainValidator, Strict
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
+
+from .moments import moment
 
 T = TypeVar("T")
 
@@ -46,8 +49,8 @@ Words = Annotated[Text, Otherwise("")]
 """A text, empty where it is missing or does not fit."""
 Flag = Annotated[bool, Strict(), Otherwise(False)]
 Count = Annotated[int, Strict(), Otherwise(0)]
-When = Annotated[AwareDatetime | None, Otherwise(None)]
-"""A moment with its time zone, or ``None``."""
+When = Annotated[datetime | None, PlainValidator(moment)]
+"""A moment in UTC, by the rule of :mod:`.moments`, or ``None``."""
 
 
 class Part(BaseModel):

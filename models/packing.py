@@ -26,8 +26,18 @@ T = TypeVar("T")
 
 def pack(value: Any) -> bytes:
     """Return the packed form of ``value``, any object that ``json.loads`` can return."""
+    return compress(json_text(value))
+
+
+def json_text(value: Any) -> bytes:
+    """The text in the packed form of ``value``, not compressed yet."""
     text = full_stack(lambda: json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-    return _ZLIB_JSON + zlib.compress(text.encode("utf-8", _SURROGATES), 1)
+    return text.encode("utf-8", _SURROGATES)
+
+
+def compress(text: bytes) -> bytes:
+    """The packed form of a value, of its text; slow for a large one, without the interpreter."""
+    return _ZLIB_JSON + zlib.compress(text, 1)
 
 
 def unpack(packed: bytes) -> Any:

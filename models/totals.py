@@ -8,13 +8,14 @@ what does not fit counts as nothing. What it remembers between two entries is bo
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from bson.int64 import Int64
 from pydantic import BaseModel, Field
 
 from .messages import SYNTHETIC_MODEL
+from .moments import moment
 from .own_summaries import OwnSummaries
 from .prompts import blocks_of, is_housekeeping, prompt_of
 
@@ -471,15 +472,8 @@ def _model_costs(usage: object) -> Iterator[tuple[str, float]]:
 
 
 def _time(written: object) -> datetime | None:
-    if not isinstance(written, str):
-        return None
-    try:
-        at = datetime.fromisoformat(f"{written[:-1]}+00:00" if written[-1:] == "Z" else written)
-        if at.tzinfo is None:
-            at = at.replace(tzinfo=timezone.utc)
-        elif at.tzinfo is not timezone.utc:
-            at = at.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
+    at = moment(written)
+    if at is None:
         return None
     # As BSON keeps it.
     excess = at.microsecond % 1000

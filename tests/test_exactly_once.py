@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from beanie import init_beanie
 from support.entries import (
     KEY,
     SUBAGENT,
@@ -14,9 +15,14 @@ from support.entries import (
     seqs,
     turn,
 )
-from support.server import failing
+from support.server import connected, failing
 
-from beanie_session_store import BeanieSessionStore, SessionStoreError, SessionSummary
+from beanie_session_store import (
+    DOCUMENT_MODELS,
+    BeanieSessionStore,
+    SessionStoreError,
+    SessionSummary,
+)
 from beanie_session_store.app.driver import Database
 
 
@@ -154,6 +160,51 @@ async def test_retry_after_a_commit_with_unknown_outcome_stores_once(
     await store.append(KEY, batch)
     assert (await store.load(KEY) or [])[6:] == batch
     await assert_summary_is_the_fold(store)
+
+
+@pytest.mark.parametrize("client", ["same client", "new client"])
+async def test_retry_after_beanie_was_initialised_again_stores_once(
+    store: BeanieSessionStore,
+    database: Database,
+    mongo_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    client: str,
+) -> None:
+    """As a server that reloads does, or a test suite; the batch has no uuid to know it by."""
+    monkeypatch.setattr("beanie_session_store.app.attempts._SECONDS", 0.2)
+    batch = [marker("only"), marker("only")]
+    await store.append(KEY, turn(1))
+    write_concern_error = {"code": 64, "errmsg": "waiting for replication timed out"}
+    async with failing(
+        database,
+        "commitTransaction",
+        mode={"times": 1000},
+        writeConcernError=write_concern_error,
+        errorLabels=["UnknownTransactionCommitResult"],
+    ):
+        with pytest.raises(SessionStoreError, match="not known"):
+            await store.append(KEY, batch)
+    async with connected(mongo_url) as other:
+        again = database if client == "same client" else other[database.name]
+        await init_beanie(database=again, document_models=DOCUMENT_MODELS)
+        await store.append(KEY, batch)
+        assert (await store.load(KEY) or [])[6:] == batch
+        # A repetition that is one of its own is stored.
+        await store.append(KEY, batch)
+        assert (await store.load(KEY) or [])[6:] == batch + batch
+        await assert_summary_is_the_fold(store)
+
+
+async def test_a_replay_goes_on_though_beanie_was_initialised_again(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    transcript = [message("task"), marker("one"), marker("two"), marker("three")]
+    await store.append(KEY, transcript)
+    again = BeanieSessionStore()
+    await again.append(KEY, transcript[:2])
+    await init_beanie(database=database, document_models=DOCUMENT_MODELS)
+    await again.append(KEY, transcript[2:])
+    assert await store.load(KEY) == transcript
 
 
 async def test_random_replays_never_lose_or_double(store: BeanieSessionStore) -> None:

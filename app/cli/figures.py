@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 
+from ...models.moments import moment as moment_written
 from ..retention_script import parsed
 
+_DAY_OR_MINUTE = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
 _STEPS = ((60, "s"), (60, "m"), (24, "h"), (14, "d"))
 
 
@@ -62,13 +64,13 @@ def moment_of(text: str, now: datetime) -> datetime:
             return now - (parsed(text) or timedelta())
         except OverflowError:
             return datetime.min.replace(tzinfo=timezone.utc)
-    try:
-        # Before Python 3.11 it does not know the letter.
-        found = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
-        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(
-            timezone.utc
-        )
-    except (ValueError, OverflowError):
+    said = _DAY_OR_MINUTE.fullmatch(text)
+    if said is not None:
+        day, minute, zone = said.groups()
+        text = f"{day}T{minute or '00:00'}:00{zone or ''}"
+    found = moment_written(text)
+    if found is None:
         raise ValueError(
             f"{text!r} is no time: write 7d or 12h (ago), 2026-11-25, or 2026-11-25T14:30"
-        ) from None
+        )
+    return found
