@@ -2,8 +2,8 @@
 
 The rule is the ``date-time`` of RFC 3339, such as ``2026-11-25T09:30:00.123Z``: the whole date and
 time with seconds, a fraction of any length, ``Z`` or an offset; a time without either is UTC. What
-else ISO 8601 has (dates alone, weeks, forms without dashes or colons, a comma, the hour 24) is none,
-for ``datetime.fromisoformat`` takes some of it in one Python and not in the next.
+else ISO 8601 has (dates alone, weeks, forms without dashes or colons, a comma, the hour 24) is
+none, for ``datetime.fromisoformat`` takes some of it in one Python and not in the next.
 """
 
 from __future__ import annotations

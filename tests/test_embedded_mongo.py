@@ -315,7 +315,7 @@ def test_servers_die_with_all_that_looked_after_them(tmp_path: Path, members: in
             others = {parent.pid, os.getpgid(servers[0])}
             for pid in others:
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not any(map(is_running, servers)), 2)
+        wait_until(lambda pids=servers: not any(map(is_running, pids)), 2)
     with EmbeddedMongo(members, directory=data) as mongo:
         assert mongo.members
 
@@ -323,33 +323,33 @@ def test_servers_die_with_all_that_looked_after_them(tmp_path: Path, members: in
 @only_linux
 def test_a_folder_can_be_used_right_after_all_were_killed(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    for round in range(4):
+    for number in range(4):
         with run_script(SERVE, tmp_path, "1", str(data)) as parent:
             assert parent.stdout is not None
             [server] = map(int, parent.stdout.readline().split())
             state = json.loads((data / "embedded-mongo.json").read_text())
             with MongoClient("127.0.0.1", state["ports"][0], directConnection=True) as client:
-                client.again.notes.insert_one({"_id": round})
-            if round % 2:
+                client.again.notes.insert_one({"_id": number})
+            if number % 2:
                 os.kill(os.getpgid(server), signal.SIGKILL)
             parent.kill()
         # At once, whoever is still on its way out.
         with EmbeddedMongo(directory=data) as mongo, MongoClient(mongo.url) as client:
-            assert client.again.notes.count_documents({}) == round + 1
+            assert client.again.notes.count_documents({}) == number + 1
 
 
 @only_linux
 def test_nothing_is_left_wherever_a_start_is_killed(tmp_path: Path) -> None:
     """Between fork and exec of the keeper or of a server too."""
     data = tmp_path / "data"
-    for round in range(8):
+    for number in range(8):
         with run_script(SERVE, tmp_path, "1", str(data)) as parent:
-            if not round:
+            if not number:
                 # How long it takes to where the servers run.
                 began = time.monotonic()
                 wait_until(lambda: len(processes_on(data)) > 1)
                 seconds = time.monotonic() - began
-            time.sleep(seconds * round / 5)
+            time.sleep(seconds * number / 5)
             for pid in descendants(parent.pid):
                 if "mongod" not in name_of(pid):
                     os.kill(pid, signal.SIGKILL)

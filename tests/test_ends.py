@@ -289,11 +289,8 @@ async def test_the_readmes_service_that_is_stopped_leaves_nothing_open(
 
     (block,) = re.findall(r"```python\n(.*?FastAPI.*?)```", README.read_text(), re.DOTALL)[:1]
     assert "settled()" in block
-    (tmp_path / "block.py").write_text(
-        block.replace('client["app"]', f'client["{database_name}"]').replace(
-            '"/srv"', f'"{tmp_path}"'
-        )
-    )
+    block = block.replace('client["app"]', f'client["{database_name}"]')
+    (tmp_path / "block.py").write_text(block.replace('"/srv"', f'"{tmp_path}"'))
     (tmp_path / "service.py").write_text(SERVICE)
     monkeypatch.setenv("MONGODB_URL", mongo_url)
     with socket.socket() as probe:

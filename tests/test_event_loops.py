@@ -196,7 +196,7 @@ def test_a_fork_is_told_at_once(mongo_url: str, database_name: str) -> None:
                 os._exit(0)
         os.close(writing)
         said = await asyncio.wait_for(asyncio.to_thread(os.read, reading, 10_000), SECONDS)
-        os.waitpid(pid, 0)
+        await asyncio.to_thread(os.waitpid, pid, 0)
         await under_way
         assert len(await store.load(KEY) or []) == 2
         await close_client(client)
