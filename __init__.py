@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .app.adopt import AdoptionProblem, AdoptionReport, adopt
     from .app.adoption_sources import AdoptionSource
-    from .app.conversation import Tokens, ToolCall, Turn
     from .app.completion import settled
+    from .app.conversation import Tokens, ToolCall, Turn
     from .app.copies import copy_sessions
     from .app.diagnosis import Diagnosis, Finding
     from .app.doctor import diagnose

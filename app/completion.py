@@ -108,11 +108,9 @@ async def ended(work: Work, timeout: float = SETTLE_SECONDS) -> None:
     if not work:
         return
     try:
-        _, pending = await asyncio.wait(work, timeout=timeout)
-    except asyncio.CancelledError:
-        pending = [task for task in work if not task.done()]
-        raise
+        await asyncio.wait(work, timeout=timeout)
     finally:
+        pending = [task for task in work if not task.done()]
         for task in pending:
             task.cancel()
         if pending:

@@ -42,9 +42,13 @@ class Turns:
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
         before = self._loop
         # A fork has its parent's loop, which looks alive and never runs there.
-        is_open = before is not None and not before.is_closed() and self._process == os.getpid()
-        # Whoever waited would never be woken: that takes the loop that gave the turn before it.
-        if is_open and (before.is_running() or self._waiting):
+        if (
+            before is not None
+            and not before.is_closed()
+            and self._process == os.getpid()
+            # Whoever waited would never be woken: that takes the loop that gave the turn before.
+            and (before.is_running() or self._waiting)
+        ):
             raise EventLoopError(
                 "The session store is used by another event loop, in another thread or of another "
                 "run_until_complete(); nothing was read or written. Make a store for each event "
