@@ -89,7 +89,7 @@ async def assert_whole(url: str, database: str) -> None:
             assert len(await store.load(key) or []) % 20 == 0
             began = time.monotonic()
             await store.append(key, turn(1))
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
             await assert_summary_is_the_fold(store, key)
 
 
