@@ -32,9 +32,9 @@ class _OwnedUpdate:
     @property
     def update_query(self) -> Any:
         owner: Any = self
-        query: Any = super().update_query  # type: ignore[misc]
+        query = cast("Any", super().update_query)  # type: ignore[misc]
         _require_of_team(owner.document_model, query)
-        return cast("Any", query)
+        return query
 
 
 class _UpdateMany(_OwnedUpdate, UpdateMany):  # type: ignore[misc]
