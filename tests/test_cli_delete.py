@@ -118,7 +118,7 @@ async def test_where_there_is_nobody_to_ask_nothing_is_deleted(
     filled: BeanieSessionStore, command: SessionStoreCommand
 ) -> None:
     before = await left()
-    done = await command("delete", "session", stdin=subprocess.DEVNULL)
+    done = await command.process("delete", "session", stdin=subprocess.DEVNULL)
     assert (done.code, done.output) == (2, "")
     assert done.errors.splitlines()[-1] == (
         "error: There is nobody to ask here. Nothing was changed; give --yes to go ahead."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 from support.command import MAIN, Finished, SessionStoreCommand
+from support.command import called as called_here
 from support.entries import KEY, message
 from typer.testing import CliRunner
 
@@ -36,20 +36,15 @@ def command(mongo_url: str, database: Database) -> SessionStoreCommand:
     return SessionStoreCommand(mongo_url, database.name)
 
 
-async def called(*arguments: Any, cwd: Path | None = None, **environment: str) -> Finished:
-    """A call in an environment that says nothing of a server."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("SESSION_STORE_MONGODB")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", MAIN, *map(str, arguments)),
-        env={**kept, **environment},
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    output, errors = (part.decode() for part in await process.communicate())
-    assert "Traceback" not in errors, errors
-    assert process.returncode is not None
-    return Finished(process.returncode, output, errors)
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty directory, and an environment that says nothing of a server."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SESSION_STORE_MONGODB_URL", raising=False)
+
+
+async def called(*arguments: Any, **environment: str) -> Finished:
+    return await asyncio.to_thread(called_here, *arguments, **environment)
 
 
 def commands() -> list[tuple[str, ...]]:
@@ -92,7 +87,7 @@ async def test_an_option_beats_the_environment_and_that_a_file(
     environment = {"SESSION_STORE_TENANT": "environment"}
 
     async def tenant_of(*arguments: Any, **variables: str) -> str:
-        finished = await called("--json", "sessions", *arguments, cwd=tmp_path, **variables)
+        finished = await called("--json", "sessions", *arguments, **variables)
         (row,) = finished.json["sessions"]
         return row["session_id"]
 
@@ -105,7 +100,7 @@ async def test_no_file_of_settings_is_read_unasked(
     command: SessionStoreCommand, tmp_path: Path
 ) -> None:
     (tmp_path / ".env").write_text(f"SESSION_STORE_MONGODB_URL={command.url}x\n")
-    finished = await called("schema", "status", cwd=tmp_path)
+    finished = await called("schema", "status")
     assert finished.code == 2
     assert "which server?" in finished.errors
 
@@ -141,7 +136,7 @@ FORMS = [
     [*((FORMS[0], url) for url in URLS), *((form, URLS[0]) for form in FORMS), (FORMS[7], URLS[5])],
 )
 async def test_no_error_shows_a_password(arguments: list[str], url: str, tmp_path: Path) -> None:
-    finished = await called(*(each.format(url) for each in arguments), cwd=tmp_path)
+    finished = await called(*(each.format(url) for each in arguments))
     assert finished.code in (1, 2)
     lines = finished.errors.splitlines()
     assert len([line for line in lines if not line.startswith("warning: ")]) == 1
@@ -165,7 +160,7 @@ async def test_no_error_shows_a_password(arguments: list[str], url: str, tmp_pat
 async def test_a_misuse_gives_one_line_and_exit_code_2(
     arguments: list[str], said: str, tmp_path: Path
 ) -> None:
-    finished = await called(*arguments, cwd=tmp_path)
+    finished = await called(*arguments)
     assert finished.code == 2
     assert said in finished.errors
     assert len(finished.errors.splitlines()) == 1

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from beanie.executors.migrate import MigrationSettings, run_migrate
+from support.command import SessionStoreCommand
 from support.entries import KEY, turn
 
 from beanie_session_store import (
@@ -26,28 +24,15 @@ from beanie_session_store import (
 )
 from beanie_session_store.app.driver import Database
 
-MAIN = "from beanie_session_store.app.cli.root import main; main()"
-
 
 @pytest.fixture
-def command(mongo_url: str, database: Database):
+def command(mongo_url: str, database: Database) -> Callable[..., Awaitable[str]]:
+    call = SessionStoreCommand(mongo_url, database.name)
+
     async def run(*arguments: str, fails: int = 0) -> str:
-        """What it prints, or with the exit code that it ``fails`` with what it complains of."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", MAIN, *arguments),
-            env={
-                **os.environ,
-                "SESSION_STORE_MONGODB_URL": mongo_url,
-                "SESSION_STORE_DATABASE": database.name,
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        output, errors = (part.decode() for part in await process.communicate())
-        assert "Traceback" not in errors, errors
-        assert process.returncode == fails, errors
-        return errors if fails else output
+        finished = await call(*arguments)
+        assert finished.code == fails, finished.errors
+        return finished.errors if fails else finished.output
 
     return run
 

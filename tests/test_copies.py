@@ -294,10 +294,10 @@ async def test_the_command_copies_from_whatever_a_name_stands_for(
 ) -> None:
     (tmp_path / "acme_stores.py").write_text(STORES)
     arguments = ("copy", "--from-store", f"acme_stores:{name}", "--project", "project")
-    done = await command("--json", *arguments, cwd=tmp_path)
+    done = await command.process("--json", *arguments, cwd=tmp_path)
     assert (done.code, done.json["changed"], done.json["entries"]) == (0, 1, 1)
     assert await store.load(KEY) == [{"type": "user", "uuid": "1"}]
-    again = await command("--json", *arguments, cwd=tmp_path)
+    again = await command.process("--json", *arguments, cwd=tmp_path)
     assert (again.code, again.json["unchanged"]) == (0, 1)
 
 
@@ -337,7 +337,7 @@ async def test_what_users_get_wrong_is_one_line(
     command: SessionStoreCommand, tmp_path: Path, arguments: tuple[str, ...], says: str
 ) -> None:
     (tmp_path / "acme_stores.py").write_text(STORES)
-    done = await command("copy", *arguments, cwd=tmp_path)
+    done = await command.process("copy", *arguments, cwd=tmp_path)
     assert done.code in (1, 2)
     assert done.errors.startswith("error: ")
     assert says in done.errors

@@ -1,4 +1,8 @@
-"""The installed command, as its users call it."""
+"""The command ``session-store``, in the process of the tests or in one of its own.
+
+Nearly all of what it does is the same in both, and a process takes as long to start as many calls
+take. One of its own is for what only that has: signals, terminals, encodings, a working directory.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,16 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from typer.testing import CliRunner
+
+from beanie_session_store.app.cli import root
+from beanie_session_store.app.cli.ending import warn_in_a_line
 
 MAIN = "from beanie_session_store.app.cli.root import main; main()"
 
@@ -33,6 +44,23 @@ class Finished:
         return json.loads(self.output)
 
 
+# It takes over the streams and the environment of the process.
+_one_at_a_time = threading.Lock()
+
+
+def called(*arguments: Any, **environment: str | None) -> Finished:
+    """A call in this process, from a thread without a running loop; ``None`` unsets a variable."""
+    root.load_commands()
+    with _one_at_a_time, warnings.catch_warnings():
+        # As main() has them.
+        warnings.resetwarnings()
+        warn_in_a_line()
+        result = CliRunner().invoke(root.app, list(map(str, arguments)), env=environment)
+    if not isinstance(result.exception, SystemExit | None):
+        raise result.exception
+    return Finished(result.exit_code, result.stdout, result.stderr)
+
+
 @dataclass(frozen=True)
 class SessionStoreCommand:
     """``session-store`` on one database."""
@@ -40,9 +68,14 @@ class SessionStoreCommand:
     url: str
     database: str
 
-    async def __call__(
+    async def __call__(self, *arguments: Any, **environment: str) -> Finished:
+        """A call in this process, which finds nobody at the terminal."""
+        return await asyncio.to_thread(called, *arguments, **self._environment | environment)
+
+    async def process(
         self, *arguments: Any, cwd: Path | None = None, stdin: Any = None, **environment: str
     ) -> Finished:
+        """A call in a process of its own."""
         process = await self.started(*arguments, cwd=cwd, stdin=stdin, **environment)
         output, errors = (part.decode() for part in await process.communicate())
         assert "Traceback" not in errors, errors
@@ -61,12 +94,7 @@ class SessionStoreCommand:
         """The process of a call, whose output is for the caller to read."""
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", MAIN, *map(str, arguments)),
-            env={
-                **os.environ,
-                "SESSION_STORE_MONGODB_URL": self.url,
-                "SESSION_STORE_DATABASE": self.database,
-                **env,
-            },
+            env={**os.environ, **self._environment, **env},
             cwd=cwd,
             stdin=stdin,
             stdout=stdout,
@@ -74,6 +102,13 @@ class SessionStoreCommand:
             # A shell lets what it runs in the background ignore it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {
+            "SESSION_STORE_MONGODB_URL": self.url,
+            "SESSION_STORE_DATABASE": self.database,
+        }
 
     async def on_terminal(
         self,
