@@ -28,7 +28,7 @@ from claude_agent_sdk import (
 )
 from pymongo import MongoClient
 from support.entries import assert_summary_is_the_fold, marker, message
-from support.server import connected, profiled, quick_to_forget
+from support.server import connected, forget_killed, of_one_to_kill, profiled
 from typer.testing import CliRunner
 
 from beanie_session_store import (
@@ -298,13 +298,14 @@ asyncio.run(main())
 async def test_a_run_after_a_kill_equals_a_clean_run(
     shape: str, database: Database, mongo_url: str, clean_name: str
 ) -> None:
-    async with source_adapter(mongo_url, shape) as adapter, quick_to_forget(mongo_url):
+    async with source_adapter(mongo_url, shape) as adapter:
         for session in range(4):
             alike = [(MAIN, marker("same"))] * 600
             await adapter.write(f"s{session}", [*alike, *turn(1), *alike, *turn(2)])
             await adapter.write(f"s{session}", [step for n in range(3) for step in turn(n)])
         total = await adapter.entries.count_documents({})
-        code = CHILD.format(url=mongo_url, source=adapter.database.name, target=database.name)
+        url = of_one_to_kill(mongo_url)
+        code = CHILD.format(url=url, source=adapter.database.name, target=database.name)
         killed = 0
         for share in (0.1, 0.6):
             child = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
@@ -316,6 +317,7 @@ async def test_a_run_after_a_kill_equals_a_clean_run(
                     break
                 await asyncio.sleep(0.01)
             await child.wait()
+            await forget_killed(mongo_url)
         stored = await database["claude_transcript_entries"].count_documents({})
         assert killed == 2
         report = await adopt(adapter.database, tenant="acme")

@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,7 +144,8 @@ async def test_who_is_asked_decides(
         asked += part
     if answer is None:
         # A signal between the question and the wait for an answer is seen only after it.
-        await asyncio.sleep(1)
+        while not reads_its_input(process.pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
         process.send_signal(signal.SIGINT)
     else:
         os.write(terminal, answer.encode())
@@ -157,3 +159,9 @@ async def test_who_is_asked_decides(
         # What was typed, its newline included, is echoed by the terminal.
         assert errors.endswith(b"error: aborted; nothing was changed\n"), errors
         assert output == b""
+
+
+def reads_its_input(pid: int) -> bool:
+    """Whether the process waits in the system call ``read`` of its stdin."""
+    number, *arguments = Path(f"/proc/{pid}/syscall").read_text().split()
+    return number in ("0", "63") and arguments[0] == "0x0"

@@ -8,7 +8,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -341,10 +340,8 @@ def test_a_server_whose_disk_is_full(call: Call, full_server: str, places: dict[
     with file.open("a") as lines:
         for _ in range(200):
             lines.write(f'{{"type":"user","message":{{"content":"{os.urandom(9000).hex()}"}}}}\n')
-    began = time.monotonic()
     result = call(full_server, "import", "{projects}", database="claude")
     assert_one_line(result, 1, "no usable MongoDB server at 127.0.0.1")
-    assert time.monotonic() - began < 120
 
 
 def test_a_server_of_its_own_that_finds_no_room(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_downgrade_shows_what_it_removes_and_asks(
         text=True,
     )
     os.write(terminal, f"{answer}\n".encode())
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     os.close(terminal)
     os.close(theirs)
     assert f"{NAMES[-1]}: drop " in errors

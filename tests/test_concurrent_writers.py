@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, seqs, turn
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import BeanieSessionStore, TranscriptEntry
 from beanie_session_store.app.driver import Database
@@ -160,7 +161,7 @@ async def test_a_cancelled_append_is_stored_whole_or_not_at_all(
     await asyncio.sleep(seconds)
     attempt.cancel()
     await asyncio.gather(attempt, return_exceptions=True)
-    await asyncio.wait_for(store.append(KEY, third), timeout=10)
+    await asyncio.wait_for(store.append(KEY, third), timeout=WATCHDOG_SECONDS)
     assert await store.load(KEY) in (first + third, first + second + third)
     await assert_summary_is_the_fold(store)
 
@@ -188,10 +189,10 @@ async def test_an_append_cancelled_over_and_over_still_lets_go(
         with anyio.move_on_after(0.001 * (number % 5)):
             await store.append(KEY, turn(number))
     other = [message("other")]
-    await asyncio.wait_for(BeanieSessionStore().append(KEY, other), timeout=10)
+    await asyncio.wait_for(BeanieSessionStore().append(KEY, other), timeout=WATCHDOG_SECONDS)
     # Waits for those of its own store that are still under way.
     last = [message("last")]
-    await asyncio.wait_for(store.append(KEY, last), timeout=10)
+    await asyncio.wait_for(store.append(KEY, last), timeout=WATCHDOG_SECONDS)
     loaded = await store.load(KEY) or []
     assert loaded[-1:] == last
     assert len(loaded) % 6 == 2

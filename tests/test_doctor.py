@@ -22,6 +22,7 @@ from support.database import prepared
 from support.entries import KEY, turn
 from support.secured import PASSWORD, SecuredServer
 from support.server import Commands, connected
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
     DOCUMENT_MODELS,
@@ -153,7 +154,7 @@ def answers(member: Member) -> bool:
 
 
 async def without_primary(database: Database) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WATCHDOG_SECONDS
     while time.monotonic() < deadline:
         admin = database.client.admin
         hello: Any = await admin.command("hello", read_preference=ReadPreference.NEAREST)

@@ -128,7 +128,6 @@ def on(python: str, step: str, url: str, database: str) -> str:
         [python, str(SIDE), step, url, database],
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-3000:]

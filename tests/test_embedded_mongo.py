@@ -22,6 +22,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 from support.server import connected
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store.app import embedded, keeper
 from beanie_session_store.app.embedded import EmbeddedMongo, find_mongod
@@ -112,25 +113,24 @@ def test_standalone_has_no_transactions() -> None:
 
 
 async def test_async_use_leaves_the_event_loop_free() -> None:
-    gaps: list[float] = []
+    ticks = 0
 
     async def tick() -> None:
+        nonlocal ticks
         while True:
-            before = time.monotonic()
             await asyncio.sleep(0.01)
-            gaps.append(time.monotonic() - before)
+            ticks += 1
 
     ticking = asyncio.create_task(tick())
-    started = time.monotonic()
     async with EmbeddedMongo(replica_set=False) as mongo:
-        start_seconds = time.monotonic() - started
+        # Were the start one step of the loop, it could have come to one or two.
+        assert ticks > 5
         async with connected(mongo.url) as client:
             await client.db.notes.insert_one({"_id": 1})
             assert await client.db.notes.count_documents({}) == 1
         [member] = mongo.members
     ticking.cancel()
     assert not is_running(member.pid)
-    assert max(gaps) < start_seconds / 2
 
 
 async def test_cancelled_start_leaves_nothing(temporary: Path) -> None:
@@ -393,10 +393,8 @@ def test_stop_ends_servers_whose_keeper_was_killed(temporary: Path) -> None:
 
 
 def test_bad_parameter_carries_the_log_and_leaves_nothing(temporary: Path) -> None:
-    started = time.monotonic()
     with pytest.raises(MongodStartError, match="Unknown --setParameter 'noSuchParameter'"):
         EmbeddedMongo(set_parameters={"noSuchParameter": 1}).start()
-    assert time.monotonic() - started < 10
     assert_nothing_left(temporary)
 
 
@@ -577,7 +575,7 @@ def assert_nothing_left(directory: Path) -> None:
     assert processes_on(directory) == []
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = WATCHDOG_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "not in time"

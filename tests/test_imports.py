@@ -19,7 +19,7 @@ import pytest
 from claude_agent_sdk import import_session_to_store
 from support.command import SessionStoreCommand
 from support.entries import assert_summary_is_the_fold, marker, message, turn
-from support.server import connected, failing, profiled, quick_to_forget
+from support.server import connected, failing, forget_killed, of_one_to_kill, profiled
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -746,13 +746,14 @@ async def test_a_killed_import_that_is_run_again_ends_as_one_clean_run(
     # Among the small ones, which are stored together, and within the large ones.
     for kill_at in (1500, 3000, 2500):
         killed = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", program, mongo_url, database.name, projects, str(kill_at))
+            *(sys.executable, "-c", program, of_one_to_kill(mongo_url), database.name),
+            *(projects, str(kill_at)),
         )
         assert await killed.wait() == -signal.SIGKILL
+        await forget_killed(mongo_url)
         before, stored = stored, await TranscriptEntry.count()
         assert before < stored < 250 * 18 + 12 * 1212
-    async with quick_to_forget(mongo_url):
-        done = await command("--json", "import", projects)
+    done = await command("--json", "import", projects)
     assert (done.code, done.json["failed"]) == (0, 0), done.errors
     clean = BeanieSessionStore(tenant="clean")
     await import_transcripts(clean, projects)

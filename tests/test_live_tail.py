@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from support.entries import message, turn
 from support.server import connected
+from support.watchdog import WATCHDOG_SECONDS
 from support.watches import until_watched
 
 from beanie_session_store import BeanieSessionStore
@@ -23,7 +24,6 @@ from beanie_session_store.app.driver import Database
 
 FOLDER = Path(__file__).parent / "example_app"
 SESSION = "3f9f3a5e-0c1f-4b5e-9a2b-0d5a1f1f1f1f"
-WAIT = 60
 
 
 class Service:
@@ -58,7 +58,7 @@ async def parsed(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:
 
 
 async def take(events: AsyncIterator[dict[str, str]], count: int) -> list[dict[str, str]]:
-    return [await asyncio.wait_for(anext(events), WAIT) for _ in range(count)]
+    return [await asyncio.wait_for(anext(events), WATCHDOG_SECONDS) for _ in range(count)]
 
 
 @pytest.fixture
@@ -79,7 +79,9 @@ async def service(
         with socket.create_server(("127.0.0.1", 0)) as listener:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=WAIT) as http:
+            async with httpx.AsyncClient(
+                base_url=url, trust_env=False, timeout=WATCHDOG_SECONDS
+            ) as http:
                 customer = await http.post("/customers", json={"name": "Acme"})
                 project = example.project_key_for_directory(str(tmp_path))
                 key = {"project_key": project, "session_id": SESSION}

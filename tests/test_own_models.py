@@ -18,6 +18,7 @@ from claude_agent_sdk.testing import run_session_store_conformance
 from pydantic import BaseModel, Field
 from pymongo import IndexModel
 from support.server import connected
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -421,7 +422,7 @@ async def test_a_unique_index_of_the_teams_own_is_an_error_and_no_endless_wait(
         store = BeanieSessionStore(entries=UniqueEntry)
         await store.append(KEY, [{"uuid": "u"}])
         with pytest.raises(SessionStoreError, match="only_one"):
-            await asyncio.wait_for(store.append(SUBAGENT, [{"uuid": "u"}]), 5)
+            await asyncio.wait_for(store.append(SUBAGENT, [{"uuid": "u"}]), WATCHDOG_SECONDS)
         assert await store.load(KEY) == [{"uuid": "u"}]
         assert await store.load(SUBAGENT) is None
 

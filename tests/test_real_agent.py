@@ -473,6 +473,5 @@ def _demo(environment: dict[str, str], *arguments: str) -> subprocess.CompletedP
         env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"} | environment,
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )

@@ -22,6 +22,7 @@ from bson.code import Code
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent
 from pymongo.monitoring import CommandSucceededEvent as Succeeded
 from support.server import connected
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
     DOCUMENT_MODELS,
@@ -45,6 +46,7 @@ from beanie_session_store import (
     UnreachableError,
     upgrade_schema,
 )
+from beanie_session_store.app.attempts import Attempts
 from beanie_session_store.app.driver import Client, Database, open_client
 
 KEY = {"project_key": "-app", "session_id": "11111111-1111-4111-8111-111111111111"}
@@ -550,7 +552,6 @@ def test_a_store_used_before_init_beanie_says_so() -> None:
         [sys.executable, "-c", textwrap.dedent(script)],
         capture_output=True,
         text=True,
-        timeout=30,
         check=False,
     )
     assert done.stdout == "True\n" * 7, done.stderr[-600:]
@@ -595,17 +596,18 @@ async def test_init_beanie_without_the_chunks_is_noticed(
 
 @EVERY_METHOD
 async def test_a_closed_client_is_named_as_the_reason(
-    mongo_url: str, database_name: str, call: Call
+    mongo_url: str, database_name: str, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connected(mongo_url) as client:
         await upgrade_schema(client[database_name])
         await init_beanie(database=client[database_name], document_models=DOCUMENT_MODELS)
         used, unused = BeanieSessionStore(), BeanieSessionStore()
         await call(used, KEY)
+    # At once: there is nothing to wait for.
+    monkeypatch.setattr(Attempts, "pause", lambda _: pytest.fail("it was tried again"))
     for store in (used, unused):
         with pytest.raises(ClientClosedError, match="client was closed") as raised:
-            # At once: there is nothing to wait for.
-            await asyncio.wait_for(call(store, KEY), 5)
+            await call(store, KEY)
         assert_helpful(raised.value)
 
 
@@ -786,7 +788,7 @@ async def test_bad_arguments_of_connect_are_refused_before_a_connection(closed_p
     ):
         connecting = BeanieSessionStore.connect(url, **arguments)
         with pytest.raises(kind):
-            await asyncio.wait_for(connecting.__aenter__(), 5)
+            await asyncio.wait_for(connecting.__aenter__(), WATCHDOG_SECONDS)
 
 
 # Not the schema it needs
@@ -867,7 +869,7 @@ async def test_a_unique_index_on_every_entry_does_not_stand_for_the_partial_one(
         work = BeanieSessionStore().append(KEY, [{"n": 1}, {"n": 2}])
         # Without the refusal the append would go on for ever.
         with pytest.raises(SchemaOutdatedError, match="transcript_uuid"):
-            await asyncio.wait_for(work, 5)
+            await asyncio.wait_for(work, WATCHDOG_SECONDS)
 
 
 @pytest.fixture

@@ -229,7 +229,8 @@ async def test_progress_tells_of_every_step_and_of_long_index_builds(
     said: list[str] = []
     try:
         work = asyncio.create_task(upgrade_schema(empty, on_progress=said.append))
-        await asyncio.sleep(3)
+        while not any("of 1,000 (" in each for each in said):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
         assert not work.done()
     finally:
         await admin.command({**hang, "mode": "off"})

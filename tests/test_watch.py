@@ -12,6 +12,7 @@ from beanie import init_beanie
 from support.database import prepared
 from support.entries import KEY, SUBAGENT, message, turn
 from support.server import connected, failing
+from support.watchdog import WATCHDOG_SECONDS
 from support.watches import open_watches, until_watched
 
 from beanie_session_store import (
@@ -25,8 +26,6 @@ from beanie_session_store import (
     upgrade_schema,
 )
 from beanie_session_store.app.driver import Database
-
-WAIT = 60
 
 
 class Watcher:
@@ -47,7 +46,7 @@ class Watcher:
             async with self._changed:
                 self._changed.notify_all()
 
-    async def until(self, count: int, seconds: float = WAIT) -> list[StreamedEntry]:
+    async def until(self, count: int, seconds: float = WATCHDOG_SECONDS) -> list[StreamedEntry]:
         """What was seen, once it is ``count`` entries."""
 
         def is_done() -> bool:
@@ -60,7 +59,7 @@ class Watcher:
         return self.seen
 
     async def ended(self) -> None:
-        await asyncio.wait_for(self._task, WAIT)
+        await asyncio.wait_for(self._task, WATCHDOG_SECONDS)
 
     async def __aenter__(self) -> Watcher:
         return self
@@ -214,9 +213,11 @@ async def test_watchers_that_take_all_connections_stop_nobody(
         for watcher in entered:
             await watcher.until(6)
         for number in (2, 3, 4):
-            await asyncio.wait_for(store.append(KEY, turn(number)), WAIT)
+            await asyncio.wait_for(store.append(KEY, turn(number)), WATCHDOG_SECONDS)
         for watcher in entered:
-            assert await watcher.until(24) == await asyncio.wait_for(store.load(KEY), WAIT)
+            assert await watcher.until(24) == await asyncio.wait_for(
+                store.load(KEY), WATCHDOG_SECONDS
+            )
 
 
 async def test_a_standalone_server_is_named_as_the_reason(standalone_database: Database) -> None:

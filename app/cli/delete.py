@@ -8,6 +8,7 @@ import typer
 
 from ..plain_text import line
 from .asking import require_consent
+from .completing import projects, session_ids
 from .figures import counted, stamp
 from .root import app, run, show
 from .session_figures import SessionFigures
@@ -27,10 +28,14 @@ def delete_command(
         typer.Argument(
             metavar="SESSION",
             help="Ids; on a terminal and without --yes as much of each as tells it apart.",
+            autocompletion=session_ids,
         ),
     ],
     project: Annotated[
-        str | None, typer.Option(help="The project key, where several have the session.")
+        str | None,
+        typer.Option(
+            help="The project key, where several have the session.", autocompletion=projects
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:

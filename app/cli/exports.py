@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .completing import projects, session_ids
 from .root import app, run
 from .transfer_progress import finish, problem_shown, progress_shown
 from .transfer_store import store_on
@@ -33,9 +34,14 @@ def export_command(
     ],
     session: Annotated[
         str | None,
-        typer.Option(help="Only the session of this id, or of as much of it as tells it apart."),
+        typer.Option(
+            help="Only the session of this id, or of as much of it as tells it apart.",
+            autocompletion=session_ids,
+        ),
     ] = None,
-    project: Annotated[str | None, typer.Option(help="Only this project key.")] = None,
+    project: Annotated[
+        str | None, typer.Option(help="Only this project key.", autocompletion=projects)
+    ] = None,
     form: Annotated[
         ExportFormat,
         typer.Option("--format", help="The agent's own files, or a page per session to read."),

@@ -10,11 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from .blanks import is_blank
+from .completing import projects, tags
 from .ending import MISUSED, fail
 from .figures import moment_of
 
-OfProject = Annotated[str | None, typer.Option("--project", help="Of this project key.")]
-WithTag = Annotated[str | None, typer.Option("--tag", help="With this tag.")]
+OfProject = Annotated[
+    str | None, typer.Option("--project", help="Of this project key.", autocompletion=projects)
+]
+WithTag = Annotated[str | None, typer.Option("--tag", help="With this tag.", autocompletion=tags)]
 OnBranch = Annotated[str | None, typer.Option("--branch", help="Last seen on this git branch.")]
 WithMetadata = Annotated[
     list[str] | None,

@@ -28,6 +28,8 @@ class Given:
     """The global options that were given, by name."""
 
     values: dict[str, Any]
+    last_word: str
+    """What stands last, where a shell asks what could come next."""
 
 
 class Program(TyperGroup):
@@ -49,6 +51,13 @@ class Program(TyperGroup):
         except _CLICK_ERROR as error:
             code = _misused(error)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def make_context(self, info_name: Any, args: list[str], *more: Any, **kwargs: Any) -> Any:
+        """What a call, or a shell that asks for completions, begins with."""
+        last = args[-1] if args else ""
+        context = super().make_context(info_name, args, *more, **kwargs)
+        context.obj = Given(dict(context.params), last)
+        return context
 
     def invoke(self, ctx: Any) -> Any:
         """Run one command to its end, that of its output included."""
@@ -81,6 +90,7 @@ def _misused(error: Any) -> int:
 def _spread(root: Any) -> None:
     """Let the global options stand behind every command too, where people write them."""
     for command in _below(root):
+        command.shell_complete = partial(_completions, command, command.shell_complete)
         taken = {name for option in command.params for name in option.opts}
         for option in root.params:
             if option.expose_value and not taken.intersection(option.opts):
@@ -112,6 +122,15 @@ def _filled(parameter: Any, process: Callable[..., Any], context: Any, value: An
     return process(context, value)
 
 
+def _completions(command: Any, usual: Callable[..., Any], context: Any, incomplete: str) -> Any:
+    """What a shell is offered; behind an option its values, though they begin with a dash."""
+    word = context.find_object(Given).last_word
+    for option in command.params:
+        if word in option.opts and word.startswith("-") and not option.is_flag:
+            return option.shell_complete(context, incomplete)
+    return usual(context, incomplete)
+
+
 def _below(group: Any) -> Iterator[Any]:
     for command in group.commands.values():
         yield command
@@ -120,8 +139,6 @@ def _below(group: Any) -> Iterator[Any]:
 
 
 def _kept(context: Any, option: Any, value: Any) -> Any:
-    # There is none while a shell asks for completions.
-    given: Given | None = context.find_object(Given)
-    if given is not None and value:
-        given.values[option.name] = value
+    if value:
+        context.find_object(Given).values[option.name] = value
     return value

@@ -14,6 +14,7 @@ from ..every import EVERY, Every
 from ..plain_text import line
 from ..retention_script import parsed, spelled, write_retention_script
 from .asking import require_consent
+from .completing import projects, session_ids
 from .ending import MISUSED, fail
 from .figures import counted
 from .root import app, models_of, options_of, run, show
@@ -35,17 +36,28 @@ ForAll = Annotated[
 ]
 ForProject = Annotated[
     str | None,
-    typer.Option("--project", help="The project key; without it, every other one."),
+    typer.Option(
+        "--project",
+        help="The project key; without it, every other one.",
+        autocompletion=projects,
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Named = Annotated[
     str,
     typer.Argument(
-        metavar="SESSION", help="The id; on a terminal as much of it as tells it apart."
+        metavar="SESSION",
+        help="The id; on a terminal as much of it as tells it apart.",
+        autocompletion=session_ids,
     ),
 ]
 OfProject = Annotated[
-    str | None, typer.Option("--project", help="The project key, where several have the session.")
+    str | None,
+    typer.Option(
+        "--project",
+        help="The project key, where several have the session.",
+        autocompletion=projects,
+    ),
 ]
 
 

@@ -158,7 +158,6 @@ def root(
 
         session-store schema upgrade
     """
-    context.obj = Given(dict(context.params))
 
 
 def options_of(context: typer.Context) -> Options:

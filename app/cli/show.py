@@ -12,6 +12,7 @@ import typer
 
 from ..errors import UnknownSessionError
 from ..plain_text import line
+from .completing import projects, session_ids
 from .ending import MISUSED, fail
 from .figures import counted, dollars, shortened, stamp
 from .root import app, options_of, run
@@ -28,10 +29,18 @@ if TYPE_CHECKING:
 def show_command(
     context: typer.Context,
     session: Annotated[
-        str, typer.Argument(metavar="SESSION", help="The id, or as much of it as tells it apart.")
+        str,
+        typer.Argument(
+            metavar="SESSION",
+            help="The id, or as much of it as tells it apart.",
+            autocompletion=session_ids,
+        ),
     ],
     project: Annotated[
-        str | None, typer.Option(help="The project key, where several have the session.")
+        str | None,
+        typer.Option(
+            help="The project key, where several have the session.", autocompletion=projects
+        ),
     ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="All that tools were given and returned, not one line.")

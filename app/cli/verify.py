@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..plain_text import line
+from .completing import projects, session_ids
 from .ending import FAILED
 from .pace import lines_on_progress
 from .root import app, options_of, run, show
@@ -33,9 +34,12 @@ def verify_command(
             metavar="SESSION",
             help="Ids, or as much of each as tells it apart (with --repair on a terminal alone); "
             "without one, all of the tenant.",
+            autocompletion=session_ids,
         ),
     ] = None,
-    project: Annotated[str | None, typer.Option(help="Only of this project key.")] = None,
+    project: Annotated[
+        str | None, typer.Option(help="Only of this project key.", autocompletion=projects)
+    ] = None,
     repair: Annotated[
         bool,
         typer.Option("--repair", help="Make each summary say what is stored; entries stay."),

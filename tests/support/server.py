@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from pymongo import monitoring
 
 from beanie_session_store.app.driver import Client, Database, close_client, open_client
+
+_KILLED = "killed"
 
 
 @asynccontextmanager
@@ -72,11 +75,22 @@ async def profiled(database: Database, found: list[dict[str, Any]]) -> AsyncIter
         found.extend(await operations.to_list())
 
 
-@asynccontextmanager
-async def quick_to_forget(url: str) -> AsyncIterator[None]:
-    """Let the server abort what a killed process left open within seconds, not a minute."""
+def of_one_to_kill(url: str) -> str:
+    """The connection string for a process that is going to be killed."""
+    return f"{url}{'&' if '?' in url else '/?'}appName={_KILLED}"
+
+
+async def forget_killed(url: str) -> None:
+    """End what killed processes left open, which the server does by itself only after a minute."""
+    connections: list[dict[str, Any]] = [
+        {"$currentOp": {"idleConnections": True}},
+        {"$match": {"appName": _KILLED}},
+    ]
     async with connected(url) as client:
-        name = "transactionLifetimeLimitSeconds"
-        await client.admin.command({"setParameter": 1, name: 1})
-        yield
-        await client.admin.command({"setParameter": 1, name: 60})
+        while True:
+            listed = await client.admin.command("aggregate", 1, pipeline=connections, cursor={})
+            if not listed["cursor"]["firstBatch"]:
+                break
+            # What they sent last may still be on its way into a transaction.
+            await asyncio.sleep(0.05)
+        await client.admin.command("killAllSessions", [])

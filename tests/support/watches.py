@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-
-import pytest
+import time
 
 from beanie_session_store.app.driver import Database
 
-_TRIES = 1000
+from .watchdog import WATCHDOG_SECONDS
 
 
 async def open_watches(database: Database) -> int:
@@ -28,8 +27,7 @@ async def open_watches(database: Database) -> int:
 
 async def until_watched(database: Database, count: int) -> None:
     """Wait until there are ``count`` of them."""
-    for _ in range(_TRIES):
-        if await open_watches(database) == count:
-            return
+    deadline = time.monotonic() + WATCHDOG_SECONDS
+    while (found := await open_watches(database)) != count:
+        assert time.monotonic() < deadline, f"{found} watches are open, not {count}"
         await asyncio.sleep(0.05)
-    pytest.fail(f"{await open_watches(database)} watches are open, not {count}")
