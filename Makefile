@@ -5,6 +5,8 @@ MOTOR := .venv-motor
 SECANTUS := .venv-secantus
 # Most tests wait for servers and clocks, so a few at once finish sooner.
 WORKERS ?= 3
+# Each begins with files of its own, for the servers of a file are started by whoever runs it.
+PARALLEL = -n $(WORKERS) --dist worksteal
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: captures demo test motor matrix secantus bench faults soak-faults soak lint types check clean
@@ -35,16 +37,16 @@ captures: $(VENV)/.ready
 
 ## Run all tests against MongoDB servers they start themselves.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 ## The same on Beanie 1 and Motor, the demo, and a move of sessions from each driver to the other.
 motor: $(VENV)/.ready $(MOTOR)/.ready
-	SESSION_STORE_OTHER_PYTHON=$(abspath $(BIN))/python $(MOTOR)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+	SESSION_STORE_OTHER_PYTHON=$(abspath $(BIN))/python $(MOTOR)/bin/python -m pytest $(PARALLEL) $(ARGS)
 	$(MOTOR)/bin/python -m demo
 
 ## All of that for every supported Python that is installed, pyenv's included; names what it skips.
 matrix: $(VENV)/.ready
-	PATH="$$PATH:$$(printf '%s:' $${PYENV_ROOT:-$$HOME/.pyenv}/versions/*/bin)" $(BIN)/tox run -- -n $(WORKERS) $(ARGS)
+	PATH="$$PATH:$$(printf '%s:' $${PYENV_ROOT:-$$HOME/.pyenv}/versions/*/bin)" $(BIN)/tox run -- $(PARALLEL) $(ARGS)
 
 ## Eight writers on three servers while servers, networks and writers fail; three minutes.
 faults: $(VENV)/.ready

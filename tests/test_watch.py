@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
@@ -227,17 +228,27 @@ async def test_a_standalone_server_is_named_as_the_reason(standalone_database: D
         await anext(store.watch(KEY))
 
 
+class Clock:
+    """The steady clock, which can be put forward."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
 async def test_an_idle_watcher_gets_over_lost_connections(
     store: BeanieSessionStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beanie_session_store.app.attempts._SECONDS", 0.5)
-    monkeypatch.setattr("beanie_session_store.app.watch._STEADY_SECONDS", 0.2)
+    clock = Clock()
+    monkeypatch.setattr("beanie_session_store.app.attempts.time", clock)
+    monkeypatch.setattr("beanie_session_store.app.watch.monotonic", clock.monotonic)
     await store.append(KEY, turn(1))
     async with Watcher(store.watch(KEY)) as watcher:
         await watcher.until(6)
         for number in (2, 3):
             # Longer than one trouble may take; then more of it than the driver hides.
-            await asyncio.sleep(1.5)
+            clock.ahead += 60
             commands = ["getMore", "aggregate"]
             async with failing(
                 database, "", {"times": 4}, failCommands=commands, closeConnection=True
