@@ -73,12 +73,7 @@ def _current(query: dict[str, Any]) -> dict[str, Any]:
     return {**query, **NOT_EXPIRED}
 
 
-def _offered(
-    ctx: typer.Context,
-    field: str,
-    incomplete: str,
-    found: Question,
-) -> list[str]:
+def _offered(ctx: typer.Context, field: str, incomplete: str, found: Question) -> list[str]:
     values: list[str] = []
     # The settings, the modules of Document classes, the server: all of it is others', and only
     # what is offered may be said.
@@ -114,14 +109,15 @@ class _Place:
     collection: str
     tenant: str
 
-    def ask(
-        self, question: Callable[[Collection[Any], dict[str, Any]], Iterable[Any]]
-    ) -> list[Any]:
+    def ask(self, question: Question) -> list[Any]:
         """What a question about the tenant's summaries is answered with, in time or not at all."""
         from pymongo import MongoClient, timeout
 
         milliseconds = int(_SECONDS * 1000)
-        limits = {"serverSelectionTimeoutMS": milliseconds, "connectTimeoutMS": milliseconds}
+        limits: dict[str, Any] = {
+            "serverSelectionTimeoutMS": milliseconds,
+            "connectTimeoutMS": milliseconds,
+        }
         client: MongoClient[Any] = MongoClient(self.url, **limits)
         with client, timeout(_SECONDS):
             named = self.database
@@ -134,7 +130,8 @@ def _place(ctx: typer.Context) -> _Place | None:
     from .settings import Options
 
     given = ctx.find_object(Given)
-    options = Options.of({} if given is None else given.values)
+    assert given is not None
+    options = Options.of(given.values)
     url = options.settings.mongodb_url
     # A server of the call's own is not started for this.
     if url is None or options.embedded is not None:
