@@ -45,7 +45,7 @@ ANSWER = {
 VALUES: list[Any] = [
     *(None, True, 0, -1, 2**31, Int64(2**62), Int64(-(2**62)), 1.5, math.nan, math.inf, -math.inf),
     *("", "x", "x" * 40_000, "a\0\x1b[2J", "2020-01-01T00:00:00", "999999999999999999999"),
-    *([], [1], [None, {}], {}, {"a": {"b": [1]}}, b"x", b"\x01x", ObjectId()),
+    *([], [1], [None, {}], {}, {"a": {"b": [1]}}, b"x", b"\x01x", ObjectId("a1" * 12)),
     *(datetime(1, 1, 1), datetime(9999, 12, 31), DatetimeMS(2**62), DatetimeMS(-(2**62))),
     *(Regex("("), Decimal128("NaN"), Decimal128("1E+6000"), Timestamp(1, 1), MinKey(), MaxKey()),
     *(Code("x"), Binary(b"x" * 16, 4), DBRef("a", 1)),
