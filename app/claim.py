@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from bson import Binary, ObjectId
 from bson.int64 import Int64
 
+from ..models.totals import Mark
 from .codec import EncodedValue, encode_object
 from .connection import Connection
 from .driver import ClientSession, date_of, update_one
@@ -40,6 +42,8 @@ class Claim(NamedTuple):
     """Whether what is stored gets the session's new date of expiry."""
     clears: bool = False
     """Whether remains of an expired session of the same key may be in the way."""
+    marks: Mapping[int, Mark] = MappingProxyType({})
+    """What entries carry besides, by their position."""
     tries: Sequence[ObjectId] = ()
     """The ids of all tries to store the batch whose outcome is not known, this one's last."""
 
@@ -97,7 +101,9 @@ def claim_for(
     texts = folded.totals.texts
     told, untold = changed_texts(known.texts if known else {}, texts)
     changes |= {**told, "totals": folded.totals.document(next_seq)}
+    folded.totals.settle()
     return Claim(
+        marks=folded.marks,
         tries=(*tries, ObjectId()),
         known=known,
         next=SessionState(

@@ -27,6 +27,7 @@ from .expiry import Retention, RetentionCache, policy_collection_name, retention
 from .failures import reported
 from .key import TranscriptKey
 from .model_names import collection_name
+from .required_indexes import has_counted_index
 from .schema import require_usable_schema
 from .shown import shown
 
@@ -61,6 +62,9 @@ class Connection:
     chunks: Collection
     policies: Collection
     retentions: RetentionCache
+    has_marks: bool
+    """Whether entries are marked, so that what is written again is not counted again; so they are
+    once the migration that adds the index has run."""
     entry_defaults: Callable[[], dict[str, Any]]
     summary_defaults: Callable[[], dict[str, Any]]
 
@@ -131,7 +135,8 @@ class DatabaseBinding:
 
 
 # Stores are cheap to make, one per request say; what was found of a database is kept for all.
-_checked: WeakKeyDictionary[Client, set[tuple[str, ...]]] = WeakKeyDictionary()
+_checked: WeakKeyDictionary[Client, dict[tuple[str, ...], bool]] = WeakKeyDictionary()
+"""Whether entries are marked, by the names of the collections that were checked."""
 
 
 async def connect_models(
@@ -149,10 +154,10 @@ async def connect_models(
     with reported(client, "connect to the session store's database"):
         server = await server_of(client)
         names = (entries.database.name, entries.name, summaries.name, chunks.name)
-        checked = _checked.setdefault(client, set())
+        checked = _checked.setdefault(client, {})
         if names not in checked:
             await require_usable_schema(entries, summaries, chunks)
-            checked.add(names)
+            checked[names] = await has_counted_index(entries)
     return Connection(
         client=client,
         server=server,
@@ -161,6 +166,7 @@ async def connect_models(
         chunks=chunks,
         policies=with_store_rules(entries.database)[policy_collection_name()],
         retentions=retention_cache_of(client),
+        has_marks=checked[names],
         entry_defaults=added_defaults("entries", models.entries, TranscriptEntry),
         summary_defaults=added_defaults("summaries", models.summaries, SessionSummary),
     )

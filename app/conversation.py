@@ -8,20 +8,13 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from ..models.messages import (
-    SYNTHETIC_MODEL,
-    AssistantEntry,
-    ConversationEntry,
-    UserEntry,
-)
-from ..models.usage import Usage
+from ..models.messages import ConversationEntry, UserEntry
+from ..models.responses import Response
 from ..models.views import EntryViews
 from .chain import Chain, Links
 from .outcome import Outcome, outcome_of
-from .tool_calls import Started, ToolCall, joined_calls
-
-Responses = dict[str | int, tuple[str, Usage]]
-"""Model and tokens of responses of the API, by their ids; without one, by an object's."""
+from .responses import CountedResponses
+from .tool_calls import Started, ToolCall, each_once, joined_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +26,6 @@ class Tokens:
     output: int = 0
     cache_creation: int = 0
     cache_read: int = 0
-
-    @classmethod
-    def of(cls, usage: Usage) -> Tokens:
-        """The tokens of one response."""
-        return cls(
-            1,
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cache_creation_input_tokens,
-            usage.cache_read_input_tokens,
-        )
 
     def __add__(self, other: Tokens) -> Tokens:
         return Tokens(
@@ -107,7 +89,7 @@ class Conversation:
     Args:
         entries: all entries of the transcript, in order.
         started: finds the subagents that a call started.
-        is_subagent: whether it is a subagent's transcript, which is one chain.
+        subpath: where a subagent's transcript is, which is one chain; "" for a main one.
     """
 
     def __init__(
@@ -115,12 +97,14 @@ class Conversation:
         entries: Iterable[Mapping[str, Any]],
         started: Started,
         *,
-        is_subagent: bool = False,
+        subpath: str = "",
     ) -> None:
         self.entries = EntryViews(entries)
         """Every entry as a typed view, in the order in which it was written."""
         self._started = started
-        self._is_subagent = is_subagent
+        self.subpath = subpath
+        """Where it is stored, such as ``subagents/agent-a1``; "" for the main transcript."""
+        self._is_subagent = bool(subpath)
 
     @cached_property
     def messages(self) -> list[ConversationEntry]:
@@ -169,41 +153,40 @@ class Conversation:
             found[-1][1].append(entry)
         calls = self._calls_by_entry
         return [
-            Turn(prompt, tuple(entries), tuple(c for e in entries for c in calls.get(id(e), ())))
+            Turn(
+                prompt,
+                tuple(entries),
+                tuple(
+                    each_once((c for e in entries for c in calls.get(id(e), ())), self.responses)
+                ),
+            )
             for prompt, entries in found
         ]
 
     @cached_property
     def tool_calls(self) -> list[ToolCall]:
-        """All calls, also of other branches, in the order in which they were made."""
-        return joined_calls(self.messages, self._started)
+        """All calls, also of other branches, in the order in which they were made; each once."""
+        return each_once(self._joined_calls, self.responses)
 
     @cached_property
     def usage(self) -> dict[str, Tokens]:
         """What was spent by model, on all branches, without what a fork has copied."""
-        return tokens_by_model(self.responses)
+        return tokens_by_model(self.responses.all())
 
     @cached_property
     def copied_usage(self) -> dict[str, Tokens]:
         """What the forked session had spent on the entries that were copied from it."""
-        return tokens_by_model(self._responses(is_copied=True))
+        return tokens_by_model(self.responses.all(are_copied=True))
 
     @cached_property
-    def responses(self) -> Responses:
-        """The responses of the API that were made for this transcript."""
-        return self._responses(is_copied=False)
+    def responses(self) -> CountedResponses:
+        """The responses of the API that the transcript has."""
+        return CountedResponses([(self.subpath, self.messages)])
 
-    def _responses(self, *, is_copied: bool) -> Responses:
-        last: Responses = {}
-        for entry in self.messages:
-            if isinstance(entry, AssistantEntry) and _is_copied(entry) is is_copied:
-                message = entry.message
-                if message and message.usage and message.model not in (None, SYNTHETIC_MODEL):
-                    last[id(entry) if message.id is None else message.id] = (
-                        message.model,
-                        message.usage,
-                    )
-        return last
+    @cached_property
+    def _joined_calls(self) -> list[ToolCall]:
+        """All calls as they were written, also again."""
+        return joined_calls(self.messages, self._started)
 
     def _asks(self, entry: UserEntry) -> bool:
         """Whether somebody asks something of this agent, and not this one of a subagent."""
@@ -213,23 +196,22 @@ class Conversation:
     def _links(self) -> Links:
         return Links(self.messages)
 
+    def _calls_of(self, entries: Chain) -> list[ToolCall]:
+        calls = self._calls_by_entry
+        found = (call for entry in entries for call in calls.get(id(entry), ()))
+        return each_once(found, self.responses)
+
     @cached_property
     def _calls_by_entry(self) -> dict[int, list[ToolCall]]:
         found: dict[int, list[ToolCall]] = {}
-        for call in self.tool_calls:
+        for call in self._joined_calls:
             found.setdefault(id(call.entry), []).append(call)
         return found
 
 
-def tokens_by_model(responses: Responses) -> dict[str, Tokens]:
+def tokens_by_model(responses: Iterable[Response]) -> dict[str, Tokens]:
     """What some responses took together."""
     found: dict[str, Tokens] = {}
-    for model, usage in responses.values():
-        found[model] = found.get(model, Tokens()) + Tokens.of(usage)
+    for response in responses:
+        found[response.model] = found.get(response.model, Tokens()) + Tokens(*response.counts)
     return found
-
-
-def _is_copied(entry: AssistantEntry) -> bool:
-    if entry.forked_from is not None:
-        return True
-    return entry.request_session_id not in (None, entry.session_id)

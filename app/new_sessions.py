@@ -14,7 +14,7 @@ from typing import Any, cast
 from bson import ObjectId
 from pymongo.errors import BulkWriteError
 
-from ..models.totals import Tally
+from ..models.totals import Mark, Tally
 from .attempts import Attempts
 from .claim import claim_for
 from .codec import EncodedEntry, EncodedValue, encode_entries
@@ -226,13 +226,17 @@ async def _documents(
         # Remains of an expired session of the same key may be in the way.
         return None
     encoded: dict[str, list[EncodedEntry]] = {}
-    totals = Tally()
+    totals = Tally(is_complete=True)
+    totals.is_exact = connection.has_marks
+    marks: dict[int, Mark] = {}
+    first = 1
     data: dict[str, Any] | None = None
     for subpath, entries in session.transcripts.items():
         encoded[subpath] = batch = await encode_entries(list(entries))
         # At once, for the caller may change its dicts as soon as something is awaited.
         contents = [each.entry for each in batch]
-        totals.add(contents, not subpath)
+        marks |= totals.add(contents, subpath, first)
+        first += len(batch)
         if batch and not subpath:
             data = fold_on(None, key, contents)
     count = sum(map(len, encoded.values()))
@@ -242,7 +246,8 @@ async def _documents(
     def mtime(now: int, _: int | None) -> int:
         return now if session.mtime is None else min(session.mtime, now)
 
-    claim = claim_for(connection, count, None, Folded(data, totals), retention, (), mtime)
+    folded = Folded(data, totals, marks if connection.has_marks else {}, totals.wanted)
+    claim = claim_for(connection, count, None, folded, retention, (), mtime)
     if claim.data_chunks:
         return None
     documents = _Documents([summary_document(connection, key, claim, metadata)], [])

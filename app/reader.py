@@ -516,6 +516,7 @@ async def _state(
         data=data,
         data_field=field,
         totals=_totals(row),
+        stored_totals=row.get("totals"),
         texts={name: row.get(name) for name in TEXTS},
         expires_at=row.get("expires_at"),
         held_at=row.get("held_at"),

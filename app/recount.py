@@ -7,6 +7,7 @@ from typing import Any
 
 from ..models.totals import Tally
 from .connection import Connection
+from .counted import mark_entries
 from .driver import ClientSession, snapshot
 from .key import TranscriptKey
 from .reader import retried, session_entries, stored_before
@@ -29,18 +30,21 @@ class Recount:
 async def recount(
     connection: Connection, key: TranscriptKey, session: ClientSession | None
 ) -> Recount:
-    """Count a session anew, as a client session sees it, in constant memory.
+    """Count a session anew, as a client session sees it.
+
+    It remembers every response and call, a few hundred bytes each, but no entries.
 
     Raises:
         CorruptEntryError: a stored entry is damaged.
     """
-    totals = Tally()
+    totals = Tally(is_complete=True)
+    totals.is_exact = False
     data: dict[str, Any] | None = None
     pending: list[dict[str, Any]] = []
     last_seq = 0
     async for subpath, seq, entry in session_entries(connection, key, session):
         last_seq = seq
-        totals.add((entry,), not subpath)
+        totals.add((entry,), subpath, seq)
         if leaves := totals.leaves_asked:
             stored = await stored_before(connection, key.session, leaves, seq, session)
             totals.settle_leaves(stored)
@@ -55,10 +59,17 @@ async def recount(
 
 
 async def totals_of(connection: Connection, key: TranscriptKey) -> Tally:
-    """The totals of a session at one moment, for a summary that has none or outdated ones."""
+    """The totals of a session at one moment, for a summary that has none or outdated ones.
+
+    Its entries are marked as if they had been counted when they were stored.
+    """
 
     async def attempt() -> Tally:
         async with snapshot(connection.client, connection.server) as session:
             return (await recount(connection, key, session)).totals
 
-    return await retried(connection.client, attempt)
+    if connection.has_marks:
+        await mark_entries(connection, key)
+    totals = await retried(connection.client, attempt)
+    totals.is_exact = connection.has_marks
+    return totals.resumed()

@@ -8,10 +8,12 @@ from typing import Any
 
 from bson.int64 import Int64
 
+from ..models.totals import UNDER_WAY
 from .attempts import Attempts
 from .claim import Claim, StaleStateError, advance_summary, changed_texts, value_fields
 from .codec import encode_object
 from .connection import Connection
+from .counted import mark_entries
 from .driver import ClientSession, TransientFailureError, snapshot, transact
 from .errors import ContentionError, UnknownSessionError
 from .key import TranscriptKey
@@ -80,6 +82,8 @@ async def repair(connection: Connection, key: TranscriptKey) -> Verification:
         found = look.verification
         if found.is_sound:
             return found
+        if connection.has_marks:
+            await mark_entries(connection, key)
         claim = _mending(connection, look)
 
         async def work(session: ClientSession | None, claim: Claim = claim) -> None:
@@ -134,7 +138,11 @@ def _differences(state: SessionState, counted: Recount) -> Iterator[Difference]:
     if state.totals is None:
         yield Difference("totals", None, expected)
     else:
-        stored = state.totals.document(state.next_seq)
+        stored = dict(state.stored_totals or {})
+        for totals in (stored, expected):
+            in_flight = totals.pop("in_flight", {})
+            # How much of what is under way is remembered depends on how it was counted.
+            totals["in_flight"] = {k: v for k, v in in_flight.items() if k not in UNDER_WAY}
         for field in sorted(expected.keys() | stored.keys()):
             if stored.get(field) != expected.get(field):
                 yield Difference(f"totals.{field}", stored.get(field), expected.get(field))
@@ -149,9 +157,11 @@ def _mending(connection: Connection, look: _Look) -> Claim:
     value = encode_object(counted.data) if counted.data is not None else None
     fields = value_fields(value, "data", "packed_data")
     texts, untold = changed_texts(state.texts, counted.totals.texts)
+    totals = counted.totals.resumed()
+    totals.is_exact = connection.has_marks
     changes = {
         "next_seq": Int64(next_seq),
-        "totals": counted.totals.document(next_seq),
+        "totals": totals.document(next_seq),
         **fields,
         **texts,
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from pymongo import IndexModel
 
-from ..models.entry import CHUNK_INDEX, ORDER_INDEX, UUID_INDEX
+from ..models.entry import CHUNK_INDEX, COUNTED_INDEX, ORDER_INDEX, UUID_INDEX
 from ..models.summary import SESSION_INDEX
 from .collection_kinds import index_information
 from .driver import Collection
@@ -40,6 +40,14 @@ async def missing_indexes(
             if not _has(stored, index)
         ]
     return missing
+
+
+async def has_counted_index(entries: Collection) -> bool:
+    """Whether what was counted of a session can be told by an index.
+
+    It is not required, for a release without it wrote the schema before.
+    """
+    return _has(await index_information(entries), COUNTED_INDEX)
 
 
 def _has(stored: Mapping[str, Any], index: IndexModel) -> bool:

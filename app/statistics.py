@@ -28,6 +28,24 @@ _BEYOND = 1e16
 
 _SUMS = (*_COUNTS, "cost_usd")
 
+# A row is nothing where the agent has written no account yet, and where all of that is nothing.
+_HAS_COST: dict[str, Any] = {
+    "$or": [{"$ne": ["$totals.usage.cost_usd", 0]}, {"$eq": ["$totals.cost_usd", 0]}]
+}
+
+_FORK_WITH_COST: dict[str, Any] = {
+    "$cond": [
+        {
+            "$and": [
+                {"$gt": ["$totals.forked_from", None]},
+                {"$ne": ["$totals.usage.cost_usd", 0]},
+            ]
+        },
+        "$_id",
+        "$$REMOVE",
+    ]
+}
+
 
 @dataclass(frozen=True, slots=True)
 class UsageStatistics:
@@ -42,8 +60,12 @@ class UsageStatistics:
     output: int
     cache_creation: int
     cache_read: int
-    cost_usd: float
-    """US dollars, by the agents' own account; what the agent has not written yet is missing."""
+    cost_usd: float | None
+    """US dollars, by the agents' own account; what the agent has not written yet is missing.
+    ``None`` where no agent has written any."""
+    forks: int
+    """In how many of the sessions that is also what the session that they were forked from had
+    spent until then: an agent's account goes on over forks, and does not tell the two apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +159,26 @@ async def usage(
                 "_id": keys,
                 "sessions": {"$addToSet": "$_id"},
                 **{name: _sum(f"$totals.usage.{name}") for name in _SUMS},
+                "is_known": {"$max": _HAS_COST},
+                "forks": {"$addToSet": _FORK_WITH_COST},
             }
         },
-        {"$set": {"sessions": {"$size": "$sessions"}}},
+        {
+            "$set": {
+                "sessions": {"$size": "$sessions"},
+                "forks": {"$size": "$forks"},
+                "cost_usd": {"$cond": ["$is_known", "$cost_usd", None]},
+            }
+        },
         {"$sort": {"cost_usd": -1, "output": -1, "_id": 1}},
     ]
     return [
         UsageStatistics(
             group={name: row["_id"].get(f"k{number}") for number, name in enumerate(by)},
             sessions=row["sessions"],
+            forks=row["forks"],
             **{name: _count(row[name]) for name in _COUNTS},
-            cost_usd=_number(row["cost_usd"]),
+            cost_usd=None if row["cost_usd"] is None else _number(row["cost_usd"]),
         )
         for row in await _rows(connection, pipeline, wanted)
     ]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from bson import ObjectId
 
-from ..models.totals import TEXTS, Tally
+from ..models.totals import TEXTS, Mark, Tally, Wanted
 from .expiry import EXPIRED
 from .key import TranscriptKey
 from .sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry
@@ -49,6 +49,8 @@ class SessionState(NamedTuple):
     """The texts that the summary has in the database, by the names in ``TEXTS``."""
     expires_at: datetime | None = None
     held_at: datetime | None = None
+    stored_totals: Mapping[str, Any] | None = None
+    """The totals as they were read, word for word."""
     is_expired: bool = False
     """Whether its date had passed, by the server's clock, when it was read."""
 
@@ -65,6 +67,10 @@ class Folded(NamedTuple):
     data: Mapping[str, Any] | None
     """The SDK's fold, or ``None`` where the batch is a subagent's."""
     totals: Tally
+    marks: Mapping[int, Mark]
+    """What those entries of the batch carry besides that were counted, by position."""
+    wanted: Wanted
+    """What must be looked up if not all that was counted is new."""
 
 
 def folded(
@@ -76,10 +82,12 @@ def folded(
     """
     known = state if state is not None and not state.is_expired else None
     totals = known.totals if known is not None and known.totals is not None else Tally()
-    totals.add(entries, key.is_main)
+    first_seq = known.next_seq if known is not None else 1
+    marks = totals.add(entries, key.subpath, first_seq)
     if not key.is_main:
-        return Folded(None, totals)
-    return Folded(fold_on(known.data if known is not None else None, key, entries), totals)
+        return Folded(None, totals, marks, totals.wanted)
+    data = fold_on(known.data if known is not None else None, key, entries)
+    return Folded(data, totals, marks, totals.wanted)
 
 
 def fold_on(

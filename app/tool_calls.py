@@ -19,6 +19,7 @@ from ..models.blocks import (
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
 
 if TYPE_CHECKING:
+    from .responses import CountedResponses
     from .transcript import Subagent
 
 CallBlock = ToolUseBlock | ServerToolUseBlock | McpToolUseBlock
@@ -130,6 +131,20 @@ def joined_calls(messages: Iterable[ConversationEntry], started: Started) -> lis
             answer = shared.get(response)
         found.append(ToolCall(block, entry, *(answer or (None, None)), started))
     return found
+
+
+def each_once(calls: Iterable[ToolCall], responses: CountedResponses) -> list[ToolCall]:
+    """The calls in their order, those that a response was written with again only once.
+
+    One that failed by one of its results has failed.
+    """
+    found: dict[tuple[int, str], ToolCall] = {}
+    for call in calls:
+        key = (id(call), "") if not call.id else (id(responses.of(call.entry)), call.id)
+        known = found.get(key)
+        if known is None or (call.is_error and not known.is_error):
+            found[key] = call
+    return list(found.values())
 
 
 class _Namesakes:

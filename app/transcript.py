@@ -14,11 +14,13 @@ from ..models.records import (
     SummaryEntry,
     TagEntry,
 )
+from ..models.totals import costs_apart
 from ..models.views import EntryViews
-from .conversation import Conversation, Responses, Tokens, tokens_by_model
+from .conversation import Conversation, Tokens, tokens_by_model
 from .origins import subagent_origins
 from .outcome import outcome_of
-from .tool_calls import ToolCall
+from .responses import CountedResponses
+from .tool_calls import ToolCall, each_once
 from .workflows import is_journal
 
 Entries = Iterable[Mapping[str, Any]]
@@ -28,9 +30,7 @@ class Subagent(Conversation):
     """The transcript of a subagent, below the call that started it."""
 
     def __init__(self, subpath: str, entries: Entries, session: Transcript) -> None:
-        super().__init__(entries, session.started_by, is_subagent=True)
-        self.subpath = subpath
-        """Where it is stored, such as ``subagents/agent-a1``."""
+        super().__init__(entries, session.started_by, subpath=subpath)
         self._session = session
 
     @property
@@ -100,32 +100,41 @@ class Transcript(Conversation):
 
     @cached_property
     def all_tool_calls(self) -> list[ToolCall]:
-        """The calls of the session and of all of its subagents."""
+        """The calls of the session and of all of its subagents, each once."""
         parts = (self, *self.subagents)
-        return [call for conversation in parts for call in conversation.tool_calls]
+        calls = (call for conversation in parts for call in conversation.tool_calls)
+        return each_once(calls, self._all_responses)
 
     @cached_property
     def total_usage(self) -> dict[str, Tokens]:
         """What the session spent by model, its subagents included."""
-        found: Responses = {}
-        for conversation in (*self.subagents, self):
-            # One that several transcripts hold was paid once.
-            found.update(conversation.responses)
-        return tokens_by_model(found)
+        return tokens_by_model(self._all_responses.all())
+
+    @cached_property
+    def _all_responses(self) -> CountedResponses:
+        """The responses of all transcripts; one that several of them hold was paid once."""
+        return CountedResponses((each.subpath, each.messages) for each in (self, *self.subagents))
 
     @cached_property
     def cost_usd(self) -> float | None:
         """The cost in US dollars by the agent's own account; ``None`` without one.
 
         The agent writes it when its process ends in good order. It includes subagents, and in a
-        fork what the forked session had cost.
+        fork what the forked session had cost. What old agents wrote on each entry counts for the
+        days before there was such an account.
         """
         totals: dict[float | None, float] = {}
         for entry in self.entries.of(CostStateEntry):
             if entry.total_cost_usd is not None:
                 # The account goes on over resumes; an agent that begins a new one starts anew.
                 totals[entry.start_time] = entry.total_cost_usd
-        return sum(totals.values()) if totals else None
+        logged: dict[tuple[str, str], float] = {}
+        for response in self._all_responses.all():
+            if response.cost:
+                at = (response.day, response.model)
+                logged[at] = logged.get(at, 0.0) + response.cost
+        apart = costs_apart(logged, totals)
+        return sum((*totals.values(), *apart.values())) if totals or apart else None
 
     @cached_property
     def title(self) -> str | None:

@@ -18,8 +18,8 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from ..models.entry import UUID_INDEX
-from ..models.totals import Tally
+from ..models.entry import COUNTED_INDEX, UUID_INDEX
+from ..models.totals import Tally, Wanted
 from .attempts import Attempts
 from .claim import (
     Claim,
@@ -34,6 +34,7 @@ from .claim import (
 )
 from .codec import EncodedEntry, EncodedValue, bson_document, bson_elements
 from .connection import Connection
+from .counted import learn, mark_elements
 from .doubts import Doubts
 from .driver import (
     ClientSession,
@@ -60,12 +61,12 @@ T = TypeVar("T")
 _DUPLICATE_KEY = 11000
 # A team's own unique index may refuse an entry too, but not because it is stored already.
 _UUID_KEYS: list[tuple[str, Any]] = list(UUID_INDEX.document["key"].items())
+_COUNTED_KEYS: list[tuple[str, Any]] = list(COUNTED_INDEX.document["key"].items())
 # Where decoding is slow enough to hold up the other tasks of the event loop.
 _LARGE_BYTES = 256 * 1024
 # A BSON element without its value, which is an Int64.
 _SEQ_HEAD = b"\x12seq\0"
 _INT64 = Struct("<q").pack
-_INT64_BYTES = 8
 
 
 class _LandedError(Exception):
@@ -74,6 +75,10 @@ class _LandedError(Exception):
 
 class _ReplayError(Exception):
     """A key of the batch is stored already, or no longer, so nothing of the batch was."""
+
+
+class _CountedError(Exception):
+    """What the batch was counted as was counted before, so nothing of the batch was stored."""
 
 
 class Writer:
@@ -209,6 +214,8 @@ class Writer:
         known = self._states.take(session_key)
         folded: Folded | None = None
         contents: Sequence[Mapping[str, Any]] | None = None
+        wanted: Wanted | None = None
+        refusals = 0
         if known is not None and is_fresh:
             folded = fold(known, key, [encoded.entry for encoded in batch])
         while True:
@@ -217,7 +224,16 @@ class Writer:
             retention = await connection.retention_of(key)
             if folded is None:
                 contents = contents or await _contents(batch)
+                if wanted is not None and known is not None and known.totals is not None:
+                    await learn(connection, key, known.totals, wanted)
                 folded = fold(known, key, contents)
+            if not connection.has_marks or refusals > 1:
+                # Rather than be refused, it is stored as an older release does.
+                folded.totals.is_exact = False
+                folded = folded._replace(marks={})
+            elif folded.totals.is_unsure and wanted is None:
+                wanted, known, folded = folded.wanted, None, None
+                continue
             if folded.totals.leaves_asked:
                 await _settle_leaves(connection, key, known, folded.totals)
             claim = claim_for(connection, len(batch), known, folded, retention, tries, self._mtime)
@@ -227,6 +243,9 @@ class Writer:
 
             try:
                 await transact(connection.client, connection.server, work, attempts)
+            except _CountedError:
+                refusals += 1
+                wanted, known, folded = folded.wanted, None, None
             except (StaleStateError, TransientFailureError) as error:
                 if not await attempts.pause():
                     if isinstance(error, TransientFailureError):
@@ -309,9 +328,11 @@ def summary_document(
 
 
 async def _state(connection: Connection, key: TranscriptKey) -> SessionState | None:
-    """The state of a session's summary, with totals even where an older release left none."""
+    """The state of a session's summary, with exact totals even where an older release left none."""
     known = await read_state(connection, key)
-    if known is None or known.is_expired or known.totals is not None:
+    if known is None or known.is_expired:
+        return known
+    if known.totals is not None and (known.totals.is_exact or not connection.has_marks):
         return known
     return known._replace(totals=await totals_of(connection, key))
 
@@ -446,12 +467,15 @@ async def _insert_entries(
     try:
         await insert_encoded(connection.entries, documents, session)
     except BulkWriteError as error:
-        if any(
-            failure.get("code") == _DUPLICATE_KEY
-            and list(failure.get("keyPattern", {}).items()) == _UUID_KEYS
+        refusing = [
+            list(failure.get("keyPattern", {}).items())
             for failure in error.details.get("writeErrors", ())
-        ):
+            if failure.get("code") == _DUPLICATE_KEY
+        ]
+        if _UUID_KEYS in refusing:
             raise _ReplayError from None
+        if _COUNTED_KEYS in refusing:
+            raise _CountedError from None
         raise
 
 
@@ -467,13 +491,15 @@ def entry_documents(
     tail = bson_elements(common)
     # A team's defaults may differ from entry to entry.
     has_defaults = connection.entry_defaults is not dict
+    marks = claim.marks
     documents: list[bytes] = []
     own_id = bson_elements({"_id": claim.tries[-1]})
     for seq, encoded in enumerate(batch, claim.first_seq):
         if has_defaults:
             tail = bson_elements({**common, **connection.entry_defaults()})
-        size = len(own_id) + len(head) + _INT64_BYTES + len(encoded.elements) + len(tail)
-        documents.append(bson_document(size, own_id, head, _INT64(seq), encoded.elements, tail))
+        mark = mark_elements(marks[seq]) if seq in marks else b""
+        parts = (own_id, head, _INT64(seq), encoded.elements, mark, tail)
+        documents.append(bson_document(sum(map(len, parts)), *parts))
         own_id = b""
     return documents
 

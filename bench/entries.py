@@ -21,6 +21,7 @@ Entry = dict[str, Any]
 _TURN = (Path(__file__).parent / "data" / "one_turn.jsonl").read_text()
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IDS = sorted(set(_UUID.findall(_TURN)))
+_RESPONSE = re.compile(r"msg_[0-9]{8}")
 
 TURN_ENTRIES = len(_TURN.splitlines())
 # One content block of an answer: the entry that is streamed most often.
@@ -32,10 +33,11 @@ _LIGHT_BYTES = 5_000
 
 
 class EntrySource:
-    """Batches in which every uuid is new, the same ones for the same seed."""
+    """Batches in which every uuid and every response is new, the same ones for the same seed."""
 
     def __init__(self, seed: int = 1) -> None:
         self._random = random.Random(seed)
+        self._turns = 0
 
     def batch(self, size: int) -> list[Entry]:
         """``size`` entries: one answer block, or as many turns as it takes, cut to size."""
@@ -57,6 +59,8 @@ class EntrySource:
     def _turn(self) -> list[Entry]:
         fresh = {old: self._uuid() for old in _IDS}
         text = _UUID.sub(lambda found: fresh[found[0]], _TURN)
+        self._turns += 1
+        text = _RESPONSE.sub(lambda found: f"{found[0][:-8]}{self._turns:06}{found[0][-2:]}", text)
         return [json.loads(line) for line in text.splitlines()]
 
     def session(self, project_key: str = "-srv-app") -> SessionKey:

@@ -43,6 +43,19 @@ UUID_INDEX = IndexModel(
     partialFilterExpression={"uuid": {"$exists": True}},
 )
 
+COUNTED_INDEX = IndexModel(
+    [
+        ("tenant", ASCENDING),
+        ("project_key", ASCENDING),
+        ("session_id", ASCENDING),
+        ("counted", ASCENDING),
+    ],
+    name="transcript_counted",
+    unique=True,
+    partialFilterExpression={"counted": {"$exists": True}},
+)
+"""Refuses to count a response, or a failed call, that was counted before."""
+
 CHUNK_INDEX = IndexModel(
     [
         ("tenant", ASCENDING),
@@ -104,6 +117,15 @@ class TranscriptEntry(StoreOwned, Document):
         default=None,
         description="How many EntryChunk documents hold the packed entry, where it is too large.",
     )
+    counted: bytes | list[bytes] | None = Field(
+        default=None,
+        description="Digests of the response that it belongs to, or of the calls that failed with "
+        "it, so that what is written again is not counted again.",
+    )
+    response: int | None = Field(
+        default=None,
+        description="The position of the entry that began its response, where that is another.",
+    )
     created_at: datetime = Field(description="When it was stored, UTC, by the server's clock.")
     expires_at: datetime | None = Field(
         default=None,
@@ -114,7 +136,7 @@ class TranscriptEntry(StoreOwned, Document):
         """Collection and indexes, as Beanie reads them."""
 
         name = "claude_transcript_entries"
-        indexes = [ORDER_INDEX, UUID_INDEX, EXPIRY_INDEX]
+        indexes = [ORDER_INDEX, UUID_INDEX, COUNTED_INDEX, EXPIRY_INDEX]
 
     @property
     def content(self) -> dict[str, Any]:

@@ -7,9 +7,11 @@ what does not fit counts as nothing. What it remembers between two entries is bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, cast
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
 
 from bson.int64 import Int64
 from pydantic import BaseModel, Field
@@ -18,6 +20,20 @@ from .messages import SYNTHETIC_MODEL
 from .moments import moment
 from .own_summaries import OwnSummaries
 from .prompts import blocks_of, is_housekeeping, prompt_of
+from .responses import (
+    NOTHING,
+    Call,
+    Counts,
+    Placed,
+    Response,
+    Responses,
+    Stored,
+    Taken,
+    Written,
+    chain_of,
+    failure_of,
+    written_by,
+)
 
 MAX_TEXT = 200
 """Longest title, prompt, branch, directory or tag on a summary, in characters."""
@@ -27,13 +43,14 @@ _MAX_ROWS = 1000
 _MAX_TOOLS = 500
 _OTHER = "(other)"
 """Stands for the models and tools beyond those limits."""
-# A response is several entries, with others of parallel subagents in between.
-_MAX_RESPONSES = 16
 _MAX_CALLS = 64
 _MAX_ACCOUNTS = 16
 # Sums of what lies below stay in what BSON holds.
 _MAX_COUNT = 2**36
 _MAX_NUMBER = 1e15
+
+_MARKS_OF_TIME = itemgetter(4, 7, 10, 13, 16, 19, 23)
+_USUAL_TIME = {tuple("--T::.Z")}
 
 _CALLS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 _TITLES = {"custom-title": "customTitle", "ai-title": "aiTitle"}
@@ -41,6 +58,10 @@ _BY_RANK = (*_TITLES, "summary")
 
 TEXTS = ("title", "first_prompt", "branch", "cwd", "tag")
 """The fields of a summary that say what the session is about."""
+
+
+UNDER_WAY = frozenset({"is_exact", "under_way", "open_calls"})
+"""The parts of what is in flight that only spare looking it up."""
 
 
 class UsageRow(BaseModel):
@@ -87,6 +108,11 @@ class SessionTotals(BaseModel):
         description="US dollars by the agent's own account, which a fork takes over from the "
         "session it was forked from; absent until the agent writes it.",
     )
+    forked_from: str | None = Field(
+        default=None,
+        description="The session that it was forked from, what was spent in which until then is "
+        "in cost_usd too.",
+    )
     first_at: datetime | None = Field(default=None, description="Earliest entry, by its own time.")
     last_at: datetime | None = Field(default=None, description="Latest entry, by its own time.")
 
@@ -107,16 +133,57 @@ class SessionTotals(BaseModel):
         return {row.name: row.calls for row in self.tools}
 
 
-_Counts = tuple[int, int, int, int, int]
-_Response = tuple[str, str, _Counts]
-_NOTHING: _Counts = (0, 0, 0, 0, 0)
+class Mark(NamedTuple):
+    """What a stored entry carries besides, so that its copies are told from new ones."""
+
+    counted: tuple[bytes, ...]
+    """Digests of what was counted with it, each of which only one entry of a session has."""
+    response: int | None
+    """The position of the entry that began its response, ``None`` if that is itself."""
+
+
+class Wanted(NamedTuple):
+    """What must be looked up where it turns out that not all that was counted is new."""
+
+    instants: dict[bytes, set[bytes]]
+    """The entries of responses that were counted, by the identity of each."""
+    failures: set[bytes]
+    """The digests of the failures that were counted."""
+    calls: set[tuple[str, str]]
+    """Failed calls that are not known, by subpath and id."""
+
+
+class StoredEntry(NamedTuple):
+    """An entry of a response that is stored."""
+
+    subpath: str
+    seq: int
+    response: int | None
+    """As in its :class:`Mark`."""
+    entry: Mapping[str, Any]
+    has_prompt_since: bool
+    """Whether a person's prompt has come in its chain behind it."""
+
+
+_CallKey = tuple[str, str]
+"""The subpath, and the id of a call."""
+
+# What comes back to a call that was not counted is none of its failures.
+_UNCOUNTED = Call("", b"", has_failed=True)
 
 
 class Tally:
-    """The totals of a session while they are counted; :meth:`document` is how they are stored."""
+    """The totals of a session while they are counted; :meth:`document` is how they are stored.
+
+    Args:
+        is_complete: keep all responses and calls, to count a session from its start. Else it keeps
+            what is under way, takes the rest for new, and says with :attr:`is_unsure` and
+            :attr:`wanted` what has to be looked up.
+    """
 
     __slots__ = (
         "accounts",
+        "answered",
         "branch",
         "calls",
         "costs",
@@ -124,7 +191,11 @@ class Tally:
         "entries",
         "first_at",
         "first_prompt",
+        "forked_from",
+        "is_complete",
+        "is_exact",
         "last_at",
+        "logged",
         "responses",
         "settled_usd",
         "summaries",
@@ -133,27 +204,38 @@ class Tally:
         "tools",
         "turns",
         "usage",
+        "wanted",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_complete: bool = False) -> None:
+        self.is_complete = is_complete
+        self.is_exact = True
+        """Whether all stored entries of the session carry their marks."""
         self.entries = 0
         self.turns = 0
-        self.usage: dict[tuple[str, str], _Counts] = {}
+        self.usage: dict[tuple[str, str], Counts] = {}
         self.costs: dict[tuple[str, str], float] = {}
         self.tools: dict[str, tuple[int, int]] = {}
         self.first_at: datetime | None = None
         self.last_at: datetime | None = None
         self.titles: dict[str, str] = {}
         self.first_prompt: str | None = None
+        self.forked_from: str | None = None
         self.branch: str | None = None
         self.cwd: str | None = None
         self.tag: str | None = None
-        self.responses: dict[str, _Response] = {}
-        """The latest responses by ``message.id``, for each comes as several entries."""
-        self.calls: dict[str, str] = {}
-        """The tools of calls without a result yet, by the id of the call."""
+        self.responses = Responses(is_complete=is_complete)
+        """The responses that are under way, for each comes as several entries."""
+        self.calls: OrderedDict[_CallKey, Call] = OrderedDict()
+        """Calls that may yet fail."""
+        self.answered: set[_CallKey] = set()
+        """Those of them that have a result."""
+        self.wanted = Wanted({}, set(), set())
+        """What would be looked up of what was counted since it was settled."""
         self.accounts: dict[float | None, tuple[float, dict[str, float]]] = {}
         """The agent's accounts of cost by their start: in all, and by model."""
+        self.logged: dict[tuple[str, str], float] = {}
+        """The costs that entries of old agents say, see :attr:`Response.cost`."""
         self.settled_usd: float | None = None
         """The cost on accounts too old to be remembered one by one."""
         self.summaries = OwnSummaries()
@@ -167,9 +249,16 @@ class Tally:
     @property
     def cost_usd(self) -> float | None:
         """US dollars by the agent's own account, ``None`` without one."""
-        if not self.accounts and self.settled_usd is None:
+        logged = self._logged_apart()
+        if not self.accounts and self.settled_usd is None and not logged:
             return None
-        return sum((total for total, _ in self.accounts.values()), self.settled_usd or 0.0)
+        accounts = sum((total for total, _ in self.accounts.values()), self.settled_usd or 0.0)
+        return accounts + sum(logged.values())
+
+    def _logged_apart(self) -> dict[tuple[str, str], float]:
+        if self.settled_usd is not None:
+            return {}
+        return costs_apart(self.logged, self.accounts)
 
     @property
     def texts(self) -> dict[str, str | None]:
@@ -179,34 +268,57 @@ class Tally:
     @property
     def size(self) -> int:
         """About how much memory it takes, in bytes."""
-        parts = (self.usage, self.costs, self.tools, self.responses, self.calls, self.accounts)
+        parts = (
+            self.usage,
+            self.costs,
+            self.tools,
+            self.responses,
+            self.calls,
+            self.accounts,
+            self.logged,
+        )
         return 200 * (sum(map(len, parts)) + len(self.summaries))
 
-    def add(self, entries: Sequence[Mapping[str, Any]], is_main: bool) -> None:
-        """Count more entries, of the main transcript or of one subagent's."""
+    @property
+    def is_unsure(self) -> bool:
+        """Whether what was counted must be looked up before it is right."""
+        return bool(self.wanted.calls or self.responses.asked)
+
+    def add(
+        self, entries: Sequence[Mapping[str, Any]], subpath: str, first_seq: int
+    ) -> dict[int, Mark]:
+        """Count more entries of one transcript, and return what those at some positions carry."""
         self.entries += len(entries)
         self.summaries.begin()
-        for entry in entries:
+        is_main = not subpath
+        marks: dict[int, Mark] = {}
+        times: list[str] = []
+        for seq, entry in enumerate(entries, first_seq):
             kind = entry.get("type")
-            at = _time(entry.get("timestamp"))
-            if at is not None:
-                if self.last_at is None or at > self.last_at:
-                    self.last_at = at
-                if self.first_at is None or at < self.first_at:
-                    self.first_at = at
+            written_at = entry.get("timestamp")
+            if isinstance(written_at, str):
+                times.append(written_at)
             if kind == "assistant":
-                self._add_response(entry, at)
+                mark = self._add_response(entry, subpath, seq)
+                if mark is not None:
+                    marks[seq] = mark
             elif kind == "user":
-                self._add_results(entry)
-                if is_main and entry.get("isSidechain") is not True:
-                    self._add_prompt(entry)
+                failures = self._add_results(entry, subpath)
+                if failures:
+                    marks[seq] = Mark(tuple(failures), None)
+                self._add_prompt(entry, subpath)
             elif is_main and isinstance(kind, str) and kind in _RECORDS:
+                # An account of cost has no time of its own.
+                self._add_times(times)
+                times = []
                 _RECORDS[kind](self, entry)
                 continue
             if is_main and self.summaries.waiting:
                 self.summaries.meet(entry.get("uuid"))
             # Older agents wrote what their subagents did into the main transcript.
             if is_main and entry.get("isSidechain") is not True:
+                if self.forked_from is None and "forkedFrom" in entry:
+                    self.forked_from = _session_of(entry["forkedFrom"])
                 branch = entry.get("gitBranch")
                 if branch != self.branch and isinstance(branch, str) and branch:
                     self.branch = _text(branch)
@@ -216,6 +328,9 @@ class Tally:
                         self.cwd = _text(cwd)
         self.summaries.end(entries)
         self._title_by_summary()
+        if times:
+            self._add_times(times)
+        return marks
 
     @property
     def leaves_asked(self) -> list[str]:
@@ -231,8 +346,21 @@ class Tally:
         self.summaries.settle(stored)
         self._title_by_summary()
 
+    def resumed(self) -> Tally:
+        """The same, to count on with, which keeps only what is under way."""
+        return Tally.of(self.document(0), self.texts)
+
+    def settle(self) -> None:
+        """Keep only what is under way, once it is written down what was counted."""
+        self.responses.settle()
+        self.wanted = Wanted({}, set(), set())
+        for key in self.answered:
+            self.calls.pop(key, None)
+        self.answered.clear()
+
     def document(self, next_seq: int) -> dict[str, Any]:
         """The form in which a summary keeps it: :class:`SessionTotals`, and what is in flight."""
+        logged = self._logged_apart()
         document: dict[str, Any] = {
             "next_seq": Int64(next_seq),
             "entries": self.entries,
@@ -246,7 +374,7 @@ class Tally:
                     "output": counts[2],
                     "cache_creation": counts[3],
                     "cache_read": counts[4],
-                    "cost_usd": self.costs.get((day, model), 0.0),
+                    "cost_usd": self.costs.get((day, model), 0.0) + logged.get((day, model), 0.0),
                 }
                 for (day, model), counts in self.usage.items()
             ],
@@ -255,17 +383,22 @@ class Tally:
                 for name, (calls, errors) in self.tools.items()
             ],
         }
-        for name in ("cost_usd", "first_at", "last_at"):
+        for name in ("cost_usd", "forked_from", "first_at", "last_at"):
             value = getattr(self, name)
             if value is not None:
                 document[name] = value
         in_flight: dict[str, Any] = {}
-        if self.responses:
-            in_flight["responses"] = [
-                [name, day, model, *counts] for name, (day, model, counts) in self.responses.items()
+        if self.is_exact:
+            in_flight["is_exact"] = True
+        under_way = self.responses.document()
+        if under_way:
+            in_flight["under_way"] = under_way
+        if self.calls and not self.is_complete:
+            in_flight["open_calls"] = [
+                [subpath, call, known.name, known.failure, known.has_failed]
+                for (subpath, call), known in self.calls.items()
+                if (subpath, call) not in self.answered
             ]
-        if self.calls:
-            in_flight["calls"] = [[call, tool] for call, tool in self.calls.items()]
         if self.accounts:
             in_flight["accounts"] = [
                 [start, total, [[model, cost] for model, cost in costs.items()]]
@@ -275,6 +408,10 @@ class Tally:
             in_flight["summaries"] = list(map(list, self.summaries.pending))
         if self.settled_usd is not None:
             in_flight["settled_usd"] = self.settled_usd
+        if self.logged:
+            in_flight["logged"] = [
+                [*at, cost, self.costs.get(at, 0.0)] for at, cost in self.logged.items()
+            ]
         # Which of the titles shows is known; the others are needed when it is taken away.
         if len(self.titles) > 1 or (self.titles and self.title is None):
             kinds = filter(self.titles.__contains__, _BY_RANK)
@@ -303,63 +440,144 @@ class Tally:
             if row["cost_usd"]:
                 tally.costs[at] = row["cost_usd"]
         tally.tools = {row["name"]: (row["calls"], row["errors"]) for row in document["tools"]}
+        tally.forked_from = document.get("forked_from")
         tally.first_at = document.get("first_at")
         tally.last_at = document.get("last_at")
         for name in ("first_prompt", "branch", "cwd", "tag"):
             setattr(tally, name, texts.get(name))
         in_flight = document.get("in_flight", {})
-        for name, day, model, *counts in in_flight.get("responses", ()):
-            tally.responses[name] = (day, model, cast("_Counts", tuple(counts)))
-        tally.calls = dict(in_flight.get("calls", ()))
+        tally.is_exact = "is_exact" in in_flight
+        tally.responses = Responses.of(in_flight.get("under_way", ()))
+        for subpath, call, *known in in_flight.get("open_calls", ()):
+            tally.calls[subpath, call] = Call(*known)
+        tally._join_calls(tally.responses.all())
         for start, total, costs in in_flight.get("accounts", ()):
             tally.accounts[start] = (total, dict(costs))
         tally.summaries = OwnSummaries(in_flight.get("summaries", ()))
         tally.settled_usd = in_flight.get("settled_usd")
+        for day, model, cost, accounted in in_flight.get("logged", ()):
+            tally.logged[day, model] = cost
+            tally.costs[day, model] = accounted
         tally.titles = dict(in_flight.get("titles", ()))
         if "titled_by" in in_flight:
             tally.titles[in_flight["titled_by"]] = texts["title"]
         return tally
 
-    def _add_response(self, entry: Mapping[str, Any], at: datetime | None) -> None:
+    def restore(self, stored: Sequence[StoredEntry], failures: Collection[bytes]) -> None:
+        """Learn all there is of some responses, in place of what was known of them in part.
+
+        Args:
+            stored: all entries of some identities that carry marks, in the order of positions.
+            failures: the digests of failed calls that stored entries carry, of those that
+                :func:`failures_of` gives for ``stored``, and of those that are wanted.
+        """
+        found: dict[bytes, list[tuple[StoredEntry, Written]]] = {}
+        for each in stored:
+            written = written_in(each.entry, each.subpath)
+            if written.identity is not None:
+                found.setdefault(written.identity, []).append((each, written))
+        self.responses.forget(found)
+        for parts in found.values():
+            restored = [
+                Stored(w, e.seq if e.response is None else e.response, e.has_prompt_since)
+                for e, w in parts
+            ]
+            responses = self.responses.restore(restored)
+            for response, (each, written) in zip(responses, parts, strict=True):
+                for block in _calls_in(each.entry):
+                    call_id = _call_id(block)
+                    if call_id is not None and call_id not in response.calls:
+                        failure = failure_of(written.instant, call_id)
+                        name = self._tool(_tool_name(block))
+                        response.calls[call_id] = Call(name, failure, failure in failures)
+            self._join_calls(responses)
+        for call in self.calls.values():
+            call.has_failed = call.has_failed or call.failure in failures
+
+    def restore_call(self, subpath: str, call: str, found: StoredEntry | None) -> None:
+        """Learn that an entry, whose response is restored, makes a call that was asked for."""
+        known: Call | None = None
+        if found is not None and not is_copied(found.entry):
+            written = written_in(found.entry, found.subpath)
+            response = self.responses.of_instant(written)
+            if response is not None:
+                known = response.calls.get(call)
+            else:
+                for block in _calls_in(found.entry):
+                    if _call_id(block) == call:
+                        failure = failure_of(found.seq.to_bytes(8, "big"), call)
+                        known = Call(self._tool(_tool_name(block)), failure)
+        # What comes back to no call is none of its failures.
+        self.calls[subpath, call] = known or _UNCOUNTED
+
+    def _join_calls(self, responses: Sequence[Response]) -> None:
+        """Let open calls be those of the responses that are known."""
+        if self.calls:
+            known = {c.failure: c for response in responses for c in response.calls.values()}
+            for key, call in self.calls.items():
+                self.calls[key] = known.get(call.failure, call)
+
+    def _add_times(self, times: Sequence[str]) -> None:
+        # Those that are written as the agent does are in the order of their texts.
+        if len(times) > 2 and {24}.issuperset(map(len, times)) and _is_usual(times):
+            ends = (_time(min(times)), _time(max(times)))
+        else:
+            ends = ()
+        for at in ends if ends and all(ends) else map(_time, times):
+            if at is not None:
+                if self.last_at is None or at > self.last_at:
+                    self.last_at = at
+                if self.first_at is None or at < self.first_at:
+                    self.first_at = at
+
+    def _add_response(self, entry: Mapping[str, Any], subpath: str, seq: int) -> Mark | None:
         message = entry.get("message")
-        if not isinstance(message, dict) or _is_copied(entry):
-            return
+        if not isinstance(message, dict):
+            return None
         message = cast("dict[str, Any]", message)
-        model = message.get("model")
-        usage = message.get("usage")
-        if isinstance(model, str) and model != SYNTHETIC_MODEL and isinstance(usage, dict):
-            self._add_usage(message.get("id"), model, cast("dict[str, Any]", usage), at)
-        for block in blocks_of(message.get("content")):
-            if block.get("type") in _CALLS:
-                self._add_call(block)
-            elif "tool_use_id" in block:
-                self._add_result(block)
+        blocks = blocks_of(message.get("content"))
+        calls = [block for block in blocks if _is_call(block)]
+        if is_copied(entry):
+            for block in calls:
+                call_id = _call_id(block)
+                if call_id is not None:
+                    self._open(subpath, call_id, _UNCOUNTED)
+            return None
+        mark: Mark | None = None
+        written = written_in(entry, subpath, message)
+        if written.counts[0] or calls:
+            placed = self.responses.place(written, seq)
+            if not self.is_complete and written.identity is not None:
+                self.wanted.instants.setdefault(written.identity, set()).add(written.instant)
+            now = placed.response.taken
+            if placed.before != (now,):
+                for taken in placed.before:
+                    self._add_taken(taken, -1)
+                self._add_taken(now, 1)
+            if placed.absorbed is not None:
+                self._merge_calls(placed.response, placed.absorbed)
+            for block in calls:
+                self._add_call(block, placed, written, subpath, seq)
+            if placed.digest:
+                mark = Mark((placed.digest,), None if placed.first == seq else placed.first)
+        failures: list[bytes] = []
+        for block in blocks:
+            if "tool_use_id" in block and not _is_call(block):
+                self._add_result(block, subpath, failures)
+        if not failures:
+            return mark
+        return Mark((*(mark.counted if mark else ()), *failures), mark.response if mark else None)
 
-    def _add_usage(
-        self, response: object, model: str, usage: Mapping[str, Any], at: datetime | None
-    ) -> None:
-        counts = (
-            1,
-            _count(usage.get("input_tokens")),
-            _count(usage.get("output_tokens")),
-            _count(usage.get("cache_creation_input_tokens")),
-            _count(usage.get("cache_read_input_tokens")),
-        )
-        day, model = self._row(_day(at or self.last_at), _name(model))
-        if isinstance(response, str):
-            response = _name(response)
-            # Every entry of a response repeats its usage; the last one has all of it.
-            earlier = self.responses.pop(response, None)
-            if earlier is not None:
-                self._add_counts(earlier[0], earlier[1], earlier[2], -1)
-            self.responses[response] = (day, model, counts)
-            if len(self.responses) > _MAX_RESPONSES:
-                del self.responses[next(iter(self.responses))]
-        self._add_counts(day, model, counts, 1)
-
-    def _add_counts(self, day: str, model: str, counts: _Counts, sign: int) -> None:
-        known = self.usage.get((day, model), _NOTHING)
-        self.usage[day, model] = (
+    def _add_taken(self, taken: Taken, sign: int) -> None:
+        at = self._row(taken.day, taken.model)
+        if taken.cost:
+            self.logged[at] = self.logged.get(at, 0.0) + sign * taken.cost
+            self.usage.setdefault(at, NOTHING)
+        if not taken.counts[0]:
+            return
+        known = self.usage.get(at, NOTHING)
+        counts = taken.counts
+        self.usage[at] = (
             known[0] + sign * counts[0],
             known[1] + sign * counts[1],
             known[2] + sign * counts[2],
@@ -371,36 +589,84 @@ class Tally:
         is_full = len(self.usage) >= _MAX_ROWS and (day, model) not in self.usage
         return ("", _OTHER) if is_full else (day, model)
 
-    def _add_call(self, block: Mapping[str, Any]) -> None:
-        name = block.get("name")
-        name = _name(name) if isinstance(name, str) else ""
-        if name not in self.tools and len(self.tools) >= _MAX_TOOLS:
-            name = _OTHER
-        calls, errors = self.tools.get(name, (0, 0))
-        self.tools[name] = (calls + 1, errors)
-        call = block.get("id")
-        if isinstance(call, str):
-            self.calls[_name(call)] = name
-            if len(self.calls) > _MAX_CALLS:
-                del self.calls[next(iter(self.calls))]
+    def _tool(self, name: str) -> str:
+        is_full = len(self.tools) >= _MAX_TOOLS and name not in self.tools
+        return _OTHER if is_full else name
 
-    def _add_results(self, entry: Mapping[str, Any]) -> None:
+    def _add_call(
+        self,
+        block: Mapping[str, Any],
+        placed: Placed,
+        written: Written,
+        subpath: str,
+        seq: int,
+    ) -> None:
+        call_id = _call_id(block)
+        known = None if call_id is None else placed.response.calls.get(call_id)
+        if known is None and not (call_id is None and placed.is_copy):
+            name = self._tool(_tool_name(block))
+            self._add_to_tool(name, 1, 0)
+            if call_id is not None:
+                failure = failure_of(written.instant or seq.to_bytes(8, "big"), call_id)
+                known = placed.response.calls[call_id] = Call(name, failure)
+        if call_id is not None and known is not None:
+            self._open(subpath, call_id, known)
+
+    def _add_to_tool(self, name: str, calls: int, errors: int) -> None:
+        known = self.tools.get(name, (0, 0))
+        self.tools[name] = (known[0] + calls, known[1] + errors)
+
+    def _merge_calls(self, kept: Response, absorbed: Response) -> None:
+        for call_id, call in absorbed.calls.items():
+            same = kept.calls.setdefault(call_id, call)
+            if same is not call:
+                is_double = same.has_failed and call.has_failed
+                same.has_failed = same.has_failed or call.has_failed
+                self._add_to_tool(call.name, -1, -1 if is_double else 0)
+                for key, each in self.calls.items():
+                    if each is call:
+                        self.calls[key] = same
+
+    def _open(self, subpath: str, call_id: str, call: Call) -> None:
+        self.calls[subpath, call_id] = call
+        self.calls.move_to_end((subpath, call_id))
+        if not self.is_complete and len(self.calls) > _MAX_CALLS:
+            self.calls.popitem(last=False)
+
+    def _add_results(self, entry: Mapping[str, Any], subpath: str) -> list[bytes]:
+        failures: list[bytes] = []
         message = entry.get("message")
-        if self.calls and isinstance(message, dict):
+        if isinstance(message, dict):
             for block in blocks_of(cast("dict[str, Any]", message).get("content")):
-                if block.get("type") == "tool_result":
-                    self._add_result(block)
+                if block.get("type") == "tool_result" and "forkedFrom" not in entry:
+                    self._add_result(block, subpath, failures)
+        return failures
 
-    def _add_result(self, block: Mapping[str, Any]) -> None:
-        call = block.get("tool_use_id")
-        name = self.calls.pop(_name(call), None) if isinstance(call, str) else None
-        if name is not None and block.get("is_error") is True:
-            calls, errors = self.tools[name]
-            self.tools[name] = (calls, errors + 1)
+    def _add_result(self, block: Mapping[str, Any], subpath: str, failures: list[bytes]) -> None:
+        call_id = block.get("tool_use_id")
+        if not isinstance(call_id, str):
+            return
+        key = (subpath, _name(call_id))
+        call = self.calls.get(key)
+        if call is not None and not self.is_complete:
+            self.answered.add(key)
+        if block.get("is_error") is not True:
+            return
+        if call is None:
+            if not self.is_complete:
+                self.wanted.calls.add(key)
+        elif not call.has_failed:
+            call.has_failed = True
+            self._add_to_tool(call.name, 0, 1)
+            self.wanted.failures.add(call.failure)
+            failures.append(call.failure)
 
-    def _add_prompt(self, entry: Mapping[str, Any]) -> None:
+    def _add_prompt(self, entry: Mapping[str, Any], subpath: str) -> None:
         text = prompt_of(entry)
         if text is None:
+            return
+        self.responses.prompted(chain_of(subpath, entry))
+        if subpath or entry.get("isSidechain") is True:
             return
         self.turns += 1
         # A command like /clear stands for the session only until something is asked.
@@ -438,7 +704,7 @@ class Tally:
         day = _day(self.last_at)
         for model, cost in costs.items():
             at = self._row(day, model)
-            self.usage.setdefault(at, _NOTHING)
+            self.usage.setdefault(at, NOTHING)
             self.costs[at] = self.costs.get(at, 0.0) + cost - before.get(model, 0.0)
         # The account goes on over resumes; an agent that begins a new one starts anew.
         self.accounts[start] = (total, costs)
@@ -455,7 +721,75 @@ _RECORDS: dict[str, Callable[[Tally, Mapping[str, Any]], None]] = {
 }
 
 
-def _is_copied(entry: Mapping[str, Any]) -> bool:
+def failures_of(stored: Sequence[StoredEntry]) -> set[bytes]:
+    """The digests that entries would carry, had the calls in stored entries failed."""
+    found: set[bytes] = set()
+    for each in stored:
+        instant = written_in(each.entry, each.subpath).instant
+        for block in _calls_in(each.entry):
+            call_id = _call_id(block)
+            if call_id is not None:
+                found.add(failure_of(instant, call_id))
+    return found
+
+
+def written_in(
+    entry: Mapping[str, Any],
+    subpath: str,
+    message: Mapping[str, Any] | None = None,
+) -> Written:
+    """What an assistant entry says of the response that it is of."""
+    if message is None:
+        found = entry.get("message")
+        message = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    at = _time(entry.get("timestamp"))
+    model = message.get("model")
+    usage = message.get("usage")
+    counts = NOTHING
+    name = ""
+    if isinstance(model, str) and model != SYNTHETIC_MODEL and isinstance(usage, dict):
+        usage = cast("dict[str, Any]", usage)
+        name = _name(model)
+        counts = (
+            1,
+            _count(usage.get("input_tokens")),
+            _count(usage.get("output_tokens")),
+            _count(usage.get("cache_creation_input_tokens")),
+            _count(usage.get("cache_read_input_tokens")),
+        )
+    cost = max(_number(entry["costUSD"]) or 0.0, 0.0) if "costUSD" in entry else 0.0
+    return written_by(entry, message, chain_of(subpath, entry), at, name, counts, cost)
+
+
+def _calls_in(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    message = entry.get("message")
+    content = cast("dict[str, Any]", message).get("content") if isinstance(message, dict) else None
+    return [block for block in blocks_of(content) if _is_call(block)]
+
+
+def _is_call(block: Mapping[str, Any]) -> bool:
+    kind = block.get("type")
+    return isinstance(kind, str) and kind in _CALLS
+
+
+def _call_id(block: Mapping[str, Any]) -> str | None:
+    found = block.get("id")
+    return _name(found) if isinstance(found, str) and found else None
+
+
+def _tool_name(block: Mapping[str, Any]) -> str:
+    name = block.get("name")
+    return _name(name) if isinstance(name, str) else ""
+
+
+def _session_of(forked_from: object) -> str | None:
+    if not isinstance(forked_from, dict):
+        return None
+    session = cast("dict[str, Any]", forked_from).get("sessionId")
+    return _text(session) if isinstance(session, str) else None
+
+
+def is_copied(entry: Mapping[str, Any]) -> bool:
     """Whether a fork took the response over from another session."""
     source = entry.get("requestSessionId")
     is_of_another = isinstance(source, str) and source != entry.get("sessionId")
@@ -480,8 +814,33 @@ def _time(written: object) -> datetime | None:
     return at - timedelta(microseconds=excess) if excess else at
 
 
+def _is_usual(times: Sequence[str]) -> bool:
+    return _USUAL_TIME.issuperset(map(_MARKS_OF_TIME, times))
+
+
 def _day(at: datetime | None) -> str:
     return "" if at is None else at.date().isoformat()
+
+
+def costs_apart(
+    logged: Mapping[tuple[str, str], float], starts: Collection[float | None]
+) -> dict[tuple[str, str], float]:
+    """Of the costs that entries say, by day and model, those that no account of cost holds.
+
+    An account holds what was spent from the day on which it began, in epoch milliseconds.
+    """
+    if not logged:
+        return {}
+    begun = min(map(_day_of_start, starts), default=None)
+    return {at: cost for at, cost in logged.items() if begun is None or at[0] < begun}
+
+
+def _day_of_start(start: float | None) -> str:
+    """The day on which an account began, by its start in epoch milliseconds."""
+    try:
+        return _day(datetime.fromtimestamp((start or 0.0) / 1000, timezone.utc))
+    except (ValueError, OverflowError, OSError):
+        return ""
 
 
 def _count(value: object) -> int:

@@ -24,7 +24,8 @@ class ServerToolUse(Part):
 class Usage(Part):
     """What one response of the API took, in tokens.
 
-    Every entry of a response repeats it: count it once per ``message.id``.
+    Every entry of a response repeats it, so adding it up over entries counts too much; see
+    ``Transcript.usage``.
     """
 
     input_tokens: Count = 0

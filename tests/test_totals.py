@@ -322,16 +322,23 @@ def test_any_entry_is_counted_and_what_is_stored_goes_on_as_if_never_stored(
     entries: list[tuple[Entry, bool]], cut: int
 ) -> None:
     whole, resumed = Tally(), Tally()
-    for entry, is_main in entries:
-        whole.add([entry], is_main)
+    for seq, (entry, is_main) in enumerate(entries, 1):
+        whole.add([entry], "" if is_main else "subagents/agent-a1", seq)
+    seq = 1
     for part in (entries[:cut], entries[cut:]):
         resumed = _through_bson(resumed)
         for is_main, batch in groupby(part, itemgetter(1)):
-            resumed.add([entry for entry, _ in batch], is_main)
+            added = [entry for entry, _ in batch]
+            resumed.add(added, "" if is_main else "subagents/agent-a1", seq)
+            seq += len(added)
+            resumed.settle()
     assert whole.entries == len(entries)
-    assert resumed.document(1) == whole.document(1)
     assert resumed.texts == whole.texts
     assert _through_bson(whole).document(1) == whole.document(1)
+    # Else it would have been looked up.
+    if not resumed.is_unsure:
+        whole.settle()
+        assert resumed.document(1) == whole.document(1)
 
 
 def test_totals_take_bounded_room() -> None:
@@ -341,7 +348,8 @@ def test_totals_take_bounded_room() -> None:
         entry = response(number, [call(f"t{number}", name)])
         entry["message"]["model"] = name
         title = {"type": "custom-title", "customTitle": name * 100}
-        tally.add([entry, cost(1.0, float(number), name), title], True)
+        tally.add([entry, cost(1.0, float(number), name), title], "", 3 * number + 1)
+        tally.settle()
     assert len(bson.encode(tally.document(1))) < 512 * 1024
     assert sum(row["calls"] for row in tally.document(1)["tools"]) == 5000
     assert sum(row["responses"] for row in tally.document(1)["usage"]) == 5000

@@ -302,7 +302,7 @@ def test_a_call_whose_id_is_used_again_keeps_its_own_result() -> None:
     assert [each.output for each in Transcript(loose).tool_calls] == ["first", "second", ""]
 
 
-def test_a_response_that_was_written_twice_has_the_result_both_times() -> None:
+def test_a_response_that_was_written_twice_has_its_call_once_with_its_result() -> None:
     entries = [
         said("a", None),
         replied("b", "a", call("t"), response="m"),
@@ -310,7 +310,7 @@ def test_a_response_that_was_written_twice_has_the_result_both_times() -> None:
         replied("copy", "a", call("t"), response="m"),
         {"type": "assistant", "uuid": "n", "message": {"content": [call("t")]}},
     ]
-    assert [each.output for each in Transcript(entries).tool_calls] == ["once", "once", ""]
+    assert [each.output for each in Transcript(entries).tool_calls] == ["once", ""]
 
 
 def test_a_turn_runs_until_the_next_prompt() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..plain_text import line
-from .figures import dollars, shortened
+from .figures import counted, dollars, shortened
 from .filters import OfProject, OnBranch, WithMetadata, WithTag, metadata_of, moment_given
 from .periods import periods
 from .root import app, options_of, run, show
@@ -106,6 +106,12 @@ def stats_command(
         out.print(_heading(options.tenant, first, end))
     total = [found.total] if found.total is not None and len(found.rows) > 1 else []
     print_usage(groups, [*found.rows, *total])
+    if found.total is not None and found.total.forks:
+        typer.echo(
+            f"The cost of {counted(found.total.forks, 'fork')} is also what was spent before in "
+            "the sessions forked from.",
+            err=True,
+        )
     measure = chart or (_usual(found) if out.is_terminal else Measure.NONE)
     if measure is not Measure.NONE:
         _draw(found.days, groups, measure, None if end is not None else now.date())
@@ -122,7 +128,7 @@ def _heading(tenant: str, since: date | None, until: date | None) -> str:
 
 
 def _usual(found: Usage) -> Measure:
-    is_known = found.total is not None and found.total.cost_usd > 0
+    is_known = found.total is not None and (found.total.cost_usd or 0.0) > 0
     return Measure.COST if is_known else Measure.TOKENS
 
 
@@ -140,7 +146,8 @@ def _draw(
             # No entry told the time.
             continue
         # What somebody wrote may be less than nothing.
-        size = max(row.cost_usd if measure is Measure.COST else float(all_tokens(row)), 0.0)
+        cost = row.cost_usd or 0.0
+        size = max(cost if measure is Measure.COST else float(all_tokens(row)), 0.0)
         name = " ".join(spelled(row.group[group]) or "-" for group in series)
         parts = by_day.setdefault(day, {})
         parts[name] = parts.get(name, 0.0) + size

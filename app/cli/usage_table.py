@@ -88,5 +88,8 @@ _ALL_TOKENS: Column[UsageStatistics] = Column(
     is_number=True,
 )
 _COST: Column[UsageStatistics] = Column(
-    "COST", lambda row: f"{row.cost_usd:.6f}", lambda row: dollars(row.cost_usd), is_number=True
+    "COST",
+    lambda row: "" if row.cost_usd is None else f"{row.cost_usd:.6f}",
+    lambda row: dollars(row.cost_usd),
+    is_number=True,
 )

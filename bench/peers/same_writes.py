@@ -18,7 +18,7 @@ from bson import ObjectId
 from bson.int64 import Int64
 from claude_agent_sdk import SessionKey
 
-from beanie_session_store.models.entry import ORDER_INDEX, UUID_INDEX
+from beanie_session_store.models.entry import COUNTED_INDEX, ORDER_INDEX, UUID_INDEX
 from beanie_session_store.models.retention import EXPIRY_INDEX
 from beanie_session_store.models.summary import ACTIVITY_INDEX, LISTING_INDEX, SESSION_INDEX
 from beanie_session_store.models.totals import Tally
@@ -31,7 +31,7 @@ _TENANT = "default"
 
 def _totals() -> dict[str, Any]:
     tally = Tally()
-    tally.add(EntrySource().batch(TURN_ENTRIES), is_main=True)
+    tally.add(EntrySource().batch(TURN_ENTRIES), "", 1)
     return tally.document(1)
 
 
@@ -45,7 +45,7 @@ class SameWrites(MongoContender):
     async def prepare(self) -> None:
         self.entries = self.database["entries"]
         self.summaries = self.database["summaries"]
-        await self.entries.create_indexes([ORDER_INDEX, UUID_INDEX, EXPIRY_INDEX])
+        await self.entries.create_indexes([ORDER_INDEX, UUID_INDEX, COUNTED_INDEX, EXPIRY_INDEX])
         await self.summaries.create_indexes(
             [SESSION_INDEX, ACTIVITY_INDEX, LISTING_INDEX, EXPIRY_INDEX]
         )

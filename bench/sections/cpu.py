@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+from bson import encode
 from claude_agent_sdk import SessionKey, fold_session_summary
 
 from beanie_session_store import EmbeddedMongo
+from beanie_session_store.app.counted import mark_elements
+from beanie_session_store.models.totals import Tally
 
 from ..entries import TURN_ENTRIES, Entry, EntrySource
 from ..measures import Turn, interleaved, processor_time, ratio
@@ -32,6 +35,7 @@ async def run(plan: Plan) -> Section:
         plan.say(f"cpu: {rounds} rounds of {_APPENDS} appends for each of {len(contenders)}")
         turns = {each.name: _turn(each, source) for each in contenders}
         turns["the SDK's fold"] = _fold_turn(source)
+        turns["counting it"] = _counting_turn(source)
         found = await interleaved(turns, rounds)
         for each in contenders:
             await each.close()
@@ -42,7 +46,7 @@ async def run(plan: Plan) -> Section:
             "Milliseconds of processor time of the client process, one replica set member, one "
             f"writer; a sample is the mean of {_APPENDS} appends of entries that were just parsed. "
             "The SDK's fold, which the store and both adapters run inside every append, is shown "
-            "by itself too."
+            "by itself too, and so is counting turns, responses and calls exactly."
         ),
         columns=["", "ms, median (p10 to p90)", f"ratio to {SameWrites.name} (95 % interval)"],
     )
@@ -70,6 +74,28 @@ def _turn(contender: Contender, source: EntrySource) -> Turn:
             for _ in range(_APPENDS)
         ]
         return sum(times) / _APPENDS
+
+    return turn
+
+
+def _counting_turn(source: EntrySource) -> Turn:
+    totals = Tally()
+    next_seq = 1
+
+    async def turn() -> float:
+        batches = [source.batch(TURN_ENTRIES) for _ in range(_APPENDS)]
+
+        async def work() -> None:
+            nonlocal next_seq
+            for batch in batches:
+                marks = totals.add(batch, "", next_seq)
+                next_seq += len(batch)
+                encode(totals.document(next_seq))
+                totals.settle()
+                for mark in marks.values():
+                    mark_elements(mark)
+
+        return await processor_time(work) / _APPENDS
 
     return turn
 

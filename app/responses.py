@@ -1,0 +1,45 @@
+"""Which response of the API each entry of some transcripts is of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
+from ..models.responses import Response, Responses, Written, chain_of
+from ..models.totals import is_copied, written_in
+
+
+class CountedResponses:
+    """The responses in some transcripts, given by subpath, each of them once.
+
+    What a fork has copied is apart from what was made here.
+    """
+
+    def __init__(self, transcripts: Iterable[tuple[str, Iterable[ConversationEntry]]]) -> None:
+        self._ledgers = {False: Responses(), True: Responses()}
+        self._placed: dict[int, tuple[Written, Response]] = {}
+        seq = 0
+        for subpath, entries in transcripts:
+            for entry in entries:
+                seq += 1
+                if isinstance(entry, AssistantEntry):
+                    ledger = self._ledgers[is_copied(entry.raw)]
+                    written = written_in(entry.raw, subpath)
+                    self._placed[id(entry)] = (written, ledger.place(written, seq).response)
+                elif isinstance(entry, UserEntry) and entry.is_prompt:
+                    for ledger in self._ledgers.values():
+                        ledger.prompted(chain_of(subpath, entry.raw))
+
+    def of(self, entry: AssistantEntry) -> Response:
+        """The response that an entry of the transcripts is of."""
+        written, response = self._placed[id(entry)]
+        # Two can have turned out to be one since.
+        known = self._ledgers[is_copied(entry.raw)].of_instant(written)
+        return known if known is not None and response.instants else response
+
+    def all(self, *, are_copied: bool = False) -> list[Response]:
+        """Those that took tokens: what was made here, or what a fork has copied."""
+        ledger = self._ledgers[are_copied]
+        apart = [r for w, r in self._placed.values() if w.identity is None]
+        found = ledger.all() if are_copied else [*ledger.all(), *apart]
+        return [response for response in found if response.counts[0]]
