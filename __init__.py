@@ -57,9 +57,11 @@ if TYPE_CHECKING:
     )
     from .app.every import EVERY, Every
     from .app.exports import export_transcripts
+    from .app.housekeeping import Sweeping, sweep_sessions
     from .app.imports import import_transcripts
     from .app.new_sessions import NewSession
     from .app.reader import SessionListing, StreamedEntry
+    from .app.removal import Removal
     from .app.repair import Difference, Verification
     from .app.retention import clear_retention, retention_policies, set_retention
     from .app.schema import (
@@ -142,6 +144,7 @@ __all__ = [
     "MongodStartError",
     "NewSession",
     "NotInitializedError",
+    "Removal",
     "RetentionPolicy",
     "SchemaOutdatedError",
     "SchemaStatus",
@@ -161,6 +164,7 @@ __all__ = [
     "StoreOwnedError",
     "StreamedEntry",
     "Subagent",
+    "Sweeping",
     "SystemEntry",
     "TextBlock",
     "ThinkingBlock",
@@ -204,6 +208,7 @@ __all__ = [
     "schema_status",
     "set_retention",
     "settled",
+    "sweep_sessions",
     "unmodelled",
     "upgrade_schema",
     "verify_sessions",
@@ -232,9 +237,11 @@ _HOMES = {
     ),
     ".app.every": "EVERY Every",
     ".app.exports": "export_transcripts",
+    ".app.housekeeping": "Sweeping sweep_sessions",
     ".app.imports": "import_transcripts",
     ".app.new_sessions": "NewSession",
     ".app.reader": "SessionListing StreamedEntry",
+    ".app.removal": "Removal",
     ".app.repair": "Difference Verification",
     ".app.retention": "clear_retention retention_policies set_retention",
     ".app.schema": "SchemaStatus ScriptStatus downgrade_schema schema_status upgrade_schema",

@@ -25,6 +25,7 @@ from .errors import (
 )
 from .failures import reported, require_asyncio
 from .key import TranscriptKey, checked_name
+from .living import live_of
 from .reader import state as read_state
 from .replay import places
 from .schema import upgrade_schema
@@ -387,11 +388,15 @@ class _Adoption:
                     return _CONFLICT
                 else:
                     found[subpath] = found.get(subpath, 0) + 1
+        live = await live_of(self._connection, self._key, None)
         for transcript in self._session.transcripts:
             subpath = transcript.subpath
             if not isinstance(subpath, str) or (subpath in found and subpath not in lacking):
                 continue
             owner = self._key.with_subpath(subpath).transcript_filter()
+            if live is None:
+                continue
+            owner |= live.in_transcript(subpath)
             count = self._connection.entries.count_documents
             own = await count({**owner, "uuid": {"$exists": True}})
             if own > found.get(subpath, 0) or (not own and await count(owner, limit=1)):

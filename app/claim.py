@@ -8,7 +8,6 @@ what other writers remember of the summary misses.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from bson import Binary, ObjectId
 from bson.int64 import Int64
 
 from ..models.totals import Mark
+from .backstop import appended, new_session
 from .codec import EncodedValue, encode_object
 from .connection import Connection
 from .driver import ClientSession, date_of, update_one
@@ -28,6 +28,10 @@ class StaleStateError(Exception):
     """The session's summary is not what it was last known to be."""
 
 
+class MoveFirstError(Exception):
+    """The entries of a session are dated so early that they must be moved before its summary."""
+
+
 class Claim(NamedTuple):
     """One try to append: what the summary must be, and what it and the entries become."""
 
@@ -38,10 +42,12 @@ class Claim(NamedTuple):
     removed: tuple[str, ...]
     data_chunks: tuple[bytes, ...] | None
     """What replaces the chunks that hold the fold; ``None`` leaves them alone."""
-    moves_date: bool = False
-    """Whether what is stored gets the session's new date of expiry."""
+    is_followed: bool = False
+    """Whether the dates of stored entries are to follow the summary's."""
     clears: bool = False
-    """Whether remains of an expired session of the same key may be in the way."""
+    """Whether it takes the place of a session that is gone, of which there may be remains."""
+    pushed: Mapping[str, Any] = {}
+    """What is added to lists of the summary."""
     marks: Mapping[int, Mark] = MappingProxyType({})
     """What entries carry besides, by their position."""
     tries: Sequence[ObjectId] = ()
@@ -60,18 +66,23 @@ def claim_for(
     """A try to append ``count`` entries, of which ``folded`` is the summary's new state.
 
     ``next_mtime`` says when a session changes, by the time now and when it last did.
+
+    Raises:
+        MoveFirstError: the dates of the session's entries have to be moved before.
     """
-    clears = retention.is_managed if known is None else known.is_expired
-    if known is not None and known.is_expired:
+    clears = known is not None and known.is_expired
+    first_seq = known.next_seq if known else 1
+    if clears:
         known = None
     now_ms = connection.server.now_ms()
     now = date_of(now_ms)
-    expires_at = known.expires_at if known else None
-    moves_date = False
-    if not (known and known.held_at) and retention.is_due(expires_at, now):
-        expires_at = retention.expiry(now)
-        moves_date = known is not None
-    first_seq = known.next_seq if known else 1
+    if known is None:
+        dated = new_session(retention, now, first_seq + count)
+    else:
+        becomes = appended(known.dated, retention, now, first_seq + count)
+        if becomes is None:
+            raise MoveFirstError
+        dated = becomes
     mtime = known.mtime if known else None
     data = known.data if known else None
     field = known.data_field if known else None
@@ -82,8 +93,14 @@ def claim_for(
         "active_at": now,
     }
     removed: tuple[str, ...] = ()
-    if expires_at is not None and (moves_date or known is None):
-        changes["expires_at"] = expires_at
+    if dated.expires_at is not None and (known is None or known.expires_at != dated.expires_at):
+        changes["expires_at"] = dated.expires_at
+    if dated.backstop is not None:
+        changes["backstop"] = dated.backstop
+    if dated.is_moving and known is not None and known.dated.entry_date != dated.entry_date:
+        removed = ("moved_through",)
+    if clears:
+        changes |= {"first_seq": Int64(first_seq), "remains": True}
     if folded.data is not None:
         mtime = next_mtime(now_ms, mtime)
         changes["mtime"] = Int64(mtime)
@@ -93,7 +110,9 @@ def claim_for(
             fields = value_fields(value, "data", "packed_data")
             changes |= fields
             (field,) = fields
-            removed = tuple(name for name in DATA_FIELDS if name != field)
+            stale = tuple(name for name in DATA_FIELDS if name != field)
+            if known and known.data_field in stale:
+                removed = (*removed, *stale)
             if value.chunks or (known and known.data_field == "data_chunks"):
                 chunks = value.chunks
             data = folded.data
@@ -114,18 +133,16 @@ def claim_for(
             data_field=field,
             totals=folded.totals,
             texts=texts,
-            expires_at=expires_at,
-            held_at=known.held_at if known else None,
+            expires_at=dated.expires_at,
+            held_at=dated.held_at,
+            backstop=dated.backstop,
+            first_seq=known.first_seq if known else first_seq,
         ),
         first_seq=first_seq,
         changes=changes,
-        removed=(
-            *(removed if known and known.data_field in removed else ()),
-            *untold,
-            *(("expires_at",) if moves_date and expires_at is None else ()),
-        ),
+        removed=(*removed, *untold),
         data_chunks=chunks,
-        moves_date=moves_date,
+        is_followed=dated.is_moving,
         clears=clears,
     )
 
@@ -136,6 +153,12 @@ def changed_texts(
     """The texts of a summary that are other ones now, and the names of those that are gone."""
     told = {name: text for name, text in now.items() if text and text != before.get(name)}
     return told, tuple(name for name, text in now.items() if not text and before.get(name))
+
+
+def mirrored(known: SessionState, next_seq: int) -> dict[str, Any]:
+    """What else changes with the position of the next entry, if anything."""
+    backstop = known.dated.carried_to(next_seq).backstop
+    return {} if backstop is None or known.dated.is_foreign else {"backstop": backstop}
 
 
 async def advance_summary(
@@ -153,6 +176,8 @@ async def advance_summary(
     update: dict[str, Any] = {"$set": claim.changes}
     if claim.removed:
         update["$unset"] = dict.fromkeys(claim.removed, "")
+    if claim.pushed:
+        update["$push"] = claim.pushed
     # A session that was deleted and made anew counts from 1 again; its _id tells it apart.
     query = {
         **key.session_filter(),
@@ -160,6 +185,7 @@ async def advance_summary(
         "next_seq": known.next_seq,
         "expires_at": known.expires_at,
         "held_at": known.held_at,
+        "backstop": known.backstop,
     }
     if known.expires_at is not None:
         query |= NOT_EXPIRED
@@ -182,23 +208,10 @@ async def replace_summary_chunks(
     }
     await connection.chunks.delete_many(owner, session=session)
     if claim.data_chunks:
-        dated = {} if claim.next.expires_at is None else {"expires_at": claim.next.expires_at}
+        date = claim.next.dated.entry_date
+        dated = {} if date is None else {"expires_at": date}
         chunks = chunk_documents({**owner, **dated}, claim.data_chunks)
         await connection.chunks.insert_many(chunks, session=session)
-
-
-async def move_date(
-    connection: Connection,
-    key: TranscriptKey,
-    expires_at: datetime | None,
-    session: ClientSession | None,
-) -> None:
-    """Give the entries and chunks of a session its date of expiry, or none."""
-    change = {"$unset": {"expires_at": ""}}
-    if expires_at is not None:
-        change = {"$set": {"expires_at": expires_at}}
-    for collection in (connection.entries, connection.chunks):
-        await collection.update_many(key.session_filter(), change, session=session)
 
 
 def chunk_documents(owner: dict[str, Any], parts: Sequence[bytes]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from pymongo.errors import PyMongoError
 
+from .background import stop
 from .completion import Work, completed, ended, under_way
 from .driver import Client, Database, close_client, open_client
 from .errors import InvalidURLError
@@ -30,6 +31,7 @@ async def open_database(uri: str, name: str | None) -> AsyncGenerator[Database]:
         try:
             client = open_client(uri)
             stack.push_async_callback(_close, client)
+            stack.push_async_callback(stop, client)
             database = client[name] if name is not None else client.get_default_database()
         # The file of a certificate, of which its name is no secret.
         except OSError as error:

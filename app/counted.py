@@ -53,19 +53,28 @@ def _mark_fields(mark: Mark) -> dict[str, Any]:
     return fields
 
 
-async def learn(connection: Connection, key: TranscriptKey, totals: Tally, wanted: Wanted) -> None:
+async def learn(
+    connection: Connection, key: TranscriptKey, totals: Tally, wanted: Wanted, first_seq: int
+) -> None:
     """Tell ``totals``, as they were before a batch, all that is stored of what the batch has.
 
-    ``wanted`` is what came of counting the batch onto them.
+    ``wanted`` is what came of counting the batch onto them. What stands before ``first_seq`` is of
+    a session that is gone.
     """
     instants = {identity: set(found) for identity, found in wanted.instants.items()}
     calls = {call: await _call(connection, key, *call) for call in wanted.calls}
+    calls = {
+        call: found if found is not None and found.seq >= first_seq else None
+        for call, found in calls.items()
+    }
     for found in calls.values():
         if found is not None and not is_copied(found.entry):
             identity = written_in(found.entry, found.subpath).identity
             if identity is not None:
                 instants.setdefault(identity, set())
-    stored = [each async for each in _entries_of(connection, key, list(instants))]
+    stored = [
+        each async for each in _entries_of(connection, key, list(instants)) if each.seq >= first_seq
+    ]
     stored.sort(key=lambda each: each.seq)
     stored = await _with_prompts(connection, key, stored, instants)
     failures = failures_of(stored) | wanted.failures

@@ -14,6 +14,7 @@ from ..models.retention import EXPIRY_INDEX
 from .collection_kinds import ADVICE, index_information, unfit_collections
 from .diagnosis import Finding
 from .driver import server_of
+from .expiry import DELETED
 from .migrator import Migrator
 from .patient import Patient
 from .required_indexes import missing_indexes
@@ -23,6 +24,8 @@ _UPGRADE = "Run 'session-store schema upgrade', or await upgrade_schema(database
 
 # The server deletes once a minute, and a great deal takes it longer than that.
 _OVERDUE = timedelta(hours=1)
+_MANY = 1000
+_SOON = timedelta(days=1)
 
 
 async def schema(patient: Patient) -> Finding:
@@ -130,7 +133,9 @@ async def retention(patient: Patient) -> Finding:
         )
     now = (await server_of(patient.client)).now()
     overdue = await patient.summaries.find_one(
-        {"expires_at": {"$lt": now - _OVERDUE}}, {"expires_at": 1}, sort=[("expires_at", 1)]
+        {"expires_at": {"$type": "date", "$lt": now - _OVERDUE}},
+        {"expires_at": 1},
+        sort=[("expires_at", 1)],
     )
     if overdue is not None:
         return Finding(
@@ -138,6 +143,26 @@ async def retention(patient: Patient) -> Finding:
             "bad",
             f"sessions that expired at {overdue['expires_at']:%Y-%m-%d %H:%M} UTC are not deleted",
             "Readers do not see them. Set the server's parameter ttlMonitorEnabled to true.",
+        )
+    # By the index, for there may be very many summaries.
+    left = await patient.summaries.count_documents({"expires_at": DELETED}, limit=_MANY)
+    if left:
+        many = "a thousand or more" if left == _MANY else str(left)
+        return Finding(
+            "retention",
+            "warning",
+            f"remains of {many} deleted session{'s'[: left != 1]} are still to be swept",
+            "Readers do not see them. If nobody is at it, run 'session-store retention sweep', or "
+            "await sweep_sessions(database).",
+        )
+    soon = {"expires_at": {"$gt": now, "$lt": now + _SOON}, "backstop.to": {"$exists": True}}
+    if await patient.summaries.find_one(soon, {"_id": 1}) is not None:
+        return Finding(
+            "retention",
+            "warning",
+            "sessions expire within a day whose new dates, or holds, have not reached all entries",
+            "If nobody is at it, run 'session-store retention sweep', or await "
+            "sweep_sessions(database).",
         )
     if not policies:
         return Finding("retention", "good", "no policies: every session is kept for ever")

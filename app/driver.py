@@ -26,6 +26,7 @@ from beanie import Document, init_beanie  # pyright: ignore[reportUnknownVariabl
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
 from pymongo import ReadPreference, WriteConcern
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -444,19 +445,18 @@ async def find_all(
     query: Record,
     projection: Mapping[str, int],
     order: str,
-    condition: Mapping[str, Any] | None = None,
-) -> list[Record]:
-    """The documents that match ``query``, by the rising values of ``order``, at one moment.
+) -> tuple[list[Record], Timestamp | None]:
+    """The documents that match ``query``, by the rising values of ``order``, and their moment.
 
-    ``condition`` is a part of the query that the first page answers for all. Without ``order`` in
-    the projection, each page but the last takes another query. A cursor with the same codec would
-    make an object of Python's for each document first, which takes half as long as decoding it.
+    The moment is ``None`` on a standalone server, which has none. ``order`` must be in the
+    projection. A cursor with the same codec would make an object of Python's for each document
+    first, which takes half as long as decoding it.
     """
     found: list[Record] = []
-    rest = query
+    moment: Timestamp | None = None
     command: Record = {
         "find": collection.name,
-        "filter": {**query, **(condition or {})},
+        "filter": query,
         "projection": projection,
         "sort": {order: 1},
         "batchSize": _ALL_AT_ONCE,
@@ -467,25 +467,34 @@ async def find_all(
         cursor = await _first_batch(collection, command)
         batch: list[Record] = cursor["firstBatch"]
         found += batch
+        moment = cursor.get("atClusterTime")
         if not cursor["id"]:
-            return found
+            return found, moment
         # The rest by a query of its own: through several routers, a command of ours need not
         # come to the one that has the cursor.
         await collection.database.command(
             {"killCursors": collection.name, "cursors": [Int64(cursor["id"])]}
         )
         if server.has_transactions:
-            command["readConcern"]["atClusterTime"] = cursor["atClusterTime"]
-        last = batch[-1]
-        if order not in last:
-            place = {"filter": rest, "projection": {"_id": 0, order: 1}}
-            skipped = {"skip": len(batch) - 1, "limit": 1}
-            cursor = await _first_batch(collection, {**command, **place, **skipped})
-            if not cursor["firstBatch"]:
-                # Only a standalone server forgets what it was just asked for.
-                return found
-            (last,) = cursor["firstBatch"]
-        command["filter"] = rest = {**query, order: {"$gt": last[order]}}
+            command["readConcern"] = {"level": "snapshot", "atClusterTime": moment}
+        command["filter"] = {**query, order: {**query.get(order, {}), "$gt": batch[-1][order]}}
+
+
+async def find_at(
+    collection: Collection, query: Record, projection: Mapping[str, int], moment: Timestamp | None
+) -> Record | None:
+    """A document as it was at a moment that was read at before."""
+    command: Record = {
+        "find": collection.name,
+        "filter": query,
+        "projection": projection,
+        "limit": 1,
+        "singleBatch": True,
+    }
+    if moment is not None:
+        command["readConcern"] = {"level": "snapshot", "atClusterTime": moment}
+    batch: list[Record] = (await _first_batch(collection, command))["firstBatch"]
+    return batch[0] if batch else None
 
 
 async def _first_batch(collection: Collection, command: Record) -> Record:
@@ -562,6 +571,7 @@ __all__ = [
     "database_of",
     "date_of",
     "find_all",
+    "find_at",
     "insert_encoded",
     "is_not_ready",
     "is_of_running_loop",

@@ -19,17 +19,22 @@ _FOR_EVER = datetime(9999, 1, 1, tzinfo=timezone.utc)
 SERVER_NOW: dict[str, Any] = {"$toDate": {"$toLong": "$$NOW"}}
 """The server's clock as a date. It equals ``$$NOW``, which not every engine compares with dates."""
 
+DELETED = 0
+"""The date of a summary whose session was deleted while its entries are swept.
+
+It is before every date for all who compare, and no date for MongoDB, which leaves it alone.
+"""
+
 NOT_EXPIRED: dict[str, Any] = {
     "$expr": {"$gt": [{"$ifNull": ["$expires_at", _FOR_EVER]}, SERVER_NOW]}
 }
-"""A query for documents whose date has not passed.
+"""A query for summaries whose date has not passed, by the server's clock.
 
-It is judged by the server's clock, which is also the one by which MongoDB deletes them: what
-this lets through was complete when the read began.
+Entries are no more to be asked: they are dated later than their session lives (:mod:`.backstop`).
 """
 
 EXPIRED: dict[str, Any] = {"$expr": {"$not": [NOT_EXPIRED["$expr"]]}}
-"""A query for documents whose date has passed, by the server's clock."""
+"""A query for summaries whose date has passed, or whose session was deleted."""
 
 
 def not_expired_at(date: datetime) -> dict[str, Any]:
@@ -45,6 +50,11 @@ _MAX_CACHED = 4096
 # A session's date is moved on only when less than its period is left, and then this far, so that
 # an active session is dated anew at most once per tenth of its period.
 _SLACK = 1.1
+# An append in the last moment of a session moves its date on by so much; entries that are dated
+# behind that outlive it, whoever is killed before they are moved as well.
+_BACKSTOP = 2 * _SLACK
+# They are moved when that much of it is used up, so a mover has the other half of a period.
+_USED = 0.55
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,25 @@ class Retention:
             return _FOR_EVER
         # As BSON keeps it, so that it equals itself when it is read back.
         return date.replace(microsecond=date.microsecond // 1000 * 1000)
+
+    def backstop(self, active_at: datetime) -> datetime | None:
+        """The date of the entries of a session that was last active at ``active_at``."""
+        if self.keep is None:
+            return None
+        date = active_at + self.keep * _BACKSTOP
+        return date.replace(microsecond=date.microsecond // 1000 * 1000)
+
+    def is_short(self, date: datetime | None, wanted: datetime | None) -> bool:
+        """Whether entries of ``date`` should be moved on to ``wanted``; ``None`` is for ever."""
+        if date is None or wanted is None:
+            return date is not None
+        return date < wanted - (self.keep or timedelta(0)) * _USED
+
+    def is_long(self, date: datetime | None, wanted: datetime | None) -> bool:
+        """Whether entries of ``date`` would stay much longer than ``wanted``."""
+        if date is None or wanted is None:
+            return wanted is not None
+        return date > wanted + (self.keep or timedelta(0)) * (_SLACK - 1)
 
     def is_due(self, expires_at: datetime | None, now: datetime) -> bool:
         """Whether a session that is active ``now`` needs another date."""

@@ -48,6 +48,7 @@ _UNAUTHORIZED = 13
 _AUTHENTICATION_FAILED = 18
 _TIME_LIMIT = 50
 _WRITE_CONFLICT = 112
+_NO_SUCH_TRANSACTION = 251
 _TRANSACTION_TOO_LARGE = 388
 
 
@@ -158,16 +159,23 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
                 f"longer than it may; {outcome}. Narrow it down (project_key=, since=, until=), or "
                 "use a simpler pattern."
             )
-        if code == _WRITE_CONFLICT:
-            return ContentionError(
-                f"Could not {doing}: other writers of the same session won every time; {outcome}. "
-                "Try again, or let fewer processes write to one session at once."
-            )
-        if code == _TRANSACTION_TOO_LARGE:
+        if code == _TRANSACTION_TOO_LARGE or (code == _WRITE_CONFLICT and _is_of_cache(text)):
             return ServerError(
                 f"Could not {doing}: it does not fit the cache of MongoDB at {hosts_of(client)} "
                 f"({text}); {outcome}. Pass fewer entries at once, or give the server more memory "
                 "(--wiredTigerCacheSizeGB)."
+            )
+        if code == _WRITE_CONFLICT:
+            return ContentionError(
+                f"Could not {doing}: it collided every time with other writes to the same session "
+                f"({text}); {outcome}. Try again, or let fewer processes write to one session at "
+                "once."
+            )
+        if code == _NO_SUCH_TRANSACTION:
+            return ServerError(
+                f"Could not {doing}: MongoDB at {hosts_of(client)} ended the transaction before it "
+                f"was done ({text}); {outcome}. Try again; if it comes again, pass fewer entries "
+                "at once, or raise the server's parameter transactionLifetimeLimitSeconds."
             )
         return ServerError(
             f"Could not {doing}: MongoDB at {hosts_of(client)} refused it with code {code} "
@@ -180,6 +188,12 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
             "right, that a primary is elected, and that a majority of its members is up."
         )
     return ServerError(f"Could not {doing}: {_first_line(error)}; {outcome}.")
+
+
+def _is_of_cache(text: str) -> bool:
+    """Whether the server names no other write for a conflict, but its own lack of room."""
+    said = text.lower()
+    return any(word in said for word in ("cache", "eviction", "oldest pinned"))
 
 
 def _cause(error: PyMongoError) -> PyMongoError | None:

@@ -141,12 +141,17 @@ async def insert_sessions(
         for key, next_seq in known.items()
         if type(next_seq) is int and next_seq <= counts[key] + 1
     ]
+    new = [key for key, _ in sessions if key not in known]
     found = await retried(connection.client, lambda: _stored(connection, comparable))
+    # Of an earlier session of the same key, which is gone.
+    has_remains = await retried(connection.client, lambda: _with_entries(connection, new))
     documents = _Documents([], [])
     for index, (key, session) in enumerate(sessions):
         if key in known:
             given = {subpath: list(e) for subpath, e in session.transcripts.items() if e}
             outcome[index] = 0 if found.get(key) == given else None
+        elif key in has_remains:
+            continue
         elif (made := await _documents(connection, key, session, metadata)) is not None:
             outcome[index] = len(made.entries)
             documents.summaries += made.summaries
@@ -203,6 +208,22 @@ async def _stored(
     return found
 
 
+async def _with_entries(
+    connection: Connection, keys: Sequence[TranscriptKey]
+) -> set[TranscriptKey]:
+    """Those of the sessions of which entries are stored."""
+    found: set[TranscriptKey] = set()
+    for owner in _owners(keys):
+        async for each in connection.entries.find(owner, {"_id": 0, "session_id": 1}, limit=1):
+            # There is one at most in hundreds; then each is asked for.
+            del each
+            for key in keys:
+                query = key.session_filter()
+                if await connection.entries.find_one(query, {"_id": 1}) is not None:
+                    found.add(key)
+    return found
+
+
 def _owners(keys: Sequence[TranscriptKey]) -> list[dict[str, Any]]:
     """Queries for all of the sessions; each starts with the shard key."""
     by_project: dict[tuple[str, str], list[str]] = {}
@@ -223,7 +244,7 @@ async def _documents(
     """What is stored of a session; ``None`` of one that takes more than a document per entry."""
     retention = await connection.retention_of(key)
     if retention.is_managed:
-        # Remains of an expired session of the same key may be in the way.
+        # It has dates, which the write path gives.
         return None
     encoded: dict[str, list[EncodedEntry]] = {}
     totals = Tally(is_complete=True)

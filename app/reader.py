@@ -13,11 +13,13 @@ from collections.abc import (
     Callable,
     Iterable,
     Mapping,
+    Sequence,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from bson import ObjectId
+from bson.timestamp import Timestamp
 from pymongo.errors import (
     AutoReconnect,
     CursorNotFound,
@@ -37,6 +39,7 @@ from .driver import (
     Collection,
     aggregate,
     find_all,
+    find_at,
     is_not_ready,
     snapshot,
     with_confirmed_reads,
@@ -45,6 +48,7 @@ from .elections import confirmed_primary
 from .errors import CorruptEntryError, SessionChangedError
 from .expiry import NOT_EXPIRED, not_expired_at
 from .key import TranscriptKey
+from .living import LIVE_FIELDS, MARKED, Live, live_of
 from .sdk import (
     SessionKey,
     SessionListSubkeysKey,
@@ -66,9 +70,9 @@ _KEYS_AT_ONCE = 10_000
 _SNAPSHOT_UNAVAILABLE = 246
 _SNAPSHOT_TOO_OLD = 239
 
-# Reading positions as well would show in the time of a long load.
-_CONTENT = {"_id": 0, "entry": 1, "packed": 1, "chunks": 1}
-CONTENT = {**_CONTENT, "seq": 1}
+CONTENT = {"_id": 0, "entry": 1, "packed": 1, "chunks": 1, "seq": 1}
+
+_LOADED = {**CONTENT, "expires_at": 1}
 
 T = TypeVar("T")
 
@@ -117,10 +121,14 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
     transcript = key.transcript_filter()
 
     async def attempt() -> list[dict[str, Any]]:
-        # All entries of a session have one date, so the first page says of all what it says.
-        documents = await find_all(
-            connection.entries, connection.server, transcript, _CONTENT, "seq", NOT_EXPIRED
+        documents, moment = await find_all(
+            connection.entries, connection.server, transcript, _LOADED, "seq"
         )
+        if _may_be_remains(documents):
+            first = await _first_at(connection, key, moment)
+            if first is None:
+                return []
+            documents = [each for each in documents if each["seq"] >= first]
         # Nearly all are native; asking each which it is would show in the time of a long load.
         with contextlib.suppress(KeyError):
             return [document["entry"] for document in documents]
@@ -134,7 +142,10 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
         # What is damaged is named by its position; chunks are found by it, and must be of the
         # same moment as the entry that they belong to.
         async with snapshot(connection.client, connection.server) as session:
-            query = {**transcript, **NOT_EXPIRED}
+            live = await live_of(connection, key, session)
+            if live is None:
+                return []
+            query = {**transcript, **live.in_transcript(key.subpath)}
             cursor = connection.entries.find(query, CONTENT, sort=[("seq", 1)], session=session)
             return [
                 await content_of(connection, key, document, session) async for document in cursor
@@ -143,17 +154,38 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
     return await retried(connection.client, attempt) or None
 
 
+def _may_be_remains(documents: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one must look at the summary to know that documents are of a session that lives.
+
+    Where nothing has a date none is looked at, unless much is read.
+    """
+    return bool(documents) and (
+        documents[-1]["seq"] > MARKED or any("expires_at" in each for each in documents)
+    )
+
+
+async def _first_at(
+    connection: Connection, key: TranscriptKey, moment: Timestamp | None
+) -> int | None:
+    """Where a transcript began at a moment; ``None`` if its session is gone."""
+    query = {**key.session_filter(), **NOT_EXPIRED}
+    row = await find_at(connection.summaries, query, LIVE_FIELDS, moment)
+    return None if row is None else Live.of(row).first_of(key.subpath)
+
+
 async def load_session(
     connection: Connection, key: TranscriptKey
 ) -> dict[str, list[dict[str, Any]]]:
     """All entries of a session at one moment, in order, by subpath."""
-    query = {**key.session_filter(), **NOT_EXPIRED}
 
     async def attempt() -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {}
         async with snapshot(connection.client, connection.server) as session:
+            live = await live_of(connection, key, session)
+            if live is None:
+                return found
             cursor = connection.entries.find(
-                query,
+                {**key.session_filter(), **live.in_session()},
                 {**CONTENT, "subpath": 1},
                 sort=[("subpath", 1), ("seq", 1)],
                 session=session,
@@ -204,11 +236,14 @@ class Place:
     with_subagents: bool = False
     """Whether all transcripts of the session are read together, in the order of writing."""
 
-    def query(self) -> dict[str, Any]:
+    def query(self, live: Live) -> dict[str, Any]:
         """What is behind it."""
         key = self.key
-        owner = key.session_filter() if self.with_subagents else key.transcript_filter()
-        return {**owner, "seq": {"$gt": self.position}, **NOT_EXPIRED}
+        if self.with_subagents:
+            behind = max(self.position, live.first_seq - 1)
+            return {**key.session_filter(), **live.in_session(), "seq": {"$gt": behind}}
+        behind = max(self.position, live.first_of(key.subpath) - 1)
+        return {**key.transcript_filter(), "seq": {"$gt": behind}}
 
     def changed(self) -> SessionChangedError:
         """The error for a session that is no longer the one that was read."""
@@ -228,17 +263,17 @@ async def read_on(
         SessionChangedError: the place is in a session that is gone.
     """
     key = place.key
-    summary = await connection.summaries.find_one(
-        {**key.session_filter(), **NOT_EXPIRED}, {"_id": 1}, session=session
-    )
-    found = None if summary is None else summary["_id"]
+    live = await live_of(connection, key, session)
+    found = None if live is None else live.id
     place.session = place.session or found
     if found != place.session:
         raise place.changed()
+    if live is None:
+        return
     # The order of one transcript is that of an index, and takes no room to sort.
     several = {"allow_disk_use": True} if place.with_subagents else {}
     async for document in connection.entries.find(
-        place.query(), {**CONTENT, "subpath": 1}, sort=[("seq", 1)], session=session, **several
+        place.query(live), {**CONTENT, "subpath": 1}, sort=[("seq", 1)], session=session, **several
     ):
         subpath: str = document["subpath"]
         transcript = key if subpath == key.subpath else key.with_subpath(subpath)
@@ -256,7 +291,9 @@ async def sessions(
 
     async def attempt() -> list[SessionStoreListEntry]:
         query = _listed(connection, tenant, project_key)
-        found = await find_all(connection.summaries, connection.server, query, fields, "session_id")
+        found, _ = await find_all(
+            connection.summaries, connection.server, query, fields, "session_id"
+        )
         return cast("list[SessionStoreListEntry]", found)
 
     return await retried(connection.client, attempt)
@@ -335,7 +372,9 @@ async def session_summaries(
 
     async def attempt() -> list[SessionSummaryEntry]:
         query = _listed(connection, tenant, project_key)
-        found = await find_all(connection.summaries, connection.server, query, fields, "session_id")
+        found, _ = await find_all(
+            connection.summaries, connection.server, query, fields, "session_id"
+        )
         if not any(row.get("data_chunks") for row in found):
             return await unpacked(found)
         # Chunks must be of the same moment as the summary that they belong to, and may be deleted
@@ -351,15 +390,22 @@ async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
     """The subpaths of a session, each once."""
 
     async def attempt() -> list[str]:
-        # On the entries a filter by date would read every one of them.
-        alive = {**key.session_filter(), **NOT_EXPIRED}
-        # No snapshot, in which sharded collections have no distinct.
-        summaries = with_confirmed_reads(connection.summaries)
-        if await summaries.find_one(alive, {"_id": 1}) is None:
+        # No snapshot, in which sharded collections have no distinct. What was there before the
+        # session was seen to live was whole: nothing of it is swept as long as it does.
+        entries = with_confirmed_reads(connection.entries)
+        query: dict[str, Any] = {**key.session_filter(), "subpath": {"$gt": ""}}
+        found: list[str] = await entries.distinct("subpath", query)
+        live = await live_of(confirmed, key, None)
+        if live is None:
             return []
-        query = {**key.session_filter(), "subpath": {"$gt": ""}}
-        return await with_confirmed_reads(connection.entries).distinct("subpath", query)
+        if live.first_seq == 1 and not live.removed:
+            return found
+        found = await entries.distinct("subpath", {**query, **live.in_session()})
+        after = await live_of(confirmed, key, None)
+        return found if after is not None and after.id == live.id else []
 
+    # An election can take back what it has seen.
+    confirmed = replace(connection, summaries=with_confirmed_reads(connection.summaries))
     return await retried(connection.client, attempt)
 
 
@@ -367,10 +413,14 @@ async def last_agent_metadata(connection: Connection, key: TranscriptKey) -> dic
     """The last entry of type ``agent_metadata`` of a transcript, ``None`` without one."""
     # What is packed cannot be queried, but is rare.
     kinds = [{"entry.type": "agent_metadata"}, {"entry": {"$exists": False}}]
-    query = {**key.transcript_filter(), "uuid": {"$exists": False}, "$or": kinds}
+    owner = {**key.transcript_filter(), "uuid": {"$exists": False}, "$or": kinds}
 
     async def attempt() -> dict[str, Any] | None:
         entries = with_confirmed_reads(connection.entries)
+        live = await live_of(connection, key, None)
+        if live is None:
+            return None
+        query = {**owner, **live.in_transcript(key.subpath)}
         async for document in entries.find(query, sort=[("seq", -1)]):
             entry = await content_of(connection, key, document)
             if entry.get("type") == "agent_metadata":
@@ -403,13 +453,19 @@ async def state_in(
 
 
 async def session_entries(
-    connection: Connection, key: TranscriptKey, session: ClientSession | None
+    connection: Connection, key: TranscriptKey, session: ClientSession | None, after: int = 0
 ) -> AsyncIterator[tuple[str, int, dict[str, Any]]]:
-    """Subpath, position and content of all entries of a session, in the order of writing."""
+    """Subpath, position and content of a session's entries, in the order of writing."""
+    live = await live_of(connection, key, session)
+    if live is None:
+        return
     fields = {**CONTENT, "subpath": 1}
+    query = {**key.session_filter(), **live.in_session()}
+    if after:
+        query["seq"] = {"$gt": max(after, live.first_seq - 1)}
     # No index has the order of all transcripts together, and what is sorted may be large.
     cursor = connection.entries.find(
-        key.session_filter(), fields, sort=[("seq", 1)], session=session, allow_disk_use=True
+        query, fields, sort=[("seq", 1)], session=session, allow_disk_use=True
     )
     async for document in cursor:
         subpath: str = document["subpath"]
@@ -430,11 +486,14 @@ async def stored_before(
     keys = list(by_key)
     entries = connection.entries if session else with_confirmed_reads(connection.entries)
     found: set[str] = set()
+    live = await live_of(connection, key, session)
+    if live is None:
+        return found
     for start in range(0, len(keys), _KEYS_AT_ONCE):
         query = {
             **key.transcript_filter(),
             "uuid": {"$in": keys[start : start + _KEYS_AT_ONCE]},
-            "seq": {"$lt": seq},
+            "seq": {"$gte": live.first_of(key.subpath), "$lt": seq},
         }
         async for document in entries.find(query, {"_id": 0, "uuid": 1}, session=session):
             found.add(by_key[document["uuid"]])
@@ -521,6 +580,9 @@ async def _state(
         expires_at=row.get("expires_at"),
         held_at=row.get("held_at"),
         is_expired=row["is_expired"],
+        backstop=row.get("backstop"),
+        first_seq=row.get("first_seq", 1),
+        has_remains=bool(row.get("remains") or row.get("removed")),
     )
 
 

@@ -28,22 +28,36 @@ class Recount:
 
 
 async def recount(
-    connection: Connection, key: TranscriptKey, session: ClientSession | None
+    connection: Connection,
+    key: TranscriptKey,
+    session: ClientSession | None,
+    *,
+    without: str | None = None,
+    onto: Recount | None = None,
 ) -> Recount:
     """Count a session anew, as a client session sees it.
 
     It remembers every response and call, a few hundred bytes each, but no entries.
 
+    Args:
+        connection: the database.
+        key: the session.
+        session: the client session.
+        without: the subpath of a transcript to leave out.
+        onto: what was counted before and is counted on; it is good for nothing else then.
+
     Raises:
         CorruptEntryError: a stored entry is damaged.
     """
-    totals = Tally(is_complete=True)
+    totals = Tally(is_complete=True) if onto is None else onto.totals
     totals.is_exact = False
-    data: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None if onto is None else onto.data
     pending: list[dict[str, Any]] = []
-    last_seq = 0
-    async for subpath, seq, entry in session_entries(connection, key, session):
+    last_seq = 0 if onto is None else onto.last_seq
+    async for subpath, seq, entry in session_entries(connection, key, session, last_seq):
         last_seq = seq
+        if subpath == without:
+            continue
         totals.add((entry,), subpath, seq)
         if leaves := totals.leaves_asked:
             stored = await stored_before(connection, key.session, leaves, seq, session)

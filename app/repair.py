@@ -10,15 +10,24 @@ from bson.int64 import Int64
 
 from ..models.totals import UNDER_WAY
 from .attempts import Attempts
-from .claim import Claim, StaleStateError, advance_summary, changed_texts, value_fields
+from .claim import (
+    Claim,
+    StaleStateError,
+    advance_summary,
+    changed_texts,
+    mirrored,
+    value_fields,
+)
 from .codec import encode_object
 from .connection import Connection
 from .counted import mark_entries
+from .dating import follow
 from .driver import ClientSession, TransientFailureError, snapshot, transact
 from .errors import ContentionError, UnknownSessionError
 from .key import TranscriptKey
 from .reader import retried, state_in
 from .recount import Recount, recount
+from .remains import sweep
 from .summaries import DATA_FIELDS, SessionState
 
 
@@ -72,6 +81,8 @@ async def verify(connection: Connection, key: TranscriptKey) -> Verification:
 async def repair(connection: Connection, key: TranscriptKey) -> Verification:
     """Make the summary of a session say what is stored of it, and return what it said wrong.
 
+    It also finishes what others left: remains to sweep, and entries' dates on their way.
+
     Raises:
         UnknownSessionError: there is no such session.
         ContentionError: it was written to all the time.
@@ -81,6 +92,8 @@ async def repair(connection: Connection, key: TranscriptKey) -> Verification:
         look = await _look(connection, key)
         found = look.verification
         if found.is_sound:
+            await sweep(connection, key)
+            await follow(connection, key)
             return found
         if connection.has_marks:
             await mark_entries(connection, key)
@@ -92,6 +105,8 @@ async def repair(connection: Connection, key: TranscriptKey) -> Verification:
 
         try:
             await transact(connection.client, connection.server, work, attempts)
+            await sweep(connection, key)
+            await follow(connection, key)
             return found
         except TransientFailureError:
             if not await attempts.pause():
@@ -164,6 +179,7 @@ def _mending(connection: Connection, look: _Look) -> Claim:
         "totals": totals.document(next_seq),
         **fields,
         **texts,
+        **mirrored(state, next_seq),
     }
     removed = (*(name for name in DATA_FIELDS if name not in fields), *untold)
     if counted.data is None:

@@ -13,17 +13,21 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, takewhile
 from typing import Any
+
+from bson import ObjectId
 
 from .codec import EncodedEntry, fingerprint, further_key
 from .connection import Connection
 from .driver import ClientSession
 from .key import TranscriptKey
+from .living import live_of
 from .reader import CONTENT, content_of
 
 _MAX_POSITIONS = 1024
+_NOWHERE = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Recognised:
     position: ReplayPosition | None
     last: int | None
     """Where the last of those stands that are stored."""
+    remains: tuple[ObjectId, ...] = ()
+    """Entries of a session that is gone, not swept yet, whose uuids the batch has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +74,17 @@ async def recognise(
     What has no uuid is not looked for from position ``until`` on. Entries that are not stored are
     given the idempotency key under which they can be.
     """
-    stored = _Stored(connection, key, session, until)
+    live = await live_of(connection, key, session)
+    # Without a session all that there is remains of one that is gone.
+    first = _NOWHERE if live is None else live.first_of(key.subpath)
+    stored = _Stored(connection, key, session, first, until)
     known = await stored.places(batch)
+    remains = tuple(stored.remains)
     fixed = [(index, seq) for index, seq in enumerate(known) if seq is not None]
     if not fixed:
-        if after is not None:
-            return await _continued(stored, batch, after)
-        return Recognised((False,) * len(batch), None, None)
+        if after is not None and live is not None:
+            return replace(await _continued(stored, batch, after), remains=remains)
+        return Recognised((False,) * len(batch), None, None, remains)
     if after is not None and after.seq < fixed[0][1]:
         fixed.insert(0, (-1, after.seq))
     prints = [None if e.uuid is not None else fingerprint(e.content()) for e in batch]
@@ -112,6 +122,7 @@ async def recognise(
         stored=tuple(seq is not None for seq in known),
         position=None if last is None else ReplayPosition(last, await stored.end()),
         last=next((seq for seq in reversed(known) if seq is not None), None),
+        remains=remains,
     )
 
 
@@ -119,7 +130,9 @@ async def places(
     connection: Connection, key: TranscriptKey, batch: Sequence[EncodedEntry]
 ) -> list[int | None]:
     """Where those entries of a batch stand in a transcript that have a uuid and are stored."""
-    return await _Stored(connection, key, None, None).places(batch)
+    live = await live_of(connection, key, None)
+    first = _NOWHERE if live is None else live.first_of(key.subpath)
+    return await _Stored(connection, key, None, first, None).places(batch)
 
 
 async def _continued(
@@ -156,7 +169,11 @@ class _Stored:
     connection: Connection
     key: TranscriptKey
     session: ClientSession | None
+    first: int
+    """Where it begins; what stands before is of a session that is gone."""
     until: int | None
+    remains: list[ObjectId] = field(default_factory=list[ObjectId])
+    """Of those that were looked for, what is of a session that is gone."""
 
     async def places(self, batch: Sequence[EncodedEntry]) -> list[int | None]:
         """Where those entries stand that have a uuid and are stored.
@@ -198,12 +215,16 @@ class _Stored:
     ) -> AsyncIterator[dict[str, Any]]:
         if uuids:
             query = {**self.key.transcript_filter(), "uuid": {"$in": uuids}}
+            fields = {**fields, "_id": 1}
             async for document in self.connection.entries.find(query, fields, session=self.session):
-                yield document
+                if document["seq"] < self.first:
+                    self.remains.append(document["_id"])
+                else:
+                    yield document
 
     async def markers(self, behind: int | None, before: int | None) -> list[_Marker]:
         """The entries without uuid between two positions, in order."""
-        bounds: dict[str, int] = {}
+        bounds: dict[str, int] = {"$gte": self.first}
         if behind is not None:
             bounds["$gt"] = behind
         ends = [end for end in (before, self.until) if end is not None]
@@ -221,7 +242,11 @@ class _Stored:
     async def uuid_next_to(self, seqs: dict[str, int], direction: int) -> int | None:
         """Where the nearest entry with a uuid stands in a direction."""
         found = await self.connection.entries.find_one(
-            {**self.key.transcript_filter(), "seq": seqs, "uuid": {"$exists": True}},
+            {
+                **self.key.transcript_filter(),
+                "seq": {"$gte": self.first, **seqs},
+                "uuid": {"$exists": True},
+            },
             {"_id": 0, "seq": 1},
             sort=[("seq", direction)],
             session=self.session,

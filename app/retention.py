@@ -4,47 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
+from pymongo.errors import OperationFailure
+
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
-from .attempts import Attempts
-from .claim import move_date
+from .background import go_on
+from .backstop import Dated
 from .connection import Connection, StoreModels, connect_models
-from .driver import (
-    ClientSession,
-    Database,
-    TransientFailureError,
-    transact,
-    with_store_rules,
+from .dating import (
+    DATED_FIELDS,
+    Row,
+    change_dates,
+    dated_of,
+    entries_of,
+    follow,
+    wanted_dates,
 )
+from .deletion import delete_session
+from .driver import Database, TransientFailureError, with_store_rules
 from .errors import ContentionError, InvalidRetentionError, SchemaOutdatedError, UnknownSessionError
 from .every import EVERY, Every
-from .expiry import (
-    CACHE_SECONDS,
-    NOT_EXPIRED,
-    Retention,
-    policy_collection_name,
-    read_retention,
-)
+from .expiry import CACHE_SECONDS, DELETED, Retention, policy_collection_name, read_retention
 from .failures import reported, require_asyncio
+from .housekeeping import behind_key
 from .key import TranscriptKey, checked_name
+from .remains import sweep
 from .retention_script import as_scripts_mean
 from .schema import collection_name
 from .stored_times import last_active
 
 _SESSIONS_AT_ONCE = 8
 _REPORT_EVERY = 100
+# Moved in a fraction of a second.
+_FEW_ENTRIES = 2_000
+_NEAR = timedelta(hours=1)
+_UNAUTHORIZED = 13
 
-_ROW = dict.fromkeys(
-    (
-        *("tenant", "project_key", "session_id"),
-        *("expires_at", "held_at", "active_at", "mtime", "created_at"),
-    ),
-    1,
-)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Redating:
     """Sessions looked at so far."""
     moved: int
     """Those of them that got another date."""
+    failed: tuple[TranscriptKey, ...] = ()
+    """Those that could not be dated; the same call tries them again."""
 
 
 async def set_retention(
@@ -140,27 +143,59 @@ def _owner_of(stored: str) -> str | Every:
     return EVERY if stored == EVERY.value else stored
 
 
-async def hold(connection: Connection, key: TranscriptKey) -> None:
-    """Keep a session from expiring until it is released.
+async def hold(connection: Connection, key: TranscriptKey, *, wait: bool = False) -> None:
+    """Keep a session from expiring until it is released; ``wait`` for its entries' dates too.
 
     Raises:
         UnknownSessionError: there is no such session, or it has expired.
     """
 
-    def held(row: dict[str, Any], _: Retention) -> _Dates:
-        return _Dates(None, row.get("held_at") or connection.server.now())
+    def held(row: Row, _: Retention) -> tuple[Dated, dict[str, Any]] | None:
+        if row.get("held_at") is not None:
+            return None
+        dated = dated_of(row)
+        # As far as the entries' dates allow, until they have none.
+        dated = dated._replace(expires_at=dated.until(None), held_at=connection.server.now())
+        return (dated.announced(None) if _has_dates(dated) else dated), {}
 
-    await _change(connection, key, held)
+    await change_dates(connection, key, held)
+    row = await connection.summaries.find_one(key.session_filter(), {"expires_at": 1}) or {}
+    date = row.get("expires_at")
+    # What the release before dated has no time to spare.
+    is_near = date is not None and date < connection.server.now() + _NEAR
+    await _follow_up(connection, key, wait or is_near)
 
 
-async def release(connection: Connection, key: TranscriptKey) -> None:
+async def release(connection: Connection, key: TranscriptKey, *, wait: bool = False) -> None:
     """Let a session that was held expire again: its period begins now.
 
     Raises:
         UnknownSessionError: there is no such session.
     """
     now = connection.server.now()
-    await _change(connection, key, lambda _, retention: _Dates(retention.expiry(now), None))
+
+    def released(row: Row, retention: Retention) -> tuple[Dated, dict[str, Any]]:
+        dated = dated_of(row)
+        wanted, to = retention.expiry(now), retention.backstop(now)
+        dated = dated._replace(expires_at=dated.until(wanted), held_at=None)
+        fields = {"released_at": now}
+        return (dated.announced(to) if to is not None or _has_dates(dated) else dated), fields
+
+    await change_dates(connection, key, released)
+    await _follow_up(connection, key, wait)
+
+
+def _has_dates(dated: Dated) -> bool:
+    return dated.expires_at is not None or dated.backstop is not None
+
+
+async def _follow_up(connection: Connection, key: TranscriptKey, wait: bool) -> None:
+    """Move the entries' dates: at once where that is quick, else in the background."""
+    row = await connection.summaries.find_one(key.session_filter(), DATED_FIELDS)
+    if row is not None and (wait or entries_of(row) <= _FEW_ENTRIES):
+        await follow(connection, key)
+    else:
+        go_on(connection, key, follow)
 
 
 async def _follow(
@@ -182,6 +217,7 @@ async def _redate(
 ) -> Redating:
     """Give the sessions that a policy may govern the dates they should have."""
     looked_at = moved = 0
+    failed: list[TranscriptKey] = []
     retentions: dict[tuple[str, str], Retention] = {}
     query = {field: name for field, name in owner.items() if name != EVERY.value}
 
@@ -189,16 +225,18 @@ async def _redate(
         group = (row["tenant"], row["project_key"])
         if group not in retentions:
             retentions[group] = await read_retention(connection.policies, *group)
-        wanted = retentions[group].expiry(last_active(row))
-        if row.get("held_at") is not None or wanted == row.get("expires_at"):
-            return False
         key = TranscriptKey(*group, row["session_id"])
         try:
-            await _change(connection, key, _wanted_date)
+            return await _redated(connection, key, row, retentions[group])
         except UnknownSessionError:
             # Deleted or expired since we saw it.
             return False
-        return True
+        except (ContentionError, TransientFailureError, OperationFailure) as error:
+            if isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED:
+                raise
+            logger.warning("Could not date %s: %s", key, type(error).__name__)
+            failed.append(key)
+            return False
 
     async for rows in _batches(connection, query):
         results = await asyncio.gather(*map(dated, rows))
@@ -206,82 +244,46 @@ async def _redate(
         looked_at += len(rows)
         moved += sum(results)
         if on_progress is not None and looked_at // _REPORT_EVERY > before:
-            on_progress(Redating(looked_at, moved))
-    done = Redating(looked_at, moved)
+            on_progress(Redating(looked_at, moved, tuple(failed)))
+    done = Redating(looked_at, moved, tuple(failed))
     if on_progress is not None:
         on_progress(done)
     return done
 
 
-@dataclass(frozen=True, slots=True)
-class _Dates:
-    expires_at: datetime | None
-    held_at: datetime | None
-
-
-def _wanted_date(row: dict[str, Any], retention: Retention) -> _Dates:
-    if row.get("held_at") is not None:
-        return _Dates(None, row["held_at"])
-    return _Dates(retention.expiry(last_active(row)), None)
-
-
-async def _change(
-    connection: Connection,
-    key: TranscriptKey,
-    wanted: Callable[[dict[str, Any], Retention], _Dates],
-) -> None:
-    """Change the dates of a session as a whole, whoever appends to it meanwhile."""
-    attempts = Attempts()
-    while True:
-        row = await connection.summaries.find_one({**key.session_filter(), **NOT_EXPIRED}, _ROW)
-        if row is None:
-            raise UnknownSessionError(
-                f"There is no {key}; nothing was changed. Check tenant, project key and session id."
-            )
-        retention = await read_retention(connection.policies, key.tenant, key.project_key)
-        dates = wanted(row, retention)
-
-        async def work(
-            session: ClientSession | None, row: dict[str, Any] = row, dates: _Dates = dates
-        ) -> bool:
-            return await _apply(connection, key, row, dates, session)
-
-        try:
-            if await transact(connection.client, connection.server, work, attempts):
-                return
-        except TransientFailureError:
-            if not await attempts.pause():
-                raise
-        else:
-            if not await attempts.pause():
-                raise ContentionError(
-                    f"Could not change the date of {key}: it is written to all the time; nothing "
-                    "was changed. Try again."
-                )
-
-
-async def _apply(
-    connection: Connection,
-    key: TranscriptKey,
-    row: dict[str, Any],
-    dates: _Dates,
-    session: ClientSession | None,
+async def _redated(
+    connection: Connection, key: TranscriptKey, row: dict[str, Any], retention: Retention
 ) -> bool:
-    fields = {"expires_at": dates.expires_at, "held_at": dates.held_at}
-    change: dict[str, Any] = {}
-    if values := {field: value for field, value in fields.items() if value is not None}:
-        change["$set"] = values
-    if gone := {field: "" for field, value in fields.items() if value is None}:
-        change["$unset"] = gone
-    query = {
-        **key.session_filter(),
-        **{field: row.get(field) for field in ("_id", "active_at", "expires_at", "held_at")},
-        **NOT_EXPIRED,
-    }
-    result = await connection.summaries.update_one(query, change, session=session)
-    if result.matched_count:
-        await move_date(connection, key, dates.expires_at, session)
-    return bool(result.matched_count)
+    """Give one session the dates that it should have, and return whether it had others."""
+    if row.get("expires_at") == DELETED:
+        await sweep(connection, key)
+        return False
+    if row.get("remains") or row.get("removed"):
+        await sweep(connection, key)
+    wanted, _ = wanted_dates(row, retention)
+    is_right = row.get("held_at") is not None or wanted == row.get("expires_at")
+    if not is_right and wanted is not None and wanted <= connection.server.now():
+        active_at = last_active(row)
+
+        def is_kept(now: Row) -> bool:
+            return now.get("held_at") is not None or last_active(now) != active_at
+
+        return await delete_session(connection, key, unless=is_kept, wait=True)
+
+    def redated(row: Row, retention: Retention) -> tuple[Dated, dict[str, Any]] | None:
+        dated = dated_of(row)
+        if dated.held_at is not None:
+            return None
+        wanted, to = wanted_dates(row, retention)
+        if dated.expires_at is None and (to is not None or dated.backstop is not None):
+            return dated.announced(to), {}
+        becomes = dated._replace(expires_at=dated.until(wanted))
+        return None if becomes == dated else (becomes, {})
+
+    if not is_right:
+        await change_dates(connection, key, redated)
+    await follow(connection, key)
+    return not is_right
 
 
 async def _batches(
@@ -296,21 +298,14 @@ async def _batches(
     while True:
         page = await connection.summaries.find(
             {"$and": [query, behind]},
-            _ROW,
+            {**DATED_FIELDS, "removed": 1},
             sort=[(field, 1) for field in order],
             limit=_SESSIONS_AT_ONCE,
         ).to_list()
         if not page:
             return
         yield page
-        tenant, project_key, session_id = (page[-1][field] for field in order)
-        behind = {
-            "$or": [
-                {"tenant": tenant, "project_key": project_key, "session_id": {"$gt": session_id}},
-                {"tenant": tenant, "project_key": {"$gt": project_key}},
-                {"tenant": {"$gt": tenant}},
-            ]
-        }
+        behind = behind_key(page[-1])
 
 
 async def retention_connection(

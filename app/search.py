@@ -14,8 +14,9 @@ from ..models.transcript import parse_entry
 from .connection import Connection
 from .driver import Database
 from .errors import SchemaOutdatedError
-from .expiry import NOT_EXPIRED
 from .failures import reported, require_asyncio
+from .key import TranscriptKey
+from .living import MARKED, Live, live_of
 from .migration_scripts import optional_folder
 from .migrator import Migrator
 from .reader import retried
@@ -107,18 +108,24 @@ async def search(
         # As the partial index has it, which is used for no other query.
         "entry.message.content": {"$exists": True},
         "entry.type": {"$in": ["user", "assistant"]},
-        **NOT_EXPIRED,
     }
     if project_key is not None:
         query["project_key"] = project_key
     score = {"$meta": "textScore"}
-    names = ("project_key", "session_id", "subpath", "seq", "entry")
+    names = ("project_key", "session_id", "subpath", "seq", "entry", "expires_at")
     fields = {"_id": 0, **dict.fromkeys(names, 1), "score": score}
 
     async def attempt() -> list[dict[str, Any]]:
-        return await connection.entries.find(
-            query, fields, sort=[("score", score)], limit=limit, max_time_ms=QUERY_MS
-        ).to_list(None)
+        wanted = limit
+        while True:
+            found = await connection.entries.find(
+                query, fields, sort=[("score", score)], limit=wanted, max_time_ms=QUERY_MS
+            ).to_list(None)
+            living = await _living(connection, tenant, found)
+            if len(living) >= limit or len(found) < wanted:
+                return living[:limit]
+            # Some are of sessions that are gone, not swept yet.
+            wanted *= 4
 
     try:
         rows = await retried(connection.client, attempt)
@@ -131,3 +138,21 @@ async def search(
             "for Document classes of your own) once."
         ) from None
     return [SearchHit(**row) for row in rows]
+
+
+async def _living(
+    connection: Connection, tenant: str, rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Those entries whose sessions live."""
+    known: dict[TranscriptKey, Live | None] = {}
+    living: list[dict[str, Any]] = []
+    for row in rows:
+        if row.pop("expires_at", None) is not None or row["seq"] > MARKED:
+            key = TranscriptKey(tenant, row["project_key"], row["session_id"])
+            if key not in known:
+                known[key] = await live_of(connection, key, None)
+            live = known[key]
+            if live is None or row["seq"] < live.first_of(row["subpath"]):
+                continue
+        living.append(row)
+    return living

@@ -96,8 +96,13 @@ class SessionFilter:
         """
         return QUERY_MS if self.criteria or self.title is not None else None
 
-    def query(self, tenant: str) -> dict[str, Any]:
-        """The query for them; whatever the criteria say, it finds sessions of ``tenant`` alone."""
+    def query(
+        self, tenant: str, *, with_expired: bool = False, with_packed: bool = False
+    ) -> dict[str, Any]:
+        """The query for them; whatever the criteria say, it finds sessions of ``tenant`` alone.
+
+        ``with_packed`` also lets through those whose metadata the server cannot look into.
+        """
         query: dict[str, Any] = {"tenant": tenant}
         if self.project_key is not None:
             query["project_key"] = self.project_key
@@ -105,8 +110,12 @@ class SessionFilter:
             value = getattr(self, name)
             if value is not None:
                 query[name] = value
-        for name, value in (self.metadata or {}).items():
-            query[f"metadata.{name}"] = value
+        parts: list[Mapping[str, Any]] = list(self.criteria)
+        described = {f"metadata.{name}": value for name, value in (self.metadata or {}).items()}
+        if with_packed and described:
+            parts.append({"$or": [described, {"packed_metadata": {"$exists": True}}]})
+        else:
+            query |= described
         active: dict[str, datetime] = {}
         if self.since is not None:
             active["$gte"] = self.since.astimezone(timezone.utc)
@@ -114,13 +123,12 @@ class SessionFilter:
             active["$lt"] = self.until.astimezone(timezone.utc)
         if active:
             query["active_at"] = active
-        parts: list[Mapping[str, Any]] = list(self.criteria)
         if self.title is not None:
             part = {"$regex": re.escape(self.title), "$options": "i"}
             parts.append({"$or": [{"title": part}, {"first_prompt": part}]})
         if parts:
             query["$and"] = [dict(part) for part in parts]
-        return query | NOT_EXPIRED
+        return query if with_expired else query | NOT_EXPIRED
 
 
 def _is_moment(value: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from .new_sessions import (
     insert_sessions,
 )
 from .reader import SessionListing, StreamedEntry
+from .removal import Removal, remove_sessions, require_conditions
 from .repair import Verification
 from .schema import upgrade_schema
 from .sdk import (
@@ -503,42 +505,105 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, "list session summaries"):
             return await reader.session_summaries(connection, self._tenant, project)
 
-    async def delete(self, key: SessionKey) -> None:
+    async def delete(self, key: SessionKey, *, wait: bool = False) -> None:
         """Delete a session with its subagents, or with a ``subpath`` that transcript alone.
 
-        Deleting what does not exist does nothing.
+        It is gone for all readers when this returns, and a usual one from the database too. Of
+        more than some thousand entries the rest is swept in the background, and by others if this
+        process ends before. Deleting what does not exist does nothing.
+
+        Args:
+            key: the session, or the transcript.
+            wait: return only when a large session is gone from the database as well.
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
-        await completed(self._delete(transcript), "delete", transcript)
+        await completed(self._delete(transcript, wait), "delete", transcript)
 
-    async def _delete(self, transcript: TranscriptKey) -> None:
+    async def _delete(self, transcript: TranscriptKey, wait: bool) -> None:
         async with self._turns.turn(transcript):
             connection = await self._connection()
             with reported(connection.client, "delete", transcript):
-                await self._writer.delete(connection, transcript)
+                await self._writer.delete(connection, transcript, wait=wait)
 
-    async def hold(self, key: SessionKey) -> None:
+    async def delete_sessions(
+        self,
+        *criteria: Mapping[str, Any],
+        project_key: str | None = None,
+        tag: str | None = None,
+        branch: str | None = None,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dry_run: bool = False,
+        on_progress: Callable[[Removal], None] | None = None,
+    ) -> Removal:
+        """Delete all sessions of the tenant that meet the conditions, such as those of one user.
+
+        It also finds sessions in which only a subagent wrote, those that have expired and were
+        not swept yet, and those whose metadata is packed; and it removes the records of their
+        adoption, so an adoption that is run again brings back what its source still has. Sessions
+        that are held stay, and are named. It may be cut off at any time and run again. A session
+        that somebody still writes to begins anew.
+
+        Args:
+            criteria: as for :meth:`sessions`; one condition at least must be given.
+            project_key: as for :meth:`sessions`.
+            tag: as for :meth:`sessions`.
+            branch: as for :meth:`sessions`.
+            title: as for :meth:`sessions`.
+            metadata: as for :meth:`sessions`.
+            since: as for :meth:`sessions`.
+            until: as for :meth:`sessions`.
+            dry_run: only look what would be deleted.
+            on_progress: called now and then with how far it is.
+
+        Raises:
+            InvalidQueryError: there is no condition, or one is of a wrong type.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        wanted = SessionFilter(criteria, project_key, tag, branch, title, metadata, since, until)
+        require_conditions(wanted)
+        connection = await self._connection()
+        with reported(connection.client, "delete sessions"):
+            return await completed(
+                remove_sessions(
+                    connection, self._tenant, wanted, dry_run=dry_run, on_progress=on_progress
+                )
+            )
+
+    async def hold(self, key: SessionKey, *, wait: bool = False) -> None:
         """Keep a session from expiring, whatever the policy, until it is released.
 
+        Args:
+            key: the session.
+            wait: return only when the entries of a large one have lost their dates as well,
+                which are later than the session's and are taken off in the background.
+
         Raises:
             UnknownSessionError: there is no such session.
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key).session
-        await completed(self._change_dates("hold", transcript, retention.hold), "hold", transcript)
+        change = partial(retention.hold, wait=wait)
+        await completed(self._change_dates("hold", transcript, change), "hold", transcript)
 
-    async def release(self, key: SessionKey) -> None:
+    async def release(self, key: SessionKey, *, wait: bool = False) -> None:
         """Let a held session expire again; its period begins now.
 
+        Args:
+            key: the session.
+            wait: return only when the entries of a large one have their dates as well.
+
         Raises:
             UnknownSessionError: there is no such session.
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key).session
-        await completed(
-            self._change_dates("release", transcript, retention.release), "release", transcript
-        )
+        change = partial(retention.release, wait=wait)
+        await completed(self._change_dates("release", transcript, change), "release", transcript)
 
     async def _change_dates(
         self,

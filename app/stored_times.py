@@ -33,6 +33,13 @@ def whole_ms(value: object) -> int | None:
 
 def last_active(row: Mapping[str, Any]) -> datetime:
     """When a session was active last, by its summary as stored."""
+    released_at = row.get("released_at")
+    begun = _last_written(row)
+    # The period begins anew when a hold ends.
+    return max(begun, released_at) if isinstance(released_at, datetime) else begun
+
+
+def _last_written(row: Mapping[str, Any]) -> datetime:
     active_at = row.get("active_at")
     if isinstance(active_at, datetime):
         return active_at

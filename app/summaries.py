@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 from bson import ObjectId
 
 from ..models.totals import TEXTS, Mark, Tally, Wanted
+from .backstop import Backstop, Dated
 from .expiry import EXPIRED
 from .key import TranscriptKey
 from .sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry
@@ -22,7 +23,11 @@ DATA_FIELDS = ("data", "packed_data", "data_chunks")
 
 STATE_PROJECTION: dict[str, Any] = {
     **dict.fromkeys(
-        ("next_seq", "mtime", *DATA_FIELDS, "totals", *TEXTS, "expires_at", "held_at"), 1
+        (
+            *("next_seq", "mtime", *DATA_FIELDS, "totals", *TEXTS, "expires_at", "held_at"),
+            *("backstop", "first_seq", "remains", "removed"),
+        ),
+        1,
     ),
     "is_expired": EXPIRED["$expr"],
 }
@@ -52,7 +57,17 @@ class SessionState(NamedTuple):
     stored_totals: Mapping[str, Any] | None = None
     """The totals as they were read, word for word."""
     is_expired: bool = False
-    """Whether its date had passed, by the server's clock, when it was read."""
+    """Whether its date had passed, by the server's clock, when it was read, or it was deleted."""
+    backstop: Backstop | None = None
+    first_seq: int = 1
+    """The position of its first entry; those before it are remains of another session."""
+    has_remains: bool = False
+    """Whether there was something to sweep when it was read."""
+
+    @property
+    def dated(self) -> Dated:
+        """Its dates, and how they bind those of its entries."""
+        return Dated(self.expires_at, self.held_at, self.backstop, self.next_seq)
 
     @property
     def size(self) -> int:

@@ -96,7 +96,9 @@ async def _follow(connection: Connection, place: Place) -> AsyncGenerator[Stream
                     continue
                 if change["operationType"] == "delete":
                     raise place.changed()
-                if change.get("next_seq", place.position + 2) <= place.position + 1:
+                # Dates that are moved on, say, concern nobody here.
+                is_update = change["operationType"] == "update"
+                if is_update and change.get("next_seq", 0) <= place.position + 1:
                     continue
                 # On whichever member, the next read sees at least what the change told of.
                 session.advance_operation_time(change["clusterTime"])

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from struct import Struct
 from typing import Any, ClassVar, TypeVar
 
-from bson import ObjectId
+from bson import Binary, ObjectId
 from bson.int64 import Int64
 from pymongo.errors import (
     AutoReconnect,
@@ -21,34 +21,38 @@ from pymongo.errors import (
 from ..models.entry import COUNTED_INDEX, UUID_INDEX
 from ..models.totals import Tally, Wanted
 from .attempts import Attempts
+from .background import go_on
 from .claim import (
     Claim,
+    MoveFirstError,
     StaleStateError,
     advance_summary,
-    changed_texts,
     chunk_documents,
     claim_for,
-    move_date,
     replace_summary_chunks,
     value_fields,
 )
 from .codec import EncodedEntry, EncodedValue, bson_document, bson_elements
 from .connection import Connection
 from .counted import learn, mark_elements
+from .dating import follow
+from .deletion import delete_session, delete_transcript
 from .doubts import Doubts
 from .driver import (
     ClientSession,
     OutcomeUnknownError,
     TransientFailureError,
     insert_encoded,
+    snapshot,
     transact,
 )
 from .errors import ContentionError
 from .expiry import EXPIRED
 from .key import TranscriptKey
-from .reader import retried, state_in, stored_before
+from .reader import retried, stored_before
 from .reader import state as read_state
-from .recount import recount, totals_of
+from .recount import totals_of
+from .remains import next_free_position, sweep
 from .repair import repair
 from .replay import ReplayPosition, ReplayPositions, recognise
 from .summaries import Folded, SessionState, StateCache
@@ -153,29 +157,19 @@ class Writer:
                     "all the time; nothing of the batch was stored. Try again."
                 )
 
-    async def delete(self, connection: Connection, key: TranscriptKey) -> None:
-        """Remove a transcript; with the main one, all of its session."""
+    async def delete(
+        self, connection: Connection, key: TranscriptKey, *, wait: bool = False
+    ) -> None:
+        """Remove a transcript; with the main one, all of its session.
 
-        async def work(session: ClientSession | None) -> None:
-            if key.is_main:
-                await _delete_session(connection, key, session)
-            else:
-                transcript = key.transcript_filter()
-                if await connection.entries.find_one(transcript, {"_id": 1}, session=session):
-                    chunks = {**transcript, "collection": connection.entries.name}
-                    await connection.chunks.delete_many(chunks, session=session)
-                    await connection.entries.delete_many(transcript, session=session)
-                    await _recount_summary(connection, key.session, session)
-
+        ``wait`` is for all of a large session to be swept.
+        """
         self._states.take(key.session)
         self._replays.take(key)
-        attempts = Attempts()
-        while True:
-            try:
-                return await transact(connection.client, connection.server, work, attempts)
-            except TransientFailureError:
-                if not await attempts.pause():
-                    raise
+        if key.is_main:
+            await delete_session(connection, key, wait=wait)
+        else:
+            await delete_transcript(connection, key, wait=wait)
 
     async def _unstored(
         self,
@@ -187,6 +181,11 @@ class Writer:
         recognised = await confirmed(
             connection, lambda session: recognise(connection, key, batch, after, session)
         )
+        if recognised.remains:
+            # They would refuse the entries of the new session. By their ids, for a new entry may
+            # have one of their uuids by now.
+            gone = {**key.session_filter(), "_id": {"$in": list(recognised.remains)}}
+            await connection.entries.delete_many(gone)
         position = recognised.position
         if position is not None:
             end = None if self.others_repeat_too else position.end
@@ -225,7 +224,7 @@ class Writer:
             if folded is None:
                 contents = contents or await _contents(batch)
                 if wanted is not None and known is not None and known.totals is not None:
-                    await learn(connection, key, known.totals, wanted)
+                    await learn(connection, key, known.totals, wanted, known.first_seq)
                 folded = fold(known, key, contents)
             if not connection.has_marks or refusals > 1:
                 # Rather than be refused, it is stored as an older release does.
@@ -236,7 +235,14 @@ class Writer:
                 continue
             if folded.totals.leaves_asked:
                 await _settle_leaves(connection, key, known, folded.totals)
-            claim = claim_for(connection, len(batch), known, folded, retention, tries, self._mtime)
+            try:
+                claim = claim_for(
+                    connection, len(batch), known, folded, retention, tries, self._mtime
+                )
+            except MoveFirstError:
+                await follow(connection, session_key)
+                known = folded = None
+                continue
 
             async def work(session: ClientSession | None, claim: Claim = claim) -> None:
                 await self._claim_and_insert(connection, key, batch, claim, session)
@@ -245,6 +251,7 @@ class Writer:
                 await transact(connection.client, connection.server, work, attempts)
             except _CountedError:
                 refusals += 1
+                await _free_marks(connection, session_key, claim)
                 wanted, known, folded = folded.wanted, None, None
             except (StaleStateError, TransientFailureError) as error:
                 if not await attempts.pause():
@@ -262,6 +269,10 @@ class Writer:
                 raise
             else:
                 self._states.put(session_key, claim.next)
+                if claim.is_followed:
+                    go_on(connection, session_key, follow)
+                if claim.clears or (known is not None and known.has_remains):
+                    go_on(connection, session_key, sweep)
                 return
 
     async def _claim_and_insert(
@@ -280,9 +291,7 @@ class Writer:
             # Only now: such a try can hold the summary until just before.
             if len(claim.tries) > 1 and await _is_stored(connection, claim.tries[:-1], session):
                 raise _LandedError
-            await _require_owners(connection, key, batch, session)
-            if claim.moves_date:
-                await move_date(connection, key, claim.next.expires_at, session)
+            await _require_owners(connection, key, batch, claim, session)
             await _insert_entries(connection, key, batch, claim, session)
         except StaleStateError:
             raise
@@ -308,8 +317,8 @@ class Writer:
             # Another writer created the session first.
             raise StaleStateError from None
         if claim.clears:
-            await connection.chunks.delete_many(expired, session=session)
-            await connection.entries.delete_many(expired, session=session)
+            folds = {**key.session_filter(), "collection": connection.summaries.name}
+            await connection.chunks.delete_many(folds, session=session)
         await replace_summary_chunks(connection, key, claim, session)
 
 
@@ -330,7 +339,10 @@ def summary_document(
 async def _state(connection: Connection, key: TranscriptKey) -> SessionState | None:
     """The state of a session's summary, with exact totals even where an older release left none."""
     known = await read_state(connection, key)
-    if known is None or known.is_expired:
+    if known is None:
+        first_seq = await next_free_position(connection, key)
+        return None if first_seq == 1 else _gone(first_seq)
+    if known.is_expired:
         return known
     if known.totals is not None and (known.totals.is_exact or not connection.has_marks):
         return known
@@ -351,29 +363,19 @@ async def _settle_leaves(
     totals.settle_leaves(await retried(connection.client, attempt))
 
 
-async def _recount_summary(
-    connection: Connection, key: TranscriptKey, session: ClientSession | None
-) -> None:
-    """Count a session anew, a part of which was just deleted."""
-    attempts = Attempts()
-    while True:
-        known = await state_in(connection, key, session)
-        if known is None or known.is_expired:
-            return
-        totals = (await recount(connection, key, session)).totals
-        texts, untold = changed_texts(known.texts, totals.texts)
-        next_seq = known.next_seq + 1
-        changes = {"next_seq": Int64(next_seq), "totals": totals.document(next_seq), **texts}
-        claim = Claim(known, known, known.next_seq, changes, untold, None)
-        try:
-            return await advance_summary(connection, key, claim, known, session)
-        except StaleStateError:
-            # Only where there are no transactions, or as its date passes.
-            if not await attempts.pause():
-                raise ContentionError(
-                    f"Deleted a part of {key}, but its totals still count it: the session is "
-                    "written to all the time. Call repair() when it is quiet."
-                ) from None
+async def _free_marks(connection: Connection, key: TranscriptKey, claim: Claim) -> None:
+    """Let remains of an earlier session refuse nothing that was counted there, but not here."""
+    first_seq = claim.next.first_seq
+    if first_seq == 1:
+        return
+    digests = [Binary(digest) for mark in claim.marks.values() for digest in mark.counted]
+    remains = {**key.session_filter(), "counted": {"$in": digests}, "seq": {"$lt": first_seq}}
+    await connection.entries.update_many(remains, {"$unset": {"counted": ""}})
+
+
+def _gone(next_seq: int) -> SessionState:
+    """The state of a session that left entries but no summary."""
+    return SessionState(ObjectId(), next_seq, 0, None, None, None, {}, is_expired=True)
 
 
 async def _is_stored(
@@ -386,18 +388,18 @@ async def _is_stored(
 async def confirmed(
     connection: Connection, read: Callable[[ClientSession | None], Awaitable[T]]
 ) -> T:
-    """What is read of the transcript, once a majority has it.
+    """What is read of the transcript, of one moment that a majority has.
 
     An entry that only a primary without followers has may be lost yet, so a batch that is found
-    there must not be acknowledged. The commit of a transaction waits for what it read.
+    there must not be acknowledged. It is no transaction, for a comparison with a large session
+    may take longer than those may last.
     """
-    attempts = Attempts()
-    while True:
-        try:
-            return await transact(connection.client, connection.server, read, attempts)
-        except TransientFailureError:
-            if not await attempts.pause():
-                raise
+
+    async def attempt() -> T:
+        async with snapshot(connection.client, connection.server) as session:
+            return await read(session)
+
+    return await retried(connection.client, attempt)
 
 
 async def _contents(batch: Sequence[EncodedEntry]) -> list[Mapping[str, Any]]:
@@ -410,21 +412,11 @@ async def _contents(batch: Sequence[EncodedEntry]) -> list[Mapping[str, Any]]:
     return await asyncio.to_thread(contents) if is_large else contents()
 
 
-async def _delete_session(
-    connection: Connection, key: TranscriptKey, session: ClientSession | None
-) -> None:
-    owners = [connection.entries.name, connection.summaries.name]
-    chunks = {**key.session_filter(), "collection": {"$in": owners}}
-    await connection.chunks.delete_many(chunks, session=session)
-    await connection.entries.delete_many(key.session_filter(), session=session)
-    # Last: on a server without transactions, a delete that was cut short can then be repeated.
-    await connection.summaries.delete_one(key.session_filter(), session=session)
-
-
 async def _require_owners(
     connection: Connection,
     key: TranscriptKey,
     batch: Sequence[EncodedEntry],
+    claim: Claim,
     session: ClientSession | None,
 ) -> None:
     """Look that the uuid of each further entry under it is still another's.
@@ -437,6 +429,8 @@ async def _require_owners(
         return
     needed = {encoded.own_key for encoded in further} - {encoded.uuid for encoded in batch}
     query = {**key.transcript_filter(), "uuid": {"$in": list(needed)}}
+    if claim.next.first_seq > 1:
+        query["seq"] = {"$gte": claim.next.first_seq}
     found = await connection.entries.count_documents(query, session=session) if needed else 0
     if found < len(needed):
         raise _ReplayError
@@ -449,7 +443,8 @@ async def _insert_entries(
     claim: Claim,
     session: ClientSession | None,
 ) -> None:
-    dated = {} if claim.next.expires_at is None else {"expires_at": claim.next.expires_at}
+    date = claim.next.dated.entry_date
+    dated = {} if date is None else {"expires_at": date}
     chunks: list[dict[str, Any]] = []
     for seq, encoded in enumerate(batch, claim.first_seq):
         if encoded.chunks:
@@ -476,6 +471,11 @@ async def _insert_entries(
             raise _ReplayError from None
         if _COUNTED_KEYS in refusing:
             raise _CountedError from None
+        if claim.known is None and error.details.get("writeErrors", ({},))[0].get("code") == (
+            _DUPLICATE_KEY
+        ):
+            # Remains that nobody told of a moment ago.
+            raise StaleStateError from None
         raise
 
 

@@ -14,7 +14,19 @@ from . import chart, machine, report
 from .peers.ours import Ours
 from .plan import Plan, Size
 from .results import Section
-from .sections import append, cpu, disk, growth, imports, listing, load, parse, transcript, writers
+from .sections import (
+    append,
+    cpu,
+    disk,
+    growth,
+    imports,
+    listing,
+    load,
+    parse,
+    sweep,
+    transcript,
+    writers,
+)
 
 SECTIONS = {
     "append": append.run,
@@ -27,6 +39,7 @@ SECTIONS = {
     "growth": growth.run,
     "disk": disk.run,
     "imports": imports.run,
+    "sweep": sweep.run,
 }
 _HERE = Path(__file__).parent
 

@@ -12,9 +12,11 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from beanie import Document
+from bson.int64 import Int64
 from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 
 from ..app.driver import database_of
@@ -26,6 +28,8 @@ _INDEX_NOT_FOUND = 27
 _NAMESPACE_EXISTS = 48
 
 _POLL_SECONDS = 1.0
+_BATCH = 1000
+_MINUTE = timedelta(minutes=1)
 
 
 async def _always_ours() -> None:
@@ -121,6 +125,50 @@ async def drop_collection_if_empty(anchor: type[Document], name: str) -> None:
     back = [{"$merge": {"into": name, "whenMatched": "keepExisting"}}]
     await database.command("aggregate", aside, pipeline=back, cursor={})
     await database.drop_collection(aside)
+
+
+async def date_entries_later(anchor: type[Document], summaries: str, owned: Sequence[str]) -> None:
+    """Date what belongs to each session with a date so late that one move of it is outlived.
+
+    The summary then says so, unless a writer changed it meanwhile; such a session is left to the
+    write path. Entries get later dates only, so it is safe beside whoever writes.
+    """
+    database = _database(anchor)
+    rows = database[_actual(summaries)]
+    collections = [database[_actual(name)] for name in owned]
+    left = {"expires_at": {"$type": "date"}, "backstop": {"$exists": False}}
+    behind: dict[str, Any] = {}
+    done = 0
+    await _begin(f"dating the entries of sessions in {rows.name} later")
+    while True:
+        page = await rows.find({**left, **behind}, sort=[("_id", 1)], limit=100).to_list(None)
+        if not page:
+            return
+        behind = {"_id": {"$gt": page[-1]["_id"]}}
+        for row in page:
+            await _date_later(rows, collections, row)
+        done += len(page)
+        await _begin(f"dating entries later: {done:,} sessions")
+
+
+async def _date_later(rows: Any, collections: Sequence[Any], row: Mapping[str, Any]) -> None:
+    owner = {name: row[name] for name in ("tenant", "project_key", "session_id")}
+    expires_at = row["expires_at"]
+    # A session is dated 1.1 of its periods behind its last activity.
+    until = expires_at + max(expires_at - (row.get("active_at") or row["created_at"]), _MINUTE)
+    for first in range(0, row["next_seq"], _BATCH):
+        part = {
+            **owner,
+            "seq": {"$gte": first, "$lt": first + _BATCH},
+            "expires_at": {"$lt": until},
+        }
+        for collection in collections:
+            await collection.update_many(part, {"$set": {"expires_at": until}})
+    same = {name: row.get(name) for name in ("_id", "next_seq", "expires_at", "held_at")}
+    backstop = {"until": until, "next_seq": Int64(row["next_seq"])}
+    await rows.update_one(
+        {**owner, **same, "backstop": {"$exists": False}}, {"$set": {"backstop": backstop}}
+    )
 
 
 def _database(anchor: type[Document]) -> Any:

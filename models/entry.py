@@ -129,7 +129,7 @@ class TranscriptEntry(StoreOwned, Document):
     created_at: datetime = Field(description="When it was stored, UTC, by the server's clock.")
     expires_at: datetime | None = Field(
         default=None,
-        description="When MongoDB may delete it, UTC; the same in all documents of a session.",
+        description="When MongoDB may delete it, UTC: later than its session's summary.",
     )
 
     class Settings:
@@ -189,7 +189,7 @@ class EntryChunk(StoreOwned, Document):
     data: bytes = Field(description="The slice.")
     expires_at: datetime | None = Field(
         default=None,
-        description="When MongoDB may delete it, UTC; the same in all documents of a session.",
+        description="When MongoDB may delete it, UTC: later than its session's summary.",
     )
 
     class Settings:

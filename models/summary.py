@@ -101,10 +101,32 @@ class SessionSummary(StoreOwned, Document):
     )
     expires_at: datetime | None = Field(
         default=None,
-        description="When MongoDB may delete it, UTC; the same in all documents of a session.",
+        description="When the session is gone for readers, UTC, and MongoDB may delete this.",
     )
     held_at: datetime | None = Field(
         default=None, description="Since when a hold keeps the session from expiring, UTC."
+    )
+    released_at: datetime | None = Field(
+        default=None, description="When a hold ended last, UTC; the period began anew then."
+    )
+    first_seq: int = Field(
+        default=1,
+        description="The position of its first entry. Those before it are the remains of an "
+        "earlier session of the same key.",
+    )
+    removed: list[dict[str, Any]] = Field(
+        default_factory=list[dict[str, Any]],
+        description='Deleted subagents whose entries are being swept: {"subpath", "before"}.',
+    )
+    remains: bool = Field(
+        default=False, description="Whether entries of an earlier session are still to be swept."
+    )
+    backstop: dict[str, Any] | None = Field(
+        default=None,
+        description="How the entries are dated: none before until, new ones with to.",
+    )
+    moved_through: int | None = Field(
+        default=None, description="Up to which position the entries have the date to already."
     )
 
     class Settings:

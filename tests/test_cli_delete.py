@@ -165,3 +165,40 @@ def reads_its_input(pid: int) -> bool:
     """Whether the process waits in the system call ``read`` of its stdin."""
     number, *arguments = Path(f"/proc/{pid}/syscall").read_text().split()
     return number in ("0", "63") and arguments[0] == "0x0"
+
+
+async def test_all_sessions_of_a_user_are_deleted_by_their_metadata(
+    filled: BeanieSessionStore, command: SessionStoreCommand
+) -> None:
+    mine = BeanieSessionStore(metadata={"user_id": "u1"})
+    await mine.append({**KEY, "session_id": "mine"}, turn(5))
+    await mine.append({**SUBAGENT, "session_id": "subagent-only"}, turn(6))
+    await mine.append({**KEY, "session_id": "held"}, turn(7))
+    await mine.hold({**KEY, "session_id": "held"})
+    before = await left()
+    looked = await command("delete", "--metadata", "user_id=u1", "--dry-run")
+    assert (looked.code, looked.output) == (0, "2 sessions would be deleted\n")
+    assert "'held' of project 'project' is held and stays" in looked.errors
+    asked = await command("delete", "--metadata", "user_id=u1")
+    assert asked.code == 2
+    assert "nobody to ask" in asked.errors
+    assert await left() == before
+    done = await command("--json", "delete", "--metadata", "user_id=u1", "--yes")
+    assert done.code == 0
+    found = done.json
+    assert (found["deleted"], found["found"]) == (2, 3)
+    assert found["held"] == [{"project_key": "project", "session_id": "held"}]
+    gone = {("default", "project", name) for name in ("mine", "subagent-only")}
+    assert before - await left() == gone
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("session", "--metadata", "user_id=u1"), ("--metadata", "user_id")]
+)
+async def test_a_delete_that_says_nothing_or_two_things_is_misuse(
+    filled: BeanieSessionStore, command: SessionStoreCommand, arguments: tuple[str, ...]
+) -> None:
+    before = await left()
+    done = await command("delete", *arguments, "--yes")
+    assert done.code == 2
+    assert await left() == before

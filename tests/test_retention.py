@@ -29,6 +29,7 @@ from beanie_session_store import (
     set_retention,
     upgrade_schema,
 )
+from beanie_session_store.app.background import gone_on
 from beanie_session_store.app.driver import Database, collection_of
 from beanie_session_store.app.expiry import read_retention
 from beanie_session_store.app.key import TranscriptKey
@@ -50,6 +51,26 @@ async def dates() -> set[datetime | None]:
     for model in (TranscriptEntry, SessionSummary, EntryChunk):
         found |= {document.expires_at async for document in model.find_all()}
     return found
+
+
+async def session_dates() -> set[datetime | None]:
+    """The dates by which sessions expire, once the entries' own are known to be later."""
+    found: set[datetime | None] = set()
+    async for summary in SessionSummary.find_all():
+        await assert_entries_outlive(summary)
+        found.add(summary.expires_at)
+    return found
+
+
+async def assert_entries_outlive(summary: SessionSummary) -> None:
+    """MongoDB never takes a part of a session that lives, whatever is killed from now on."""
+    if summary.expires_at is None:
+        return
+    owner = {name: getattr(summary, name) for name in ("tenant", "project_key", "session_id")}
+    for model in (TranscriptEntry, EntryChunk):
+        async for document in model.find(owner):
+            assert document.expires_at is not None
+            assert document.expires_at >= summary.expires_at
 
 
 async def is_swept() -> bool:
@@ -107,10 +128,16 @@ async def test_an_idle_session_disappears_whole(
     await store.append(SUBAGENT, turn(2))
     await store.append(KEY, [message(random.Random(1).randbytes(18_000_000).hex())])
     assert len(await store.load(KEY) or []) == 7
-    assert len(await dates()) == 1
-    assert await until(is_swept, 10.2 + TTL_PASS)
-    assert await store.load(KEY) is None
+    assert len(await session_dates()) == 1
+
+    async def is_gone() -> bool:
+        return await store.load(KEY) is None
+
+    assert await until(is_gone, 10.2)
     assert await store.list_sessions("project") == []
+    assert await TranscriptEntry.find_all().count() == 13
+    # Nobody comes by, and MongoDB takes what is left.
+    assert await until(is_swept, 11 + TTL_PASS)
 
 
 async def test_an_active_session_never_loses_its_first_entry(
@@ -144,10 +171,10 @@ async def test_a_session_is_dated_anew_at_most_once_per_tenth_of_its_period(
 ) -> None:
     await set_retention(database, timedelta(days=30))
     await store.append(KEY, turn(0))
-    before = await dates()
+    before = await session_dates()
     for number in range(1, 10):
         await store.append(KEY, turn(number))
-    assert await dates() == before
+    assert await session_dates() == before
     (date,) = before
     assert date is not None
     left = date.replace(tzinfo=timezone.utc) - datetime.now(timezone.utc)
@@ -160,10 +187,10 @@ async def test_an_append_moves_the_date_of_the_whole_session(
     await set_retention(database, timedelta(seconds=10))
     await store.append(KEY, turn(1))
     await store.append(SUBAGENT, turn(2))
-    (first,) = await dates()
+    (first,) = await session_dates()
     await asyncio.sleep(1.2)
     await BeanieSessionStore().append(SUBAGENT, turn(3))
-    (second,) = await dates()
+    (second,) = await session_dates()
     assert first is not None
     assert second is not None
     assert timedelta(seconds=1) < second - first < timedelta(seconds=3)
@@ -181,7 +208,7 @@ async def test_readers_and_writers_take_an_expired_session_for_gone_before_it_is
     try:
         past = datetime.now(timezone.utc) - timedelta(milliseconds=1)
         for model in (TranscriptEntry, SessionSummary):
-            await model.find_all().update({"$set": {"expires_at": past}})
+            await collection_of(model).update_many({}, {"$set": {"expires_at": past}})
         for reader in (store, BeanieSessionStore()):
             assert await reader.load(KEY) is None
             assert [entry async for entry in reader.stream(KEY)] == []
@@ -195,6 +222,7 @@ async def test_readers_and_writers_take_an_expired_session_for_gone_before_it_is
         await store.append(KEY, fresh)
         assert await store.load(KEY) == fresh
         assert await store.load(SUBAGENT) is None
+        await gone_on()
         assert await TranscriptEntry.find_all().count() == 6
         await assert_summary_is_the_fold(store)
     finally:
@@ -214,6 +242,7 @@ async def test_a_session_whose_summary_is_swept_first_starts_afresh(
         await collection_of(SessionSummary).delete_many({})
         await BeanieSessionStore().append(KEY, old)
         assert await store.load(KEY) == old
+        await gone_on()
         assert await TranscriptEntry.find_all().count() == 6
     finally:
         await database.client.admin.command("setParameter", 1, ttlMonitorEnabled=True)
@@ -293,8 +322,7 @@ async def test_a_changed_policy_dates_what_is_stored(
         assert max(progress.moved for progress in seen) == 19
         undated = 0
         async for summary in SessionSummary.find_all():
-            entries = TranscriptEntry.find({"session_id": summary.session_id})
-            assert {entry.expires_at async for entry in entries} == {summary.expires_at}
+            await assert_entries_outlive(summary)
             if summary.expires_at is None:
                 undated += 1
                 assert summary.session_id == "session-7"
@@ -319,12 +347,18 @@ async def test_running_stores_follow_a_changed_policy(
         await store.append({**KEY, "session_id": f"session-{number}"}, turn(number))
         await store.append(KEY, turn(number))
     await change
+    await gone_on()
     latest = datetime.now(timezone.utc) + timedelta(days=1.1, seconds=1)
+    assert all(
+        date and date.replace(tzinfo=timezone.utc) < latest for date in await session_dates()
+    )
+    # What MongoDB may take by itself goes with the shorter period too.
+    latest += timedelta(days=1.2)
     assert all(date and date.replace(tzinfo=timezone.utc) < latest for date in await dates())
     assert number > 3
 
 
-async def test_appends_and_redating_at_once_keep_one_date_per_session(
+async def test_appends_and_redating_at_once_keep_entries_behind_their_session(
     store: BeanieSessionStore, database: Database
 ) -> None:
     written: list[dict] = []
@@ -341,7 +375,9 @@ async def test_appends_and_redating_at_once_keep_one_date_per_session(
 
     await asyncio.gather(write(), change())
     assert await store.load(KEY) == written
-    assert len(await dates()) == 1
+    (date,) = await session_dates()
+    assert date is not None
+    assert date > datetime.now() + timedelta(days=59)
     await assert_summary_is_the_fold(store)
 
 

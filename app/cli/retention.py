@@ -23,6 +23,7 @@ from .transfer_store import store_on
 
 if TYPE_CHECKING:
     from ..driver import Database
+    from ..housekeeping import Sweeping
     from ..retention import Redating
 
 retention = typer.Typer(no_args_is_help=True, help="How long idle sessions are kept.")
@@ -114,6 +115,7 @@ def set_policy(
     done = run(context, command)
     value = {"keep": keep, **owner.as_json(), "sessions": done.sessions, "ending": ending}
     show(context, value, f"Idle sessions of {owner} are kept {keep}; {done.sessions} looked at.")
+    _require_all_dated(done)
 
 
 @retention.command("clear")
@@ -153,6 +155,39 @@ def clear_policy(
     done = run(context, command)
     value = {"cleared": owner.as_json(), "sessions": done.sessions, "ending": ending}
     show(context, value, f"Removed the policy of {owner}; {done.sessions} looked at.")
+    _require_all_dated(done)
+
+
+def _require_all_dated(done: Redating) -> None:
+    if done.failed:
+        names = ", ".join(line(str(key)) for key in done.failed[:5])
+        fail(f"{len(done.failed)} sessions could not be dated, run it again: {names}")
+
+
+@retention.command("sweep")
+def sweep(context: typer.Context) -> None:
+    """Delete now what is left of expired and deleted sessions, of every tenant or of --tenant.
+
+    Readers do not see it, and MongoDB deletes it later by itself. It can be cut off and run again
+    at any time.
+
+    Example: session-store retention sweep
+    """
+    classes = models_of(context)
+    tenant = options_of(context).named_tenant
+
+    async def command(database: Database) -> Sweeping:
+        from ..housekeeping import sweep_sessions
+
+        return await sweep_sessions(
+            database, tenant=tenant, entries=classes.entries, summaries=classes.summaries
+        )
+
+    done = run(context, command)
+    show(context, {"swept": done.swept}, f"finished {counted(done.swept, 'session')}")
+    if done.failed:
+        names = ", ".join(line(str(key)) for key in done.failed[:5])
+        fail(f"{len(done.failed)} sessions were written to all the time, run it again: {names}")
 
 
 @retention.command("hold")
@@ -209,7 +244,7 @@ def _with_store(context: typer.Context, change: str, name: str, project: str | N
     async def command(database: Database) -> str:
         store = await store_on(context, database, upgrade=False)
         session = await session_to_change(store, name, project)
-        await getattr(store, change)(session.key())
+        await getattr(store, change)(session.key(), wait=True)
         return session.session_id
 
     return run(context, command)

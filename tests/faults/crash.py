@@ -21,7 +21,7 @@ _COMMANDS = {
     "create session": ("insert", _SUMMARIES),
     "delete entries": ("delete", _ENTRIES),
     "delete summary": ("delete", _SUMMARIES),
-    "re-date": ("update", _ENTRIES),
+    "move entries": ("update", _ENTRIES),
 }
 POINTS = [f"{when} {what}" for what in _COMMANDS for when in ("before", "after")]
 

@@ -29,7 +29,7 @@ from .checker import FINAL, OF_THE_PAST, SESSION_ORDER, Finding, check
 from .cluster import Cluster
 from .crew import Crew
 from .history import Recorder, read_history
-from .stored import check_documents, check_summaries, prepare, read_all
+from .stored import check_documents, check_summaries, prepare, read_all, sweep
 
 _ROUND_SECONDS = 60.0
 _READY_SECONDS = 4.0
@@ -147,6 +147,8 @@ def _round(
     report.stale_reads += len({finding.read for finding in past})
     report.findings += [finding for finding in findings if finding not in past]
     report.findings += check_documents(cluster.url, database)
+    asyncio.run(sweep(cluster.url, database))
+    report.findings += check_documents(cluster.url, database, is_swept=True)
     report.findings += asyncio.run(check_summaries(cluster.url, database, keys))
     with MongoClient[dict[str, Any]](cluster.url) as client:
         client.drop_database(database)

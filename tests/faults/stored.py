@@ -8,14 +8,21 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from beanie_session_store import BeanieSessionStore, UnknownSessionError
+from beanie_session_store import (
+    BeanieSessionStore,
+    SessionSummary,
+    UnknownSessionError,
+    database_of,
+    sweep_sessions,
+)
 
 from .checker import FINAL, SESSION_ORDER, Finding
 from .history import OK, Key, Recorder
 from .tokens import token_of
 from .worker import PROJECT, TENANTS, digest, named
 
-DATES = "documents of a session have different dates"
+DATES = "entries that MongoDB may take before their session expires"
+REMAINS = "remains that a sweep left"
 ORPHANS = "entries without a summary"
 SUMMARY = "a summary that is not what its entries say"
 COUNTER = "entries beyond the session's counter"
@@ -62,28 +69,53 @@ async def _read_order(store: BeanieSessionStore, session: Key, recorder: Recorde
     recorder.complete(number, OK, tokens=[token for _, token in sorted(entries)])
 
 
-def check_documents(url: str, database: str) -> list[Finding]:
-    """What the protocol does not show: dates of expiry, orphans and the counter."""
-    with MongoClient(url) as client:
-        sessions: dict[Key, dict[str, Any]] = defaultdict(lambda: {"dates": set(), "last": 0})
-        for row in client[database]["claude_transcript_summaries"].find():
-            session = sessions[_key(row)]
-            session["next"] = row["next_seq"]
-            session["dates"].add(row.get("expires_at"))
-        for name in ("claude_transcript_entries", "claude_transcript_chunks"):
-            for row in client[database][name].find():
-                session = sessions[_key(row)]
-                session["last"] = max(session["last"], row["seq"])
-                session["dates"].add(row.get("expires_at"))
+def check_documents(url: str, database: str, *, is_swept: bool = False) -> list[Finding]:
+    """What the protocol does not show: dates of expiry, orphans, the counter and remains."""
     findings: list[Finding] = []
-    for key, session in sessions.items():
-        if "next" not in session:
-            findings.append(Finding(ORPHANS, key, f"up to seq {session['last']}"))
-        elif session["last"] >= session["next"]:
-            findings.append(Finding(COUNTER, key, f"{session['last']}, {session['next']}"))
-        if len(session["dates"]) > 1:
-            findings.append(Finding(DATES, key, str(sorted(map(str, session["dates"])))))
+    with MongoClient(url) as client:
+        summaries = {
+            _key(row): row for row in client[database]["claude_transcript_summaries"].find()
+        }
+        last: dict[Key, int] = defaultdict(int)
+        for name in ("claude_transcript_entries", "claude_transcript_chunks"):
+            for row in client[database][name].find({}, {"entry": 0, "packed": 0, "data": 0}):
+                key = _key(row)
+                last[key] = max(last[key], row["seq"])
+                summary = summaries.get(key)
+                if summary is None:
+                    continue
+                if _is_remnant(row, summary):
+                    if is_swept:
+                        findings.append(Finding(REMAINS, key, f"seq {row['seq']}"))
+                    continue
+                date = summary.get("expires_at")
+                if date and (row.get("expires_at") is None or row["expires_at"] < date):
+                    what = f"{row['seq']}: {row.get('expires_at')}, session {date}"
+                    findings.append(Finding(DATES, key, what))
+    for key, seq in last.items():
+        if key not in summaries:
+            findings.append(Finding(ORPHANS, key, f"up to seq {seq}"))
+        elif seq >= summaries[key]["next_seq"]:
+            findings.append(Finding(COUNTER, key, f"{seq}, {summaries[key]['next_seq']}"))
     return findings
+
+
+def _is_remnant(row: dict[str, Any], summary: dict[str, Any]) -> bool:
+    """Whether a document is of a session that is gone, or of a deleted transcript."""
+    if summary.get("expires_at") == 0:
+        return True
+    if row.get("collection") == "claude_transcript_summaries":
+        return False
+    before = [
+        each["before"] for each in summary.get("removed", ()) if each["subpath"] == row["subpath"]
+    ]
+    return row["seq"] < max([summary.get("first_seq", 1), *before])
+
+
+async def sweep(url: str, database: str) -> None:
+    """Finish what killed processes left."""
+    async with BeanieSessionStore.connect(url, database=database):
+        await sweep_sessions(database_of(SessionSummary))
 
 
 async def check_summaries(url: str, database: str, keys: Iterable[Key]) -> list[Finding]:

@@ -14,6 +14,7 @@ from typing import Any
 from pymongo import monitoring
 
 from beanie_session_store import BeanieSessionStore
+from beanie_session_store.app import dating, deletion, reader, remains, retention, search
 from beanie_session_store.app.errors import SessionStoreError
 
 from .crash import CrashPoint
@@ -39,6 +40,8 @@ _OPERATIONS = {
     "delete": 3,
     "fork": 2,
     "reimport": 3,
+    "hold": 2,
+    "release": 2,
 }
 
 
@@ -86,6 +89,9 @@ class Worker:
             found = await self._reading(number, store.list_subkeys(named(key, subpath="")))
             if found is not None:
                 self._recorder.complete(number, OK, rows=[[subpath] for subpath in found])
+        elif kind in ("hold", "release"):
+            number = self._recorder.invoke(kind, (*key[:3], ""), process, "", [])
+            await self._writing(number, getattr(store, kind)(named(key, subpath="")))
         elif kind == "delete":
             if key[2].startswith("deleted"):
                 number = self._recorder.invoke(kind, key, process, "", [])
@@ -195,8 +201,18 @@ async def main(job: dict[str, Any]) -> None:
             await asyncio.sleep(0.5)
 
 
+def take_small_steps() -> None:
+    """Let what goes by thousands go by handfuls, so that every session is a large one."""
+    for module in (deletion, reader, search):
+        module.MARKED = 20
+    deletion.AT_ONCE = 40
+    remains._BATCH = dating._BATCH = 10
+    retention._FEW_ENTRIES = 40
+
+
 def start(job: dict[str, Any]) -> None:
     """Do a job in this process, which is forked for it."""
+    take_small_steps()
     log = os.open(job["record"] + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -1,0 +1,242 @@
+"""Deleting sessions and subagents: gone at once for readers, and swept in bounded batches.
+
+What is small goes in one transaction. Of what is large only so much does that readers can tell
+the rest from what lives; the summary says that it is gone, and whoever comes by sweeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from bson import ObjectId
+from bson.int64 import Int64
+
+from .attempts import Attempts
+from .background import go_on
+from .claim import Claim, StaleStateError, advance_summary, changed_texts, mirrored
+from .connection import Connection
+from .dating import DATED_FIELDS, Row, entries_of
+from .driver import ClientSession, TransientFailureError, snapshot, transact
+from .errors import ContentionError
+from .expiry import DELETED
+from .key import TranscriptKey
+from .living import MARKED, live_of
+from .reader import retried, state_in
+from .recount import Recount, recount
+from .remains import sweep, sweep_unowned
+from .summaries import SessionState
+
+AT_ONCE = 2_000
+"""Entries of a session up to which the caller waits for all of it."""
+
+
+async def delete_session(
+    connection: Connection,
+    key: TranscriptKey,
+    *,
+    unless: Callable[[Row], bool] | None = None,
+    wait: bool = False,
+) -> bool:
+    """Delete a session with its subagents, and return whether there was one.
+
+    Args:
+        connection: the database.
+        key: the session.
+        unless: says of the summary, as it is at that moment, whether the session is to stay.
+        wait: also wait for all of a large one to be swept.
+
+    Raises:
+        ContentionError: it was written to all the time; nothing was deleted.
+        TransientFailureError: the server was away for too long.
+    """
+    attempts = Attempts()
+    while True:
+        row = await connection.summaries.find_one(
+            key.session_filter(), {**DATED_FIELDS, "removed": 1}
+        )
+        if row is None:
+            await sweep_unowned(connection, key)
+            return False
+        was_there = row.get("expires_at") != DELETED
+        if was_there:
+            if unless is not None and unless(row):
+                return False
+            try:
+                is_swept = await _mark(connection, key, row, attempts)
+            except (StaleStateError, TransientFailureError) as error:
+                if not await attempts.pause():
+                    raise _contended(key, error) from None
+                continue
+            if is_swept:
+                return True
+        if wait or entries_of(row) <= AT_ONCE:
+            await sweep(connection, key)
+        else:
+            go_on(connection, key, sweep)
+        return was_there
+
+
+async def delete_transcript(
+    connection: Connection, key: TranscriptKey, *, wait: bool = False
+) -> None:
+    """Delete a subagent's transcript, and count its session anew without it.
+
+    ``wait`` is for all of a large one to be swept.
+
+    Raises:
+        ContentionError: the session was written to all the time; nothing was deleted.
+        TransientFailureError: the server was away for too long.
+    """
+    attempts = Attempts()
+    while True:
+        look = partial(_counted_without, connection, key)
+        looked = await retried(connection.client, look)
+        if looked is None:
+            return
+        known, counted = looked
+
+        async def work(
+            session: ClientSession | None, known: ObjectId = known, counted: Recount = counted
+        ) -> bool:
+            return await _remove(connection, key, known, counted, session)
+
+        try:
+            is_swept = await transact(connection.client, connection.server, work, attempts)
+        except (StaleStateError, TransientFailureError) as error:
+            if not await attempts.pause():
+                raise _contended(key, error) from None
+            continue
+        if wait and not is_swept:
+            await sweep(connection, key.session)
+        elif not is_swept:
+            go_on(connection, key.session, sweep)
+        return
+
+
+async def _counted_without(
+    connection: Connection, key: TranscriptKey
+) -> tuple[ObjectId, Recount] | None:
+    """The session as it is without a transcript; ``None`` if there is no such transcript."""
+    async with snapshot(connection.client, connection.server) as session:
+        live = await live_of(connection, key, session)
+        if live is None:
+            return None
+        assert live.id is not None
+        mine = {**key.transcript_filter(), **live.in_transcript(key.subpath)}
+        if await connection.entries.find_one(mine, {"_id": 1}, session=session) is None:
+            return None
+        counted = await recount(connection, key.session, session, without=key.subpath)
+        return live.id, counted
+
+
+async def _remove(
+    connection: Connection,
+    key: TranscriptKey,
+    known: ObjectId,
+    counted: Recount,
+    session: ClientSession | None,
+) -> bool:
+    """Delete a transcript that a session was counted without, and say whether all of it went.
+
+    Raises:
+        StaleStateError: so much was appended since that it has to be counted again.
+    """
+    # First, so that of those who write all the time it is not this one that always has to wait.
+    this = {**key.session_filter(), "_id": known}
+    await connection.summaries.update_one(this, {"$set": {"counting": ObjectId()}}, session=session)
+    state = await state_in(connection, key.session, session)
+    live = await live_of(connection, key, session)
+    if state is None or live is None or live.id != known:
+        raise StaleStateError
+    if state.next_seq - counted.last_seq > MARKED:
+        raise StaleStateError
+    onto = replace(counted, totals=deepcopy(counted.totals))
+    counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)
+    owner = key.transcript_filter()
+    count = await connection.entries.count_documents(
+        {**owner, **live.in_transcript(key.subpath)}, limit=MARKED + 1, session=session
+    )
+    is_small = count <= MARKED and not live.removed and live.first_seq == 1
+    claim = _without(state, counted, None if is_small else key.subpath)
+    await advance_summary(connection, key.session, claim, state, session)
+    if is_small:
+        chunks = {**owner, "collection": connection.entries.name}
+        await connection.chunks.delete_many(chunks, session=session)
+    else:
+        owner["seq"] = {"$lte": MARKED}
+    await connection.entries.delete_many(owner, session=session)
+    return is_small
+
+
+async def _mark(connection: Connection, key: TranscriptKey, row: Row, attempts: Attempts) -> bool:
+    """Make a session gone for readers, and return whether nothing of it is left."""
+    owner = key.session_filter()
+    this = {
+        **owner,
+        **{name: row.get(name) for name in ("_id", "next_seq", "expires_at", "held_at")},
+    }
+    is_small = (
+        entries_of(row) <= MARKED
+        and not row.get("remains")
+        and not row.get("removed")
+        and not await connection.chunks.count_documents(owner, skip=MARKED, limit=1)
+    )
+
+    async def all_of_it(session: ClientSession | None) -> None:
+        names = [connection.entries.name, connection.summaries.name]
+        chunks = {**owner, "collection": {"$in": names}}
+        await connection.chunks.delete_many(chunks, session=session)
+        await connection.entries.delete_many(owner, session=session)
+        # Last: on a server without transactions, what was cut short can then be repeated.
+        result = await connection.summaries.delete_one(this, session=session)
+        if not result.deleted_count:
+            raise StaleStateError
+
+    async def head_of_it(session: ClientSession | None) -> None:
+        mark = {
+            **owner,
+            "next_seq": Int64(row["next_seq"]),
+            "first_seq": Int64(row.get("first_seq", 1)),
+            "created_at": row["created_at"],
+            "expires_at": DELETED,
+        }
+        result = await connection.summaries.replace_one(this, mark, session=session)
+        if not result.matched_count:
+            raise StaleStateError
+        folds = {**owner, "collection": connection.summaries.name}
+        await connection.chunks.delete_many(folds, session=session)
+        head = {**owner, "seq": {"$lte": MARKED}}
+        await connection.entries.delete_many(head, session=session)
+
+    work = all_of_it if is_small else head_of_it
+    await transact(connection.client, connection.server, work, attempts)
+    return is_small
+
+
+def _without(known: SessionState, counted: Recount, swept_later: str | None) -> Claim:
+    texts, untold = changed_texts(known.texts, counted.totals.texts)
+    next_seq = known.next_seq + 1
+    changes: dict[str, Any] = {
+        "next_seq": Int64(next_seq),
+        "totals": counted.totals.document(next_seq),
+        **texts,
+        **mirrored(known, next_seq),
+    }
+    pushed: dict[str, Any] = {}
+    if swept_later is not None:
+        pushed = {"removed": {"subpath": swept_later, "before": Int64(known.next_seq)}}
+    removed = (*untold, "counting")
+    return Claim(known, known, known.next_seq, changes, removed, None, pushed=pushed)
+
+
+def _contended(key: TranscriptKey, error: Exception) -> Exception:
+    if isinstance(error, TransientFailureError):
+        return error
+    return ContentionError(
+        f"Could not delete {key}: others wrote to its session all the time; nothing was deleted. "
+        "Try again when it is quiet."
+    )

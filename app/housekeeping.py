@@ -1,0 +1,184 @@
+"""Finishing what others left: remains to sweep, and dates on their way.
+
+Nothing needs it: appends go on with what concerns their sessions, and MongoDB's TTL monitor takes
+entries at their own dates. It is for those who want remains gone sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..models import EntryChunk, SessionSummary, TranscriptEntry
+from .connection import Connection, StoreModels, connect_models
+from .dating import follow
+from .deletion import delete_session
+from .driver import Database, TransientFailureError
+from .errors import ContentionError
+from .expiry import EXPIRED
+from .failures import reported, require_asyncio
+from .key import TranscriptKey
+from .remains import sweep, sweep_unowned
+from .schema import collection_name
+
+_PAGE = 100
+_ORDER = ("tenant", "project_key", "session_id")
+
+UNFINISHED: dict[str, Any] = {
+    "$or": [
+        EXPIRED,
+        {"remains": True},
+        {"removed.0": {"$exists": True}},
+        {"backstop.to": {"$exists": True}},
+    ]
+}
+"""A query for summaries of sessions that are gone or have something on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeping:
+    """What was found to be finished."""
+
+    swept: int = 0
+    """Sessions, gone or alive, of which something was swept or dated."""
+    failed: tuple[TranscriptKey, ...] = ()
+    """Those that others wrote to all the time; the same call tries them again."""
+
+
+async def sweep_sessions(
+    database: Database,
+    *,
+    tenant: str | None = None,
+    entries: type[TranscriptEntry] = TranscriptEntry,
+    summaries: type[SessionSummary] = SessionSummary,
+    on_progress: Callable[[Sweeping], None] | None = None,
+) -> Sweeping:
+    """Delete now what is left of expired and deleted sessions, and finish moving entries' dates.
+
+    It goes over all sessions, in batches that leave room for others, and may be cut off at any
+    time and run again.
+
+    Args:
+        database: the database, as given to ``init_beanie``.
+        tenant: only of this tenant.
+        entries: the class for entries, where a team has its own.
+        summaries: the class for summaries, where a team has its own.
+        on_progress: called with what was finished so far.
+
+    Raises:
+        SessionStoreError: the database is away, or refuses.
+    """
+    require_asyncio()
+    raw = (
+        database[collection_name(entries)],
+        database[collection_name(summaries)],
+        database[collection_name(EntryChunk)],
+    )
+    connection = await connect_models(StoreModels(entries, summaries), raw)
+    owner = {} if tenant is None else {"tenant": tenant}
+    with reported(database.client, "sweep"):
+        return await _sweep_all(connection, owner, on_progress)
+
+
+async def _sweep_all(
+    connection: Connection,
+    owner: Mapping[str, str],
+    on_progress: Callable[[Sweeping], None] | None,
+) -> Sweeping:
+    swept = 0
+    failed: list[TranscriptKey] = []
+    async for key in _unfinished(connection, owner):
+        try:
+            await finish(connection, key)
+        except (ContentionError, TransientFailureError):
+            failed.append(key)
+        else:
+            swept += 1
+        if on_progress is not None:
+            on_progress(Sweeping(swept, tuple(failed)))
+    swept += await sweep_orphans(connection, owner)
+    return Sweeping(swept, tuple(failed))
+
+
+async def finish(connection: Connection, key: TranscriptKey) -> None:
+    """Sweep and date what is left to do of one session."""
+    row = await connection.summaries.find_one({**key.session_filter(), **EXPIRED}, {"_id": 1})
+    if row is not None:
+        gone = row["_id"]
+        await delete_session(connection, key, unless=lambda now: now["_id"] != gone, wait=True)
+        return
+    await sweep(connection, key)
+    await follow(connection, key)
+
+
+async def sweep_orphans(connection: Connection, owner: Mapping[str, str]) -> int:
+    """Sweep sessions whose summaries MongoDB has taken, and return how many there were."""
+    swept = 0
+    page: list[TranscriptKey] = []
+    async for key in _with_entries(connection, owner):
+        page.append(key)
+        if len(page) == _PAGE:
+            swept += await _sweep_orphans(connection, page)
+            page = []
+    return swept + await _sweep_orphans(connection, page)
+
+
+async def _sweep_orphans(connection: Connection, keys: list[TranscriptKey]) -> int:
+    swept = 0
+    owned: set[TranscriptKey] = set()
+    for tenant, project_key in {(key.tenant, key.project_key) for key in keys}:
+        ids = [key.session_id for key in keys if key[:2] == (tenant, project_key)]
+        query = {"tenant": tenant, "project_key": project_key, "session_id": {"$in": ids}}
+        async for row in connection.summaries.find(query, {"_id": 0, "session_id": 1}):
+            owned.add(TranscriptKey(tenant, project_key, row["session_id"]))
+    for key in keys:
+        if key not in owned:
+            swept += await sweep_unowned(connection, key)
+    return swept
+
+
+async def _unfinished(
+    connection: Connection, owner: Mapping[str, str]
+) -> AsyncIterator[TranscriptKey]:
+    behind: dict[str, Any] = {}
+    fields = {"_id": 0, **dict.fromkeys(_ORDER, 1)}
+    while True:
+        page = await connection.summaries.find(
+            {"$and": [dict(owner), UNFINISHED, behind]},
+            fields,
+            sort=[(name, 1) for name in _ORDER],
+            limit=_PAGE,
+        ).to_list(None)
+        for row in page:
+            yield TranscriptKey(*(row[name] for name in _ORDER))
+        if len(page) < _PAGE:
+            return
+        behind = behind_key(page[-1])
+
+
+async def _with_entries(
+    connection: Connection, owner: Mapping[str, str]
+) -> AsyncIterator[TranscriptKey]:
+    """The sessions that have entries, each by a seek in the index."""
+    behind: dict[str, Any] = {}
+    order = [(name, 1) for name in (*_ORDER, "subpath", "seq")]
+    fields = {"_id": 0, **dict.fromkeys(_ORDER, 1)}
+    while True:
+        row = await connection.entries.find_one({**owner, **behind}, fields, sort=order)
+        if row is None:
+            return
+        yield TranscriptKey(*(row[name] for name in _ORDER))
+        behind = behind_key(row)
+
+
+def behind_key(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A query for the sessions behind one, in the order of their keys."""
+    tenant, project_key, session_id = (row[name] for name in _ORDER)
+    return {
+        "$or": [
+            {"tenant": tenant, "project_key": project_key, "session_id": {"$gt": session_id}},
+            {"tenant": tenant, "project_key": {"$gt": project_key}},
+            {"tenant": {"$gt": tenant}},
+        ]
+    }
