@@ -98,7 +98,7 @@ async def test_several_are_deleted_by_any_of_their_names(
         (["session", "nobody"], 1, "no session nobody"),
         (["session", "other"], 1, "other (project b), other (project project). Name the project"),
         (["session", ""], 2, "given but empty"),
-        ([], 2, "Missing argument"),
+        ([], 2, "Name sessions"),
     ],
 )
 async def test_one_wrong_name_and_nothing_is_deleted(
