@@ -133,7 +133,7 @@ async def test_an_idle_session_disappears_whole(
     async def is_gone() -> bool:
         return await store.load(KEY) is None
 
-    assert await until(is_gone, 10.2)
+    assert await until(is_gone, 11 + 1)
     assert await store.list_sessions("project") == []
     assert await TranscriptEntry.find_all().count() == 13
     # Nobody comes by, and MongoDB takes what is left.
@@ -470,7 +470,8 @@ async def test_sessions_are_kept_their_period_and_at_most_a_tenth_longer(
         assert asked - last < period * 1.1 + 1.0
 
     await asyncio.gather(*(live(number) for number in range(8)))
-    assert await until(is_swept, TTL_PASS)
+    # What MongoDB takes by itself it takes at the entries' own date.
+    assert await until(is_swept, period * 1.1 + TTL_PASS)
 
 
 async def test_retention_is_refused_where_nothing_would_ever_expire(
