@@ -63,17 +63,17 @@ async def test_a_script_that_runs_twice_deletes_no_other_session(
         await store.append({**KEY, "session_id": name}, turn(1))
     terminal, theirs = pty.openpty()
     stdin = theirs if is_on_terminal else subprocess.DEVNULL
-    codes = [(await command("delete", "--yes", "s1", stdin=stdin)).code for _ in range(2)]
+    codes = [(await command.process("delete", "--yes", "s1", stdin=stdin)).code for _ in range(2)]
     assert codes == [0, 1]
     await store.delete({**KEY, "session_id": "s11"})
     # Now it would name one session, were the beginning of its id enough.
-    done = await command("delete", "--yes", "s1", stdin=stdin)
+    done = await command.process("delete", "--yes", "s1", stdin=stdin)
     assert (done.code, done.output) == (1, "")
     assert "s10 begins so, but only a whole id is taken here" in done.errors
     if not is_on_terminal:
-        assert (await command("verify", "--repair", "s1", stdin=stdin)).code == 1
+        assert (await command.process("verify", "--repair", "s1", stdin=stdin)).code == 1
         # What changes nothing goes on to take it.
-        assert (await command("verify", "s1", stdin=stdin)).code == 0
+        assert (await command.process("verify", "s1", stdin=stdin)).code == 0
     os.close(terminal)
     os.close(theirs)
     assert await left() == {("default", "project", "s10")}
