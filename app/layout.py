@@ -113,7 +113,7 @@ def find_sessions(path: Path, on_unreadable: OnUnreadable) -> Iterator[SessionFi
     os.listdir(path)  # noqa: PTH208
     for project in _projects(path, unreadable.append):
         ids = _session_ids(project, unreadable.append)
-        beside = _beside(project)
+        beside = _beside(project, unreadable.append)
         own = ids - {file.stem for files in beside.values() for file in files}
         for session_id in sorted(own | beside.keys()):
             yield from _session(project, session_id, beside.get(session_id, ()))
@@ -259,10 +259,12 @@ def _is_to_read(path: Path) -> bool:
         return True
 
 
-def _beside(project: Path) -> dict[str, list[Path]]:
+def _beside(project: Path, on_unreadable: OnUnreadable) -> dict[str, list[Path]]:
     """The files of subagents in the folder of a project itself, by session."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(project.glob(f"{AGENT}*{LINES}")):
+    for path in sorted(_children(project, on_unreadable)):
+        if not (path.name.startswith(AGENT) and path.name.endswith(LINES)):
+            continue
         # What has subagents of its own is a session.
         if _is_to_read(path) and not _is_folder(project / path.stem / _SUBAGENTS):
             owner = owner_of(path)
@@ -280,7 +282,8 @@ def _sessions_of_file(path: Path) -> Iterator[SessionFiles]:
         files = _transcript("/".join(parts[at:]).removesuffix(LINES), path)
         yield SessionFiles(parts[at - 2], parts[at - 1], (files,), _size(files), None)
         return
-    beside = _beside(path.parent)
+    # Of the file that was named, the reading says what is wrong.
+    beside = _beside(path.parent, lambda _: None)
     owner = next((owner for owner, files in beside.items() if path in files), None)
     if owner is None:
         yield from _session(path.parent, path.stem, beside.get(path.stem, ()))
