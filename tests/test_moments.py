@@ -100,7 +100,7 @@ def test_views_and_totals_read_a_time_by_the_one_rule(written: Any, expected: st
     entry = {"type": "user", "uuid": "1", "timestamp": written}
     assert said(parse_entry(entry).timestamp) == expected
     tally = Tally()
-    tally.add([entry], is_main=True)
+    tally.add([entry], "", 1)
     at = moment(written)
     kept = at and at - timedelta(microseconds=at.microsecond % 1000)
     assert (tally.first_at, tally.last_at) == (kept, kept)

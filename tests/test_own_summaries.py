@@ -168,7 +168,7 @@ def test_the_title_is_the_same_however_the_entries_are_cut(
         tally, stored, batch = Tally(), set[str](), list[Entry]()
         for place, entry in enumerate([*entries, None]):
             if batch and (entry is None or place in cut):
-                tally.add(batch, True)
+                tally.add(batch, "", place - len(batch) + 1)
                 tally.settle_leaves(stored)
                 stored |= {each["uuid"] for each in batch if "uuid" in each}
                 document = bson.decode(bson.encode(tally.document(1)), JSON_CODEC)
@@ -188,7 +188,7 @@ def test_the_title_is_the_same_however_the_entries_are_cut(
 def test_what_waits_is_bounded() -> None:
     tally = Tally()
     for number in range(1000):
-        tally.add([summary("x" * 500, f"{number:0100}")], True)
+        tally.add([summary("x" * 500, f"{number:0100}")], "", number + 1)
     assert len(bson.encode(tally.document(1))) < 32 * 1024
-    tally.add([said(f"{999:0100}")], True)
+    tally.add([said(f"{999:0100}")], "", 1001)
     assert tally.title == "x" * 200

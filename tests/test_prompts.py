@@ -272,10 +272,10 @@ def test_a_page_shows_what_was_typed_and_folds_what_was_added() -> None:
 def test_housekeeping_is_the_first_prompt_only_until_something_is_asked() -> None:
     def first(*contents: str) -> str | None:
         whole, stored = Tally(), Tally()
-        for content in contents:
-            whole.add([user(content)], True)
+        for seq, content in enumerate(contents, 1):
+            whole.add([user(content)], "", seq)
             stored = Tally.of(stored.document(1), stored.texts)
-            stored.add([user(content)], True)
+            stored.add([user(content)], "", seq)
         assert stored.first_prompt == whole.first_prompt
         return whole.first_prompt
 
@@ -312,7 +312,7 @@ def test_totals_count_the_turns_that_the_transcript_has(
     # What the agent hides is no leaf.
     entries.append({"type": "assistant", "uuid": "a", "parentUuid": f"u{len(contents) - 1}"})
     tally = Tally()
-    tally.add(entries, True)
+    tally.add(entries, "", 1)
     turns = [turn for turn in Transcript(entries).turns if turn.prompt]
     assert tally.turns == len(turns)
     asked = [turn.text for turn in turns if turn.text]
