@@ -5,32 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..models.retention import RetentionPolicy
+from ..models.retention import FOR_EVER, NOT_EXPIRED, RetentionPolicy
 from .driver import Client, Collection
 from .every import EVERY
-
-_FOR_EVER = datetime(9999, 1, 1, tzinfo=timezone.utc)
-
-SERVER_NOW: dict[str, Any] = {"$toDate": {"$toLong": "$$NOW"}}
-"""The server's clock as a date. It equals ``$$NOW``, which not every engine compares with dates."""
 
 DELETED = 0
 """The date of a summary whose session was deleted while its entries are swept.
 
 It is before every date for all who compare, and no date for MongoDB, which leaves it alone.
-"""
-
-NOT_EXPIRED: dict[str, Any] = {
-    "$expr": {"$gt": [{"$ifNull": ["$expires_at", _FOR_EVER]}, SERVER_NOW]}
-}
-"""A query for summaries whose date has not passed, by the server's clock.
-
-Entries are no more to be asked: they are dated later than their session lives (:mod:`.backstop`).
 """
 
 EXPIRED: dict[str, Any] = {"$expr": {"$not": [NOT_EXPIRED["$expr"]]}}
@@ -74,7 +61,7 @@ class Retention:
             date = active_at + self.keep * _SLACK
         except OverflowError:
             # It was last active when no clock will ever be.
-            return _FOR_EVER
+            return FOR_EVER
         # As BSON keeps it, so that it equals itself when it is read back.
         return date.replace(microsecond=date.microsecond // 1000 * 1000)
 
@@ -156,7 +143,7 @@ async def read_retention(policies: Collection, tenant: str, project_key: str) ->
 
 def kept(seconds: object) -> timedelta | None:
     """The time that a stored policy says; for ever, where what it says is no time."""
-    if not isinstance(seconds, (int, float)) or not 0 < seconds < _FOR_EVER.timestamp():
+    if not isinstance(seconds, (int, float)) or not 0 < seconds < FOR_EVER.timestamp():
         return None
     return timedelta(seconds=seconds)
 

@@ -16,10 +16,10 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from ..migrations._log import log_of
+from ..models.retention import SERVER_NOW
 from .completion import completed
 from .driver import Database
 from .errors import MigrationLockLostError
-from .expiry import SERVER_NOW
 
 LOCK_ID = "lock"
 LEASE_SECONDS = 15.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import ClassVar
+from datetime import datetime, timezone
+from typing import Any, ClassVar
 
 from beanie import Document
 from pydantic import Field
@@ -11,6 +11,19 @@ from pymongo import ASCENDING, IndexModel
 
 from ..app.every import EVERY
 from .owned import StoreOwned
+
+FOR_EVER = datetime(9999, 1, 1, tzinfo=timezone.utc)
+
+SERVER_NOW: dict[str, Any] = {"$toDate": {"$toLong": "$$NOW"}}
+"""The server's clock as a date. It equals ``$$NOW``, which not every engine compares with dates."""
+
+NOT_EXPIRED: dict[str, Any] = {
+    "$expr": {"$gt": [{"$ifNull": ["$expires_at", FOR_EVER]}, SERVER_NOW]}
+}
+"""A query for summaries whose date has not passed, by the server's clock.
+
+Entries are no more to be asked: they are dated later than their session lives.
+"""
 
 POLICY_INDEX = IndexModel(
     [("tenant", ASCENDING), ("project_key", ASCENDING)], name="policy", unique=True

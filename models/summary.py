@@ -10,7 +10,7 @@ from pydantic import Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from .owned import StoreOwned
-from .retention import EXPIRY_INDEX
+from .retention import EXPIRY_INDEX, NOT_EXPIRED
 from .totals import SessionTotals
 
 if TYPE_CHECKING:
@@ -134,6 +134,15 @@ class SessionSummary(StoreOwned, Document):
 
         name = "claude_transcript_summaries"
         indexes = [SESSION_INDEX, ACTIVITY_INDEX, LISTING_INDEX, EXPIRY_INDEX]
+
+    @staticmethod
+    def alive() -> dict[str, Any]:
+        """A condition for sessions that are there for the store's readers too.
+
+        ``SessionSummary.find(SessionSummary.alive(), ...)`` leaves out those whose date has passed,
+        by the server's clock, or that were deleted, while MongoDB still has their summary.
+        """
+        return {**NOT_EXPIRED}
 
     def key(self) -> SessionKey:
         """The key of the session, for the methods of the store and of the SDK."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
@@ -286,3 +287,18 @@ async def test_saving_and_appending_at_once_lose_nothing(own: BeanieSessionStore
     await asyncio.gather(*(work(n) for n in range(15) for work in (save, append)))
     assert len(await own.load(KEY) or []) == 16
     assert not (await own.verify(KEY)).differences
+
+
+async def test_a_query_of_a_team_finds_what_the_store_finds(own: BeanieSessionStore) -> None:
+    past = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    for number, date in enumerate((past, 0, None, datetime(9000, 1, 1, tzinfo=timezone.utc))):
+        await own.append(KEY | {"session_id": f"s{number}"}, [message("hello")])
+        change: dict[str, Any] = {"$set": {"expires_at": date}}
+        if date == 0:
+            # What marks a session that is being swept says nothing else.
+            change["$unset"] = {"mtime": ""}
+        await collection_of(OwnSummary).update_one({"session_id": f"s{number}"}, change)
+    found = await OwnSummary.find(OwnSummary.alive(), {"project_key": "p"}).to_list()
+    listed = {each["session_id"] for each in await own.list_sessions("p")}
+    assert {each.session_id for each in found} == listed == {"s", "s2", "s3"}
+    assert await OwnSummary.find(OwnSummary.alive(), OwnSummary.session_id == "s1").count() == 0
