@@ -458,7 +458,10 @@ async def test_a_subagent_of_an_expired_session_can_be_deleted(
         await database[name].drop_index("transcript_expiry")
         await database[name].update_many({}, gone)
     await store.delete(SUBAGENT)
-    assert await database["claude_transcript_entries"].count_documents({}) == 1
+    assert await store.load(SUBAGENT) is None
+    # It was gone with its session, of which nothing is left once that is deleted too.
+    await store.delete(KEY)
+    assert await database["claude_transcript_entries"].count_documents({}) == 0
 
 
 async def test_an_unknown_session_is_refused(store: BeanieSessionStore) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 
-from ...models.moments import moment as moment_written
 from ..retention_script import parsed
 
 _DAY_OR_MINUTE = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
@@ -68,6 +67,9 @@ def moment_of(text: str, now: datetime) -> datetime:
     if said is not None:
         day, minute, zone = said.groups()
         text = f"{day}T{minute or '00:00'}:00{zone or ''}"
+    # The models take Beanie, which nobody waits for who asks for help.
+    from ...models.moments import moment as moment_written
+
     found = moment_written(text)
     if found is None:
         raise ValueError(
