@@ -140,8 +140,8 @@ async def _continued(
 ) -> Recognised:
     """Compare a batch that may go on with a replay, but has no uuid that proves it.
 
-    It does if all of it is stored there, or if its head is just what the transcript ends with.
-    Anything else equal is another writer's.
+    It does if all of it is stored there, or if its head is just what the transcript ended with when
+    the replay was there. Anything else equal is another writer's.
     """
     head = list(takewhile(lambda entry: entry.uuid is None, batch))
     next_uuid = await stored.uuid_next_to({"$gt": after.seq}, 1)
@@ -152,10 +152,8 @@ async def _continued(
         rest = iter(run)
         places = [next((m.seq for m in rest if m.fingerprint == each), None) for each in prints]
         if places[-1] is not None and None not in places:
-            end = await stored.end()
-            return Recognised((True,) * len(batch), ReplayPosition(places[-1], end), places[-1])
-    if next_uuid is None:
-        run = await stored.markers(after.seq, None)
+            position = ReplayPosition(places[-1], after.end)
+            return Recognised((True,) * len(batch), position, places[-1])
     is_end = next_uuid is None and [m.fingerprint for m in run] == prints[: len(run)]
     count = len(run) if is_end else 0
     last = run[count - 1].seq if count else None

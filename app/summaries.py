@@ -145,6 +145,11 @@ class StateCache:
         self._size -= size
         return state
 
+    def end_of(self, session: TranscriptKey) -> int | None:
+        """The position that was free when this store wrote last, if that is remembered."""
+        state, _ = self._states.get(session, (None, 0))
+        return None if state is None else state.next_seq
+
     def put(self, session: TranscriptKey, state: SessionState) -> None:
         """Remember a state, and forget the oldest ones where there are too many."""
         self.take(session)

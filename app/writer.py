@@ -136,9 +136,10 @@ class Writer:
         is_fresh: bool,
     ) -> None:
         after = self._replays.take(key)
+        end = self._states.end_of(key.session) if after is None else after.end
         if after is not None and batch[0].uuid is None:
             is_fresh = False
-            batch = await self._unstored(connection, key, batch, after)
+            batch = await self._unstored(connection, key, batch, after, end)
         attempts = Attempts()
         while batch:
             try:
@@ -149,7 +150,7 @@ class Writer:
                     return
             except _ReplayError:
                 is_fresh = False
-                batch = await self._unstored(connection, key, batch, None)
+                batch = await self._unstored(connection, key, batch, None, end)
             # Each round leaves less to store, unless others delete and append all the time.
             if batch and not await attempts.pause():
                 raise ContentionError(
@@ -177,7 +178,12 @@ class Writer:
         key: TranscriptKey,
         batch: Sequence[EncodedEntry],
         after: ReplayPosition | None,
+        end: int | None,
     ) -> Sequence[EncodedEntry]:
+        """Leave out of a batch what is stored.
+
+        ``end`` is the first position that was free when this store last wrote or repeated there.
+        """
         recognised = await confirmed(
             connection, lambda session: recognise(connection, key, batch, after, session)
         )
@@ -188,8 +194,11 @@ class Writer:
             await connection.entries.delete_many(gone)
         position = recognised.position
         if position is not None:
-            end = None if self.others_repeat_too else position.end
-            self._replays.put(key, ReplayPosition(position.seq, end))
+            bound = None if self.others_repeat_too else position.end
+            # What others have stored from there on is their own, though it is stored by now.
+            if bound is not None and end is not None and position.seq < end:
+                bound = min(bound, end)
+            self._replays.put(key, ReplayPosition(position.seq, bound))
         return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
 
     def _mtime(self, now: int, last: int | None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from support.entries import KEY, assert_summary_is_the_fold, marker, message
 from support.server import failing
@@ -78,6 +80,87 @@ async def test_a_new_batch_without_uuid_after_a_replay_is_stored_whole(
     first, second = [message()], [marker(), message()]
     third = [marker(), marker("unlike any other")]
     await one.append(KEY, first)
+    await one.append(KEY, first)
+    await other.append(KEY, second)
+    await one.append(KEY, third)
+    assert await one.load(KEY) == first + second + third
+
+
+_NEW_BATCHES = [
+    pytest.param([marker()], id="without-uuid"),
+    pytest.param([marker(), marker()], id="longer-without-uuid"),
+    pytest.param([marker(), message()], id="with-uuid"),
+]
+
+
+@pytest.mark.parametrize("new", _NEW_BATCHES)
+async def test_a_new_batch_after_a_replay_keeps_what_another_writer_just_appended_too(
+    database: Database, new: list[dict[str, Any]]
+) -> None:
+    """Nothing with a uuid of the other writer stands between."""
+    one, other = BeanieSessionStore(), BeanieSessionStore()
+    first, second = [message()], [marker()]
+    await one.append(KEY, first)
+    await one.append(KEY, first)
+    await other.append(KEY, second)
+    await one.append(KEY, new)
+    assert await one.load(KEY) == first + second + new
+    await assert_summary_is_the_fold(one)
+
+
+@pytest.mark.parametrize("new", _NEW_BATCHES)
+@pytest.mark.parametrize("retries", [1, 3])
+async def test_a_new_batch_after_a_retry_keeps_what_another_writer_appended_before_that(
+    database: Database, new: list[dict[str, Any]], retries: int
+) -> None:
+    one, other = BeanieSessionStore(), BeanieSessionStore()
+    first, second = [message()], [marker()]
+    await one.append(KEY, first)
+    await other.append(KEY, second)
+    for _ in range(retries):
+        await one.append(KEY, first)
+    await one.append(KEY, new)
+    assert await one.load(KEY) == first + second + new
+    await assert_summary_is_the_fold(one)
+
+
+@pytest.mark.parametrize("new", _NEW_BATCHES)
+@pytest.mark.parametrize("cut", [1, 2])
+async def test_a_new_batch_after_an_import_in_parts_keeps_what_another_writer_has_too(
+    database: Database, new: list[dict[str, Any]], cut: int
+) -> None:
+    one, other = BeanieSessionStore(), BeanieSessionStore()
+    first, second = [message(), marker("own"), message()], [marker()]
+    await other.append(KEY, first)
+    await one.append(KEY, first[:cut])
+    await other.append(KEY, second)
+    await one.append(KEY, first[cut:])
+    await one.append(KEY, new)
+    assert await one.load(KEY) == first + second + new
+    await assert_summary_is_the_fold(one)
+
+
+async def test_an_import_in_parts_repeats_nothing_that_another_store_had_before(
+    database: Database,
+) -> None:
+    """The other direction: what stood behind the part that came again counts as a repetition."""
+    transcript = [message(), marker("one"), marker("two"), message(), marker(), marker()]
+    for entry in transcript:
+        await BeanieSessionStore().append(KEY, [entry])
+    importer = BeanieSessionStore()
+    for entry in transcript:
+        await importer.append(KEY, [entry])
+    assert await importer.load(KEY) == transcript
+
+
+async def test_a_session_that_was_made_anew_is_not_bounded_by_the_one_before(
+    database: Database,
+) -> None:
+    one, other = BeanieSessionStore(), BeanieSessionStore()
+    await one.append(KEY, [message() for _ in range(20)])
+    await other.delete(KEY)
+    first, second, third = [message()], [marker()], [marker(), message()]
+    await other.append(KEY, first)
     await one.append(KEY, first)
     await other.append(KEY, second)
     await one.append(KEY, third)
