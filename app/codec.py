@@ -27,8 +27,8 @@ from .shown import shown
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 MAX_METADATA_BYTES = 64 * 1024
-# What a document holds besides the value: the key, metadata, and fields that teams add.
-_ENVELOPE_BYTES = 256 * 1024
+# What a document holds besides the value: the key, totals, metadata, and fields that teams add.
+_ENVELOPE_BYTES = 512 * 1024
 MAX_VALUE_BYTES = MAX_DOCUMENT_BYTES - _ENVELOPE_BYTES
 CHUNK_BYTES = 8 * 1024 * 1024
 

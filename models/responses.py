@@ -46,6 +46,10 @@ COPY_BYTES = 24
 # A chain is in one response at a time; a late entry of another is looked up.
 _MAX_PLACES_PER_CHAIN = 2
 _MAX_PLACES = 48
+_MAX_PLACES_BYTES = 28 * 1024
+# In BSON, without the texts.
+_PLACE_BYTES = 290
+_CALL_BYTES = 65
 _MAX_CALLS_KEPT = 64
 _MAX_REQUEST = 128
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -403,6 +407,7 @@ class Responses:
         if self._kept is not None:
             return self._kept
         kept: list[tuple[str, bytes]] = []
+        room = _MAX_PLACES_BYTES
         per_chain: dict[str, int] = {}
         for place in reversed(self._places):
             chain, key = place
@@ -410,8 +415,13 @@ class Responses:
             if count == _MAX_PLACES_PER_CHAIN:
                 continue
             per_chain[chain] = count + 1
-            if len(self._identities[key].places[chain][0].calls) <= _MAX_CALLS_KEPT:
-                kept.append(place)
+            response, _ = self._identities[key].places[chain]
+            if len(response.calls) <= _MAX_CALLS_KEPT:
+                size = _size_of(chain, response)
+                # A large one is looked up if it goes on, rather than many others.
+                if size <= room:
+                    kept.append(place)
+                    room -= size
             if len(kept) == _MAX_PLACES:
                 break
         self._kept = kept[::-1]
@@ -455,6 +465,18 @@ class Responses:
             identity.places[chain] = (response, 0 if goes_on else -1)
             responses._places[chain, key] = None
         return responses
+
+
+def bytes_of(text: str) -> int:
+    """What a text takes in BSON, without what is around it."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _size_of(chain: str, response: Response) -> int:
+    """About what it takes to store that a chain is in a response, never less."""
+    texts = bytes_of(chain) + bytes_of(response.request) + bytes_of(response.model)
+    calls = sum(_CALL_BYTES + bytes_of(i) + bytes_of(c.name) for i, c in response.calls.items())
+    return _PLACE_BYTES + texts + calls
 
 
 def _all_of(identity: _Identity) -> list[Response]:

@@ -30,6 +30,7 @@ from .responses import (
     Stored,
     Taken,
     Written,
+    bytes_of,
     chain_of,
     failure_of,
     written_by,
@@ -38,13 +39,24 @@ from .responses import (
 MAX_TEXT = 200
 """Longest title, prompt, branch, directory or tag on a summary, in characters."""
 
+MAX_TOTALS_BYTES = 256 * 1024
+"""What totals take in a summary at most, whatever the entries are: the limits below together."""
+
 _MAX_NAME = 128
-_MAX_ROWS = 1000
-_MAX_TOOLS = 500
+"""Bytes of UTF-8."""
+_MAX_ROWS_BYTES = 64 * 1024
+_MAX_TOOLS_BYTES = 32 * 1024
+# Of a row in BSON, without the name; that of usage with a share of its logged cost.
+_ROW_BYTES = 190
+_TOOL_BYTES = 55
 _OTHER = "(other)"
 """Stands for the models and tools beyond those limits."""
 _MAX_CALLS = 64
+_MAX_CALLS_BYTES = 12 * 1024
+_CALL_BYTES = 70
 _MAX_ACCOUNTS = 16
+_MAX_MODELS_PER_ACCOUNT = 32
+_MAX_MODELS_OF_ACCOUNTS = 128
 # Sums of what lies below stay in what BSON holds.
 _MAX_COUNT = 2**36
 _MAX_NUMBER = 1e15
@@ -394,11 +406,7 @@ class Tally:
         if under_way:
             in_flight["under_way"] = under_way
         if self.calls and not self.is_complete:
-            in_flight["open_calls"] = [
-                [subpath, call, known.name, known.failure, known.has_failed]
-                for (subpath, call), known in self.calls.items()
-                if (subpath, call) not in self.answered
-            ]
+            in_flight["open_calls"] = self._open_calls()
         if self.accounts:
             in_flight["accounts"] = [
                 [start, total, [[model, cost] for model, cost in costs.items()]]
@@ -421,6 +429,18 @@ class Tally:
         if in_flight:
             document["in_flight"] = in_flight
         return document
+
+    def _open_calls(self) -> list[list[Any]]:
+        """The latest calls without a result, in order, as far as there is room."""
+        rows: list[list[Any]] = []
+        size = 0
+        for key, known in reversed(self.calls.items()):
+            if key not in self.answered:
+                size += _CALL_BYTES + sum(map(bytes_of, (*key, known.name)))
+                if size > _MAX_CALLS_BYTES:
+                    break
+                rows.append([*key, known.name, known.failure, known.has_failed])
+        return rows[::-1]
 
     @classmethod
     def of(cls, document: Mapping[str, Any], texts: Mapping[str, Any]) -> Tally:
@@ -586,12 +606,16 @@ class Tally:
         )
 
     def _row(self, day: str, model: str) -> tuple[str, str]:
-        is_full = len(self.usage) >= _MAX_ROWS and (day, model) not in self.usage
-        return ("", _OTHER) if is_full else (day, model)
+        if (day, model) in self.usage:
+            return day, model
+        size = sum(_ROW_BYTES + bytes_of(name) for _, name in (*self.usage, (day, model)))
+        return ("", _OTHER) if size > _MAX_ROWS_BYTES else (day, model)
 
     def _tool(self, name: str) -> str:
-        is_full = len(self.tools) >= _MAX_TOOLS and name not in self.tools
-        return _OTHER if is_full else name
+        if name in self.tools:
+            return name
+        size = sum(_TOOL_BYTES + bytes_of(known) for known in (*self.tools, name))
+        return _OTHER if size > _MAX_TOOLS_BYTES else name
 
     def _add_call(
         self,
@@ -700,17 +724,31 @@ class Tally:
             return
         start = _number(entry.get("startTime"))
         _, before = self.accounts.pop(start, (0.0, {}))
-        costs = dict(_model_costs(entry.get("modelUsage")))
+        costs = _costs_by_model(entry.get("modelUsage"), before)
         day = _day(self.last_at)
         for model, cost in costs.items():
             at = self._row(day, model)
             self.usage.setdefault(at, NOTHING)
             self.costs[at] = self.costs.get(at, 0.0) + cost - before.get(model, 0.0)
         # The account goes on over resumes; an agent that begins a new one starts anew.
-        self.accounts[start] = (total, costs)
+        self.accounts[start] = (total, {**before, **costs})
         if len(self.accounts) > _MAX_ACCOUNTS:
             oldest, _ = self.accounts.pop(next(iter(self.accounts)))
             self.settled_usd = (self.settled_usd or 0.0) + oldest
+        self._merge_models_of_accounts()
+
+    def _merge_models_of_accounts(self) -> None:
+        """Forget how the oldest accounts fell to models, where all of them take too much room.
+
+        What they grow by is counted as of another model from then on.
+        """
+        excess = sum(len(c) for _, c in self.accounts.values()) - _MAX_MODELS_OF_ACCOUNTS
+        for start, (total, costs) in self.accounts.items():
+            if excess <= 0:
+                break
+            if costs:
+                self.accounts[start] = (total, {_OTHER: sum(costs.values())})
+                excess -= len(costs) - 1
 
 
 _RECORDS: dict[str, Callable[[Tally, Mapping[str, Any]], None]] = {
@@ -796,9 +834,27 @@ def is_copied(entry: Mapping[str, Any]) -> bool:
     return is_of_another or isinstance(entry.get("forkedFrom"), dict)
 
 
+def _costs_by_model(usage: object, before: Mapping[str, float]) -> dict[str, float]:
+    """What a state of an account says of models, under names that later states have as well.
+
+    ``before`` is what was said so far. Beyond a number of models, the rest are one; an account
+    that has this one takes up no other.
+    """
+    room = 0 if _OTHER in before else _MAX_MODELS_PER_ACCOUNT - len(before)
+    costs: dict[str, float] = {}
+    for model, cost in _model_costs(usage):
+        if model not in before and model not in costs:
+            if room <= 0:
+                model = _OTHER
+            else:
+                room -= 1
+        costs[model] = costs.get(model, 0.0) + cost
+    return costs
+
+
 def _model_costs(usage: object) -> Iterator[tuple[str, float]]:
     if isinstance(usage, dict):
-        for model, spent in list(cast("dict[str, Any]", usage).items())[:_MAX_TOOLS]:
+        for model, spent in cast("dict[str, Any]", usage).items():
             if isinstance(spent, dict):
                 cost = _number(cast("dict[str, Any]", spent).get("costUSD"))
                 if cost is not None:
@@ -854,7 +910,9 @@ def _number(value: object) -> float | None:
 
 
 def _name(value: str) -> str:
-    return _storable(value[:_MAX_NAME])
+    if value.isascii():
+        return value[:_MAX_NAME]
+    return _storable(value[:_MAX_NAME]).encode()[:_MAX_NAME].decode(errors="ignore")
 
 
 def _text(value: str) -> str:
