@@ -162,7 +162,8 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
         if code == _TRANSACTION_TOO_LARGE or (code == _WRITE_CONFLICT and _is_of_cache(text)):
             return ServerError(
                 f"Could not {doing}: it does not fit the cache of MongoDB at {hosts_of(client)} "
-                f"({text}); {outcome}. Pass fewer entries at once, or give the server more memory "
+                f"({text}); {outcome}. Split the batch, for each is one transaction (35,000 small "
+                "entries or 32 MB fit a cache of 1 GiB), or give the server a larger cache "
                 "(--wiredTigerCacheSizeGB)."
             )
         if code == _WRITE_CONFLICT:

@@ -474,9 +474,12 @@ def bytes_of(text: str) -> int:
 
 def _size_of(chain: str, response: Response) -> int:
     """About what it takes to store that a chain is in a response, never less."""
-    texts = bytes_of(chain) + bytes_of(response.request) + bytes_of(response.model)
-    calls = sum(_CALL_BYTES + bytes_of(i) + bytes_of(c.name) for i, c in response.calls.items())
-    return _PLACE_BYTES + texts + calls
+    calls = response.calls
+    size = _PLACE_BYTES + bytes_of(chain + response.request + response.model)
+    if calls:
+        names = [call.name for call in calls.values()]
+        size += len(calls) * _CALL_BYTES + bytes_of("".join((*calls, *names)))
+    return size
 
 
 def _all_of(identity: _Identity) -> list[Response]:

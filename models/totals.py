@@ -54,6 +54,8 @@ _OTHER = "(other)"
 _MAX_CALLS = 64
 _MAX_CALLS_BYTES = 12 * 1024
 _CALL_BYTES = 70
+# However long their names are.
+_CALLS_THAT_FIT = 8
 _MAX_ACCOUNTS = 16
 _MAX_MODELS_PER_ACCOUNT = 32
 _MAX_MODELS_OF_ACCOUNTS = 128
@@ -432,15 +434,19 @@ class Tally:
 
     def _open_calls(self) -> list[list[Any]]:
         """The latest calls without a result, in order, as far as there is room."""
-        rows: list[list[Any]] = []
+        rows = [
+            [subpath, call, known.name, known.failure, known.has_failed]
+            for (subpath, call), known in self.calls.items()
+            if (subpath, call) not in self.answered
+        ]
+        if len(rows) <= _CALLS_THAT_FIT:
+            return rows
         size = 0
-        for key, known in reversed(self.calls.items()):
-            if key not in self.answered:
-                size += _CALL_BYTES + sum(map(bytes_of, (*key, known.name)))
-                if size > _MAX_CALLS_BYTES:
-                    break
-                rows.append([*key, known.name, known.failure, known.has_failed])
-        return rows[::-1]
+        for index, (subpath, call, name, *_) in enumerate(reversed(rows)):
+            size += _CALL_BYTES + bytes_of(subpath + call + name)
+            if size > _MAX_CALLS_BYTES:
+                return rows[-index:]
+        return rows
 
     @classmethod
     def of(cls, document: Mapping[str, Any], texts: Mapping[str, Any]) -> Tally:
