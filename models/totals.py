@@ -434,19 +434,18 @@ class Tally:
 
     def _open_calls(self) -> list[list[Any]]:
         """The latest calls without a result, in order, as far as there is room."""
-        rows = [
+        waiting = [each for each in self.calls.items() if each[0] not in self.answered]
+        if len(waiting) > _CALLS_THAT_FIT:
+            room = _MAX_CALLS_BYTES
+            for index, ((subpath, call), known) in enumerate(reversed(waiting)):
+                room -= _CALL_BYTES + bytes_of(subpath + call + known.name)
+                if room < 0:
+                    waiting = waiting[-index:]
+                    break
+        return [
             [subpath, call, known.name, known.failure, known.has_failed]
-            for (subpath, call), known in self.calls.items()
-            if (subpath, call) not in self.answered
+            for (subpath, call), known in waiting
         ]
-        if len(rows) <= _CALLS_THAT_FIT:
-            return rows
-        size = 0
-        for index, (subpath, call, name, *_) in enumerate(reversed(rows)):
-            size += _CALL_BYTES + bytes_of(subpath + call + name)
-            if size > _MAX_CALLS_BYTES:
-                return rows[-index:]
-        return rows
 
     @classmethod
     def of(cls, document: Mapping[str, Any], texts: Mapping[str, Any]) -> Tally:
