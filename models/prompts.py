@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 _HOOKS = (
@@ -87,8 +86,7 @@ _HOUSEKEEPING = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """A text of a ``user`` entry, parted by who said it."""
 
     typed: str

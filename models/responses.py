@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import blake2b
 from typing import Any, NamedTuple, cast
@@ -76,20 +76,33 @@ class Taken(NamedTuple):
     """US dollars by what its entries say, as those of old agents do."""
 
 
-@dataclass(slots=True, eq=False)
 class Response:
     """A response of the API, as far as its entries are known."""
 
-    first: int
-    """The position of the entry that began it."""
-    request: str
-    day: str = ""
-    model: str = ""
-    counts: Counts = NOTHING
-    cost: float = 0.0
-    calls: dict[str, Call] = field(default_factory=dict[str, Call])
-    chains: set[str] = field(default_factory=set[str])
-    instants: list[bytes] = field(default_factory=list[bytes])
+    __slots__ = (
+        *("first", "request", "day", "model", "counts"),
+        *("cost", "calls", "chains", "instants"),
+    )
+
+    def __init__(
+        self,
+        first: int,
+        request: str,
+        day: str = "",
+        model: str = "",
+        counts: Counts = NOTHING,
+        cost: float = 0.0,
+    ) -> None:
+        self.first = first
+        """The position of the entry that began it."""
+        self.request = request
+        self.day = day
+        self.model = model
+        self.counts = counts
+        self.cost = cost
+        self.calls: dict[str, Call] = {}
+        self.chains: set[str] = set()
+        self.instants: list[bytes] = []
 
     @property
     def taken(self) -> Taken:
@@ -100,11 +113,14 @@ class Response:
         """Add an entry of it."""
         self.chains.add(written.chain)
         self.request = self.request or written.request
-        self.cost = max(self.cost, written.cost)
+        if written.cost > self.cost:
+            self.cost = written.cost
         if written.counts[0]:
             if written.day >= self.day:
                 self.day, self.model = written.day, written.model
-            if written.counts != self.counts:
+            if not self.counts[0]:
+                self.counts = written.counts
+            elif written.counts != self.counts:
                 self.counts = cast("Counts", tuple(map(max, self.counts, written.counts)))
 
     def may_be(self, request: str, counts: Counts) -> bool:
@@ -158,7 +174,8 @@ def written_by(
         # Milliseconds, which every date that Python knows has in 48 bits.
         since = at - _EPOCH
         ms = since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
-        instant = (ms * 65536 + (crc32(request.encode()) & 0xFFFF)).to_bytes(8, "big", signed=True)
+        checksum = crc32(request.encode()) & 0xFFFF if request else 0
+        instant = (ms * 65536 + checksum).to_bytes(8, "big", signed=True)
     if isinstance(response, str) and response:
         identity = _digest(response)
     elif request:

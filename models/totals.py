@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
 from bson.int64 import Int64
@@ -63,8 +62,7 @@ _MAX_MODELS_OF_ACCOUNTS = 128
 _MAX_COUNT = 2**36
 _MAX_NUMBER = 1e15
 
-_MARKS_OF_TIME = itemgetter(4, 7, 10, 13, 16, 19, 23)
-_USUAL_TIME = {tuple("--T::.Z")}
+_USUAL_LENGTH = len("2026-11-25T09:30:00.123Z")
 
 _CALLS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 _TITLES = {"custom-title": "customTitle", "ai-title": "aiTitle"}
@@ -263,7 +261,7 @@ class Tally:
     @property
     def cost_usd(self) -> float | None:
         """US dollars by the agent's own account, ``None`` without one."""
-        logged = self._logged_apart()
+        logged = self._logged_apart() if self.logged else {}
         if not self.accounts and self.settled_usd is None and not logged:
             return None
         accounts = sum((total for total, _ in self.accounts.values()), self.settled_usd or 0.0)
@@ -318,9 +316,10 @@ class Tally:
                     marks[seq] = mark
             elif kind == "user":
                 failures = self._add_results(entry, subpath)
-                if failures:
+                if failures is None:
+                    self._add_prompt(entry, subpath)
+                elif failures:
                     marks[seq] = Mark(tuple(failures), None)
-                self._add_prompt(entry, subpath)
             elif is_main and isinstance(kind, str) and kind in _RECORDS:
                 # An account of cost has no time of its own.
                 self._add_times(times)
@@ -329,22 +328,29 @@ class Tally:
                 continue
             if is_main and self.summaries.waiting:
                 self.summaries.meet(entry.get("uuid"))
-            # Older agents wrote what their subagents did into the main transcript.
-            if is_main and entry.get("isSidechain") is not True:
-                if self.forked_from is None and "forkedFrom" in entry:
-                    self.forked_from = _session_of(entry["forkedFrom"])
-                branch = entry.get("gitBranch")
-                if branch != self.branch and isinstance(branch, str) and branch:
-                    self.branch = _text(branch)
-                if self.cwd is None:
-                    cwd = entry.get("cwd")
-                    if isinstance(cwd, str) and cwd:
-                        self.cwd = _text(cwd)
+            if is_main and (
+                entry.get("gitBranch") != self.branch or self.cwd is None or "forkedFrom" in entry
+            ):
+                self._add_place(entry)
         self.summaries.end(entries)
         self._title_by_summary()
         if times:
             self._add_times(times)
         return marks
+
+    def _add_place(self, entry: Mapping[str, Any]) -> None:
+        # Older agents wrote what their subagents did into the main transcript.
+        if entry.get("isSidechain") is True:
+            return
+        if self.forked_from is None:
+            self.forked_from = _session_of(entry.get("forkedFrom"))
+        branch = entry.get("gitBranch")
+        if branch != self.branch and isinstance(branch, str) and branch:
+            self.branch = _text(branch)
+        if self.cwd is None:
+            cwd = entry.get("cwd")
+            if isinstance(cwd, str) and cwd:
+                self.cwd = _text(cwd)
 
     @property
     def leaves_asked(self) -> list[str]:
@@ -543,17 +549,19 @@ class Tally:
                 self.calls[key] = known.get(call.failure, call)
 
     def _add_times(self, times: Sequence[str]) -> None:
-        # Those that are written as the agent does are in the order of their texts.
-        if len(times) > 2 and {24}.issuperset(map(len, times)) and _is_usual(times):
-            ends = (_time(min(times)), _time(max(times)))
-        else:
-            ends = ()
-        for at in ends if ends and all(ends) else map(_time, times):
+        if len(times) > 2 and _are_ordered_as_texts(times):
+            earliest, latest = _time(min(times)), _time(max(times))
+            if earliest is not None and latest is not None:
+                return self._add_span(earliest, latest)
+        for at in map(_time, times):
             if at is not None:
-                if self.last_at is None or at > self.last_at:
-                    self.last_at = at
-                if self.first_at is None or at < self.first_at:
-                    self.first_at = at
+                self._add_span(at, at)
+
+    def _add_span(self, earliest: datetime, latest: datetime) -> None:
+        if self.last_at is None or latest > self.last_at:
+            self.last_at = latest
+        if self.first_at is None or earliest < self.first_at:
+            self.first_at = earliest
 
     def _add_response(self, entry: Mapping[str, Any], subpath: str, seq: int) -> Mark | None:
         message = entry.get("message")
@@ -573,9 +581,11 @@ class Tally:
         if written.counts[0] or calls:
             placed = self.responses.place(written, seq)
             if not self.is_complete and written.identity is not None:
-                self.wanted.instants.setdefault(written.identity, set()).add(written.instant)
+                self._want(written.identity, written.instant)
             now = placed.response.taken
-            if placed.before != (now,):
+            if not placed.before:
+                self._add_taken(now, 1)
+            elif placed.before != (now,):
                 for taken in placed.before:
                     self._add_taken(taken, -1)
                 self._add_taken(now, 1)
@@ -592,6 +602,13 @@ class Tally:
         if not failures:
             return mark
         return Mark((*(mark.counted if mark else ()), *failures), mark.response if mark else None)
+
+    def _want(self, identity: bytes, instant: bytes) -> None:
+        instants = self.wanted.instants.get(identity)
+        if instants is None:
+            self.wanted.instants[identity] = {instant}
+        else:
+            instants.add(instant)
 
     def _add_taken(self, taken: Taken, sign: int) -> None:
         at = self._row(taken.day, taken.model)
@@ -662,13 +679,17 @@ class Tally:
         if not self.is_complete and len(self.calls) > _MAX_CALLS:
             self.calls.popitem(last=False)
 
-    def _add_results(self, entry: Mapping[str, Any], subpath: str) -> list[bytes]:
-        failures: list[bytes] = []
+    def _add_results(self, entry: Mapping[str, Any], subpath: str) -> list[bytes] | None:
+        """Count what failed by the results in an entry; ``None`` where it has no results."""
+        failures: list[bytes] | None = None
         message = entry.get("message")
         if isinstance(message, dict):
             for block in blocks_of(cast("dict[str, Any]", message).get("content")):
-                if block.get("type") == "tool_result" and "forkedFrom" not in entry:
-                    self._add_result(block, subpath, failures)
+                if block.get("type") == "tool_result":
+                    if failures is None:
+                        failures = []
+                    if "forkedFrom" not in entry:
+                        self._add_result(block, subpath, failures)
         return failures
 
     def _add_result(self, block: Mapping[str, Any], subpath: str, failures: list[bytes]) -> None:
@@ -875,8 +896,13 @@ def _time(written: object) -> datetime | None:
     return at - timedelta(microseconds=excess) if excess else at
 
 
-def _is_usual(times: Sequence[str]) -> bool:
-    return _USUAL_TIME.issuperset(map(_MARKS_OF_TIME, times))
+def _are_ordered_as_texts(times: Sequence[str]) -> bool:
+    """Whether the first and the last of times are the first and the last of the texts.
+
+    What of this length has a ``T`` there and is a time has no offset.
+    """
+    is_usual = {_USUAL_LENGTH}.issuperset(map(len, times))
+    return is_usual and "".join(times)[10::_USUAL_LENGTH] == "T" * len(times)
 
 
 def _day(at: datetime | None) -> str:
