@@ -91,7 +91,7 @@ async def resumed(
             else None
         )
     key = TranscriptKey(tenant, project_key, options.resume)
-    transcripts = await load_session(connection, key)
+    transcripts = (await load_session(connection, key)).transcripts
     if not transcripts.get(""):
         raise UnknownSessionError(
             f"There is no {key} in the project of {options.cwd or 'this directory'}; the agent was "
@@ -175,7 +175,7 @@ async def _latest(connection: Connection, tenant: str, project_key: str) -> Resu
     for each in sorted(listed, key=lambda one: one["mtime"], reverse=True):
         if _is_uuid(each["session_id"]):
             key = TranscriptKey(tenant, project_key, each["session_id"])
-            transcripts = await load_session(connection, key)
+            transcripts = (await load_session(connection, key)).transcripts
             main = transcripts.get("")
             if main and main[0].get("isSidechain") is not True:
                 return Resumed(key, transcripts)

@@ -83,6 +83,8 @@ class EncodedEntry:
     entry: Mapping[str, Any]
     """The caller's own dict. It may change as soon as something is awaited; see
     :meth:`content`."""
+    is_copied: bool = False
+    """Whether it is of a history that was copied from another session."""
 
     @classmethod
     def of(cls, uuid: str | None, value: EncodedValue, entry: Mapping[str, Any]) -> EncodedEntry:

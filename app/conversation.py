@@ -90,6 +90,7 @@ class Conversation:
         entries: all entries of the transcript, in order.
         started: finds the subagents that a call started.
         subpath: where a subagent's transcript is, which is one chain; "" for a main one.
+        copied: how many entries at the start are the history of another session.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Conversation:
         started: Started,
         *,
         subpath: str = "",
+        copied: int = 0,
     ) -> None:
         self.entries = EntryViews(entries)
         """Every entry as a typed view, in the order in which it was written."""
@@ -105,6 +107,7 @@ class Conversation:
         self.subpath = subpath
         """Where it is stored, such as ``subagents/agent-a1``; "" for the main transcript."""
         self._is_subagent = bool(subpath)
+        self._copied = copied
 
     @cached_property
     def messages(self) -> list[ConversationEntry]:
@@ -175,13 +178,18 @@ class Conversation:
 
     @cached_property
     def copied_usage(self) -> dict[str, Tokens]:
-        """What the forked session had spent on the entries that were copied from it."""
+        """What the session had spent that was forked, or copied, on the entries copied from it."""
         return tokens_by_model(self.responses.all(are_copied=True))
 
     @cached_property
     def responses(self) -> CountedResponses:
         """The responses of the API that the transcript has."""
-        return CountedResponses([(self.subpath, self.messages)])
+        return CountedResponses([(self.subpath, self.messages)], self.copied)
+
+    @cached_property
+    def copied(self) -> frozenset[int]:
+        """The ids of the views whose responses a resume has copied from another session."""
+        return frozenset(map(id, self.entries[: self._copied]))
 
     @cached_property
     def _joined_calls(self) -> list[ToolCall]:

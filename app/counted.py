@@ -17,11 +17,11 @@ from pymongo import UpdateOne
 
 from ..models.prompts import prompt_of
 from ..models.responses import COPY_BYTES, IDENTITY_BYTES, INSTANT_BYTES, chain_of
-from ..models.totals import Mark, StoredEntry, Tally, Wanted, failures_of, is_copied, written_in
+from ..models.totals import Mark, StoredEntry, Tally, Wanted, failures_of, written_in
 from .codec import bson_elements
 from .connection import Connection
 from .key import TranscriptKey
-from .reader import CONTENT, content_of, retried
+from .reader import CONTENT, content_of, copied_until, retried
 
 # BSON elements without their values, which are binary and an Int64.
 _COUNTED_HEAD = b"\x05counted\0"
@@ -68,7 +68,7 @@ async def learn(
         for call, found in calls.items()
     }
     for found in calls.values():
-        if found is not None and not is_copied(found.entry):
+        if found is not None and not totals.is_copy(found.entry, found.subpath, found.seq):
             identity = written_in(found.entry, found.subpath).identity
             if identity is not None:
                 instants.setdefault(identity, set())
@@ -211,6 +211,7 @@ async def mark_entries(connection: Connection, key: TranscriptKey) -> None:
 
 async def _mark(connection: Connection, key: TranscriptKey, *, clears: bool) -> None:
     totals = Tally(is_complete=True)
+    totals.copied_until = await copied_until(connection, key, None)
     changes: list[UpdateOne] = []
     # No index has the order of all transcripts together, and what is sorted may be large.
     rows = connection.entries.find(

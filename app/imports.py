@@ -27,6 +27,7 @@ from .layout import (
 )
 from .new_sessions import NewSession
 from .paths import checked_path
+from .resumed_copies import Family, History, families
 from .session_replay import SessionReplay
 from .store import BeanieSessionStore
 from .transfer import (
@@ -83,7 +84,8 @@ async def import_transcripts(
         for error in unreadable:
             run.unreadable(error)
         for part in found:
-            await in_parallel(_groups(part), run.sessions, workers)
+            alike = await asyncio.to_thread(families, part)
+            await in_parallel(_groups(alike), run.sessions, workers)
     return report
 
 
@@ -110,22 +112,32 @@ def _found(paths: Sequence[Path], on_unreadable: OnUnreadable) -> list[list[Sess
     return [sorted(filter(None, part), key=lambda session: session.mtime or 0) for part in parts]
 
 
-async def _groups(sessions: Sequence[SessionFiles]) -> AsyncIterator[list[SessionFiles]]:
-    """The sessions in their order, those that are small together."""
-    group: list[SessionFiles] = []
+@dataclass(slots=True)
+class _Group:
+    """Sessions that one worker imports."""
+
+    sessions: list[SessionFiles]
+    are_alike: bool = False
+    """Whether they may be copies of each other, and not just small."""
+
+
+async def _groups(alike: Sequence[Family]) -> AsyncIterator[_Group]:
+    """The sessions in their order, those that are small together, and families of them."""
+    small: list[SessionFiles] = []
     size = 0
-    for session in sessions:
-        is_small = session.size <= _SMALL_BYTES
-        if group and (not is_small or len(group) >= _TOGETHER or size >= BATCH_BYTES):
-            yield group
-            group, size = [], 0
-        group.append(session)
-        size += session.size
-        if not is_small:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+    for family in alike:
+        session = family[0]
+        is_small = session.size <= _SMALL_BYTES and len(family) == 1
+        if small and (not is_small or len(small) >= _TOGETHER or size >= BATCH_BYTES):
+            yield _Group(small)
+            small, size = [], 0
+        if is_small:
+            small.append(session)
+            size += session.size
+        else:
+            yield _Group(list(family), len(family) > 1)
+    if small:
+        yield _Group(small)
 
 
 @dataclass(slots=True)
@@ -167,10 +179,17 @@ class _Import:
         self._progress = progress
         self._places = places
 
-    async def sessions(self, group: Sequence[SessionFiles]) -> None:
+    async def sessions(self, group: _Group) -> None:
         """Import some sessions: those that are small and new together, the others one by one."""
-        for session in await self._together(group) if len(group) > 1 else group:
-            await self._session(session)
+        if group.are_alike:
+            history = History()
+            for session in group.sessions:
+                history.begin()
+                await self._session(session, history)
+            return
+        sessions = group.sessions
+        for session in await self._together(sessions) if len(sessions) > 1 else sessions:
+            await self._session(session, None)
 
     async def _together(self, group: Sequence[SessionFiles]) -> Sequence[SessionFiles]:
         """Import what can be stored at once, and return the others."""
@@ -205,7 +224,7 @@ class _Import:
         self._progress.problem(where, f"cannot be read: {error.strerror}")
         self._progress.finished("failed")
 
-    async def _session(self, session: SessionFiles) -> None:
+    async def _session(self, session: SessionFiles, history: History | None) -> None:
         is_whole = True
         added = 0
         where = f"session {session.session_id} of project {session.project_key}"
@@ -216,7 +235,7 @@ class _Import:
             )
             self._alone(session)
             for files in session.transcripts:
-                is_whole = await self._transcript(replay, files, session) and is_whole
+                is_whole = await self._transcript(replay, files, session, history) and is_whole
             added = replay.added
         except ENDS_A_RUN:
             raise
@@ -229,12 +248,19 @@ class _Import:
             self._progress.finished("changed" if added else "unchanged")
 
     async def _transcript(
-        self, replay: SessionReplay, files: TranscriptFiles, session: SessionFiles
+        self,
+        replay: SessionReplay,
+        files: TranscriptFiles,
+        session: SessionFiles,
+        history: History | None,
     ) -> bool:
         """Import one transcript, and return whether all of its files could be read."""
         try:
             if files.lines is not None:
-                named = await self._lines(replay, files.lines, files.subpath, session.session_id)
+                known = None if files.subpath else history
+                named = await self._lines(
+                    replay, files.lines, files.subpath, session.session_id, known
+                )
                 if files in session.beside:
                     self._named(session, files, named)
             if files.sidecar is not None:
@@ -253,14 +279,22 @@ class _Import:
         return True
 
     async def _lines(
-        self, replay: SessionReplay, path: Path, subpath: str, session_id: str
+        self,
+        replay: SessionReplay,
+        path: Path,
+        subpath: str,
+        session_id: str,
+        history: History | None,
     ) -> set[str]:
         """Import the lines of a file, and return the other sessions that they name."""
         named: set[str] = set()
         remaining = batches(path, self._broken)
         try:
             while batch := await asyncio.to_thread(next, remaining, None):
-                added = await replay.add(batch.entries, subpath)
+                copied = history.copied(batch.entries) if history is not None else 0
+                added = await replay.add(batch.entries, subpath, copied=copied)
+                if history is not None:
+                    history.add(batch.entries)
                 self._progress.moved(batch.size, added)
                 named |= others_named(batch.entries, session_id)
         finally:

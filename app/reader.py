@@ -16,7 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from bson import ObjectId
 from bson.timestamp import Timestamp
@@ -173,17 +173,24 @@ async def _first_at(
     return None if row is None else Live.of(row).first_of(key.subpath)
 
 
-async def load_session(
-    connection: Connection, key: TranscriptKey
-) -> dict[str, list[dict[str, Any]]]:
-    """All entries of a session at one moment, in order, by subpath."""
+class LoadedSession(NamedTuple):
+    """All of a session at one moment."""
 
-    async def attempt() -> dict[str, list[dict[str, Any]]]:
+    transcripts: dict[str, list[dict[str, Any]]]
+    """The entries of each transcript in order, by subpath."""
+    copied: int
+    """How many entries at the start of the main one are the history of another session."""
+
+
+async def load_session(connection: Connection, key: TranscriptKey) -> LoadedSession:
+    """All entries of a session, with which of them were copied."""
+
+    async def attempt() -> LoadedSession:
         found: dict[str, list[dict[str, Any]]] = {}
         async with snapshot(connection.client, connection.server) as session:
             live = await live_of(connection, key, session)
             if live is None:
-                return found
+                return LoadedSession(found, 0)
             cursor = connection.entries.find(
                 {**key.session_filter(), **live.in_session()},
                 {**CONTENT, "subpath": 1},
@@ -197,7 +204,9 @@ async def load_session(
                     transcript = key.with_subpath(subpath)
                     entry = await content_of(connection, transcript, document, session)
                 found.setdefault(subpath, []).append(entry)
-        return found
+            until = await copied_until(connection, key, session)
+            copied = max(0, until - live.first_seq + 1)
+        return LoadedSession(found, copied)
 
     return await retried(connection.client, attempt)
 
@@ -472,6 +481,16 @@ async def session_entries(
         transcript = key.with_subpath(subpath)
         entry = await content_of(connection, transcript, document, session)
         yield subpath, document["seq"], entry
+
+
+async def copied_until(
+    connection: Connection, key: TranscriptKey, session: ClientSession | None
+) -> int:
+    """The position to which the main transcript of a session was copied from another one."""
+    row = await connection.summaries.find_one(
+        key.session_filter(), {"_id": 0, "totals.copied_until": 1}, session=session
+    )
+    return ((row or {}).get("totals") or {}).get("copied_until", 0)
 
 
 async def stored_before(

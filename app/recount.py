@@ -10,7 +10,7 @@ from .connection import Connection
 from .counted import mark_entries
 from .driver import ClientSession, snapshot
 from .key import TranscriptKey
-from .reader import retried, session_entries, stored_before
+from .reader import copied_until, retried, session_entries, stored_before
 from .summaries import fold_on
 
 _FOLDED_AT_ONCE = 500
@@ -51,6 +51,8 @@ async def recount(
     """
     totals = Tally(is_complete=True) if onto is None else onto.totals
     totals.is_exact = False
+    # Which of the entries were copied shows in none of them.
+    totals.copied_until = await copied_until(connection, key, session)
     data: dict[str, Any] | None = None if onto is None else onto.data
     pending: list[dict[str, Any]] = []
     last_seq = 0 if onto is None else onto.last_seq

@@ -12,10 +12,16 @@ from ..models.totals import is_copied, written_in
 class CountedResponses:
     """The responses in some transcripts, given by subpath, each of them once.
 
-    What a fork has copied is apart from what was made here.
+    What was copied from another session is apart from what was made here.
     """
 
-    def __init__(self, transcripts: Iterable[tuple[str, Iterable[ConversationEntry]]]) -> None:
+    def __init__(
+        self,
+        transcripts: Iterable[tuple[str, Iterable[ConversationEntry]]],
+        copied: frozenset[int] = frozenset(),
+    ) -> None:
+        """``copied`` has the ids of views that are copies though they do not say so."""
+        self._copied = copied
         self._ledgers = {False: Responses(), True: Responses()}
         self._placed: dict[int, tuple[Written, Response]] = {}
         seq = 0
@@ -23,7 +29,7 @@ class CountedResponses:
             for entry in entries:
                 seq += 1
                 if isinstance(entry, AssistantEntry):
-                    ledger = self._ledgers[is_copied(entry.raw)]
+                    ledger = self._ledgers[self._is_copy(entry)]
                     written = written_in(entry.raw, subpath)
                     self._placed[id(entry)] = (written, ledger.place(written, seq).response)
                 elif isinstance(entry, UserEntry) and entry.is_prompt:
@@ -34,11 +40,14 @@ class CountedResponses:
         """The response that an entry of the transcripts is of."""
         written, response = self._placed[id(entry)]
         # Two can have turned out to be one since.
-        known = self._ledgers[is_copied(entry.raw)].of_instant(written)
+        known = self._ledgers[self._is_copy(entry)].of_instant(written)
         return known if known is not None and response.instants else response
 
+    def _is_copy(self, entry: AssistantEntry) -> bool:
+        return id(entry) in self._copied or is_copied(entry.raw)
+
     def all(self, *, are_copied: bool = False) -> list[Response]:
-        """Those that took tokens: what was made here, or what a fork has copied."""
+        """Those that took tokens: what was made here, or what was copied."""
         ledger = self._ledgers[are_copied]
         apart = [r for w, r in self._placed.values() if w.identity is None]
         found = ledger.all() if are_copied else [*ledger.all(), *apart]

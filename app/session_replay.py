@@ -45,8 +45,13 @@ class SessionReplay:
         self._positions: dict[str, ReplayPosition] = {}
         self._free: int | None = None
 
-    async def add(self, entries: Sequence[Mapping[str, Any]], subpath: str = "") -> int:
+    async def add(
+        self, entries: Sequence[Mapping[str, Any]], subpath: str = "", *, copied: int = 0
+    ) -> int:
         """Store the next entries of a transcript, all at once, and return how many were new.
+
+        The first ``copied`` of them are the history of another session that is stored too, which
+        goes on from the start of the main transcript: its usage and calls are not counted again.
 
         What other writers store meanwhile is never taken for a part of the transcript.
 
@@ -58,7 +63,7 @@ class SessionReplay:
         if subpath:
             checked_name("subpath", subpath)
         key = self._session.with_subpath(subpath)
-        return await completed(self._add(entries, key), "append to", key)
+        return await completed(self._add(entries, key, copied), "append to", key)
 
     async def add_metadata(self, metadata: Mapping[str, Any], subpath: str) -> int:
         """Store what the agent keeps beside a subagent's transcript, unless it is the last known.
@@ -80,8 +85,12 @@ class SessionReplay:
     async def _add_alone(self, key: TranscriptKey, entry: Mapping[str, Any]) -> int:
         return await self._append(key, await encode_entries([entry]), is_fresh=True)
 
-    async def _add(self, entries: Sequence[Mapping[str, Any]], key: TranscriptKey) -> int:
+    async def _add(
+        self, entries: Sequence[Mapping[str, Any]], key: TranscriptKey, copied: int
+    ) -> int:
         batch = await encode_entries(entries)
+        for encoded in batch[:copied]:
+            encoded.is_copied = True
         if not batch:
             return 0
         # To look takes a while, in which the caller may change its dicts.

@@ -401,8 +401,10 @@ class BeanieSessionStore(SessionStore):
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
         with reported(connection.client, "read the transcripts of", session):
-            transcripts = await reader.load_session(connection, session)
-        return Transcript(transcripts.pop("", []), transcripts) if transcripts else None
+            transcripts, copied = await reader.load_session(connection, session)
+        if not transcripts:
+            return None
+        return Transcript(transcripts.pop("", []), transcripts, copied=copied)
 
     async def agent_metadata(self, key: SessionKey) -> dict[str, Any] | None:
         """What the agent says of the subagent whose transcript it is; the last of it counts."""

@@ -89,16 +89,21 @@ class Folded(NamedTuple):
 
 
 def folded(
-    state: SessionState | None, key: TranscriptKey, entries: Sequence[Mapping[str, Any]]
+    state: SessionState | None,
+    key: TranscriptKey,
+    entries: Sequence[Mapping[str, Any]],
+    copied: int,
 ) -> Folded:
     """``entries`` of one transcript folded onto ``state``, whose totals must be known.
+
+    The first ``copied`` of them are the history of another session.
 
     They are counted on in place, so ``state`` is good for nothing else but to be replaced.
     """
     known = state if state is not None and not state.is_expired else None
     totals = known.totals if known is not None and known.totals is not None else Tally()
     first_seq = known.next_seq if known is not None else 1
-    marks = totals.add(entries, key.subpath, first_seq)
+    marks = totals.add(entries, key.subpath, first_seq, copied)
     if not key.is_main:
         return Folded(None, totals, marks, totals.wanted)
     data = fold_on(known.data if known is not None else None, key, entries)

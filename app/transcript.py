@@ -67,10 +67,18 @@ class Transcript(Conversation):
     Args:
         entries: all entries of the main transcript, in order, as ``store.load`` gives them.
         subagents: the entries of each subagent's transcript, by subpath.
+        copied: how many entries at the start of the main transcript are the history of another
+            session, whose usage is :attr:`copied_usage` like that of a fork.
     """
 
-    def __init__(self, entries: Entries, subagents: Mapping[str, Entries] | None = None) -> None:
-        super().__init__(entries, self.started_by)
+    def __init__(
+        self,
+        entries: Entries,
+        subagents: Mapping[str, Entries] | None = None,
+        *,
+        copied: int = 0,
+    ) -> None:
+        super().__init__(entries, self.started_by, copied=copied)
         others = subagents or {}
         self.subagents = [
             Subagent(path, found, self) for path, found in others.items() if not is_journal(path)
@@ -113,7 +121,9 @@ class Transcript(Conversation):
     @cached_property
     def _all_responses(self) -> CountedResponses:
         """The responses of all transcripts; one that several of them hold was paid once."""
-        return CountedResponses((each.subpath, each.messages) for each in (self, *self.subagents))
+        return CountedResponses(
+            ((each.subpath, each.messages) for each in (self, *self.subagents)), self.copied
+        )
 
     @cached_property
     def cost_usd(self) -> float | None:

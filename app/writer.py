@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import takewhile
+from operator import attrgetter
 from struct import Struct
 from typing import Any, ClassVar, TypeVar
 
@@ -63,6 +65,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _DUPLICATE_KEY = 11000
+_is_copied = attrgetter("is_copied")
 # A team's own unique index may refuse an entry too, but not because it is stored already.
 _UUID_KEYS: list[tuple[str, Any]] = list(UUID_INDEX.document["key"].items())
 _COUNTED_KEYS: list[tuple[str, Any]] = list(COUNTED_INDEX.document["key"].items())
@@ -224,8 +227,9 @@ class Writer:
         contents: Sequence[Mapping[str, Any]] | None = None
         wanted: Wanted | None = None
         refusals = 0
+        copied = sum(1 for _ in takewhile(_is_copied, batch)) if batch[0].is_copied else 0
         if known is not None and is_fresh:
-            folded = fold(known, key, [encoded.entry for encoded in batch])
+            folded = fold(known, key, [encoded.entry for encoded in batch], copied)
         while True:
             if known is None:
                 known = await _state(connection, session_key)
@@ -234,7 +238,7 @@ class Writer:
                 contents = contents or await _contents(batch)
                 if wanted is not None and known is not None and known.totals is not None:
                     await learn(connection, key, known.totals, wanted, known.first_seq)
-                folded = fold(known, key, contents)
+                folded = fold(known, key, contents, copied)
             if not connection.has_marks or refusals > 1:
                 # Rather than be refused, it is stored as an older release does.
                 folded.totals.is_exact = False

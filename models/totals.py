@@ -103,8 +103,8 @@ class ToolRow(BaseModel):
 class SessionTotals(BaseModel):
     """What a session did so far, its subagents included.
 
-    What a fork has copied from the session that it was forked from counts as entries and turns,
-    but not as usage or calls of tools.
+    What a fork has copied from the session that it was forked from, or a resume of an older agent
+    from another session, counts as entries and turns, but not as usage or calls of tools.
     """
 
     next_seq: int = Field(
@@ -124,6 +124,11 @@ class SessionTotals(BaseModel):
         default=None,
         description="The session that it was forked from, what was spent in which until then is "
         "in cost_usd too.",
+    )
+    copied_until: int | None = Field(
+        default=None,
+        description="Up to which position the main transcript is the history of another session, "
+        "which a resume of an older agent copied; told when files are imported.",
     )
     first_at: datetime | None = Field(default=None, description="Earliest entry, by its own time.")
     last_at: datetime | None = Field(default=None, description="Latest entry, by its own time.")
@@ -198,6 +203,7 @@ class Tally:
         "answered",
         "branch",
         "calls",
+        "copied_until",
         "costs",
         "cwd",
         "entries",
@@ -223,6 +229,8 @@ class Tally:
         self.is_complete = is_complete
         self.is_exact = True
         """Whether all stored entries of the session carry their marks."""
+        self.copied_until = 0
+        """Up to which position the main transcript was copied from another session."""
         self.entries = 0
         self.turns = 0
         self.usage: dict[tuple[str, str], Counts] = {}
@@ -297,9 +305,15 @@ class Tally:
         return bool(self.wanted.calls or self.responses.asked)
 
     def add(
-        self, entries: Sequence[Mapping[str, Any]], subpath: str, first_seq: int
+        self, entries: Sequence[Mapping[str, Any]], subpath: str, first_seq: int, copied: int = 0
     ) -> dict[int, Mark]:
-        """Count more entries of one transcript, and return what those at some positions carry."""
+        """Count more entries of one transcript, and return what those at some positions carry.
+
+        So many entries as ``copied`` says are the history of another session, which goes on from
+        the start of the main transcript.
+        """
+        if copied and not subpath and (not self.entries or self.copied_until == first_seq - 1):
+            self.copied_until = first_seq - 1 + copied
         self.entries += len(entries)
         self.summaries.begin()
         is_main = not subpath
@@ -403,6 +417,8 @@ class Tally:
                 for name, (calls, errors) in self.tools.items()
             ],
         }
+        if self.copied_until:
+            document["copied_until"] = Int64(self.copied_until)
         for name in ("cost_usd", "forked_from", "first_at", "last_at"):
             value = getattr(self, name)
             if value is not None:
@@ -472,6 +488,7 @@ class Tally:
                 tally.costs[at] = row["cost_usd"]
         tally.tools = {row["name"]: (row["calls"], row["errors"]) for row in document["tools"]}
         tally.forked_from = document.get("forked_from")
+        tally.copied_until = document.get("copied_until", 0)
         tally.first_at = document.get("first_at")
         tally.last_at = document.get("last_at")
         for name in ("first_prompt", "branch", "cwd", "tag"):
@@ -528,7 +545,7 @@ class Tally:
     def restore_call(self, subpath: str, call: str, found: StoredEntry | None) -> None:
         """Learn that an entry, whose response is restored, makes a call that was asked for."""
         known: Call | None = None
-        if found is not None and not is_copied(found.entry):
+        if found is not None and not self.is_copy(found.entry, found.subpath, found.seq):
             written = written_in(found.entry, found.subpath)
             response = self.responses.of_instant(written)
             if response is not None:
@@ -540,6 +557,10 @@ class Tally:
                         known = Call(self._tool(_tool_name(block)), failure)
         # What comes back to no call is none of its failures.
         self.calls[subpath, call] = known or _UNCOUNTED
+
+    def is_copy(self, entry: Mapping[str, Any], subpath: str, seq: int) -> bool:
+        """Whether the response of an entry at a position is another session's."""
+        return (seq <= self.copied_until and not subpath) or is_copied(entry)
 
     def _join_calls(self, responses: Sequence[Response]) -> None:
         """Let open calls be those of the responses that are known."""
@@ -570,7 +591,7 @@ class Tally:
         message = cast("dict[str, Any]", message)
         blocks = blocks_of(message.get("content"))
         calls = [block for block in blocks if _is_call(block)]
-        if is_copied(entry):
+        if self.is_copy(entry, subpath, seq):
             for block in calls:
                 call_id = _call_id(block)
                 if call_id is not None:
