@@ -490,7 +490,8 @@ async def copied_until(
     row = await connection.summaries.find_one(
         key.session_filter(), {"_id": 0, "totals.copied_until": 1}, session=session
     )
-    return ((row or {}).get("totals") or {}).get("copied_until", 0)
+    totals: dict[str, Any] = (row or {}).get("totals") or {}
+    return totals.get("copied_until", 0)
 
 
 async def stored_before(

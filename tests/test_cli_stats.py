@@ -44,8 +44,8 @@ async def test_a_pipe_gets_whole_numbers_and_nothing_else(command: SessionStoreC
     assert table(done.output) == [
         ["MODEL", "SESSIONS", "REPLIES", "INPUT", "OUTPUT", "TO-CACHE", "CACHED", "COST"],
         ["opus", "3", "6", "6000", "1000", "0", "0", "1.350000"],
-        ["haiku", "1", "2", "2000", "130", "0", "0", "0.020000"],
-        ["all", "3", "8", "8000", "1130", "0", "0", "1.370000"],
+        ["haiku", "1", "3", "3000", "140", "0", "0", "0.020000"],
+        ["all", "3", "9", "9000", "1140", "0", "0", "1.370000"],
     ]
 
 
@@ -89,7 +89,7 @@ async def test_json_has_the_rows_their_sum_and_the_days(command: SessionStoreCom
     days = {(row["group"]["day"], row["group"]["model"]): row["output"] for row in found["days"]}
     assert days == {
         ("2026-11-18", "opus"): 500,
-        ("2026-11-18", "haiku"): 130,
+        ("2026-11-18", "haiku"): 140,
         ("2026-11-24", "opus"): 500,
     }
     nothing = await command("--json", "stats", "--tenant", "nobody")
@@ -144,7 +144,7 @@ async def test_without_colours_the_parts_of_a_bar_differ_all_the_same(
     assert "█▓▓" in bare
     piped = await command(*asked)
     assert "█▓▓" in piped.output
-    assert "▓▓ haiku  2.1k" in piped.output
+    assert "▓▓ haiku  3.1k" in piped.output
     plain = await command.process(*asked, PYTHONIOENCODING="ascii")
     assert "#==" in plain.output
     assert plain.output.isascii()
@@ -222,7 +222,7 @@ async def test_only_summaries_are_read(command: SessionStoreCommand, database: D
         (("--since", "soon"), "--since: 'soon' is no time"),
         (("--since", "0001-01-01T00:00+05:00"), "is no time"),
         (("--until", "2026-13-01"), "--until: '2026-13-01' is no time"),
-        (("--project", ""), "project_key is empty"),
+        (("--project", ""), "'--project': it is given but empty"),
         (("--chart", "pie"), "'pie' is not one of"),
     ],
 )
