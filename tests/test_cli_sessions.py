@@ -221,7 +221,7 @@ async def test_an_empty_list_is_no_failure(
         (["--metadata", "a={}"], "query operator"),
         (["--after", "xyz"], "cursor of a page"),
         (["--limit", "0"], "'--limit'"),
-        (["--project", ""], "project_key is empty"),
+        (["--project", ""], "given but empty"),
     ],
 )
 async def test_a_mistake_gives_one_line_and_exit_code_2(

@@ -329,7 +329,7 @@ _PEAK = "lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=
         (["session", "--tenant", "other"], 1, "of tenant other"),
         (["session", "--project", "other"], 1, "in project other"),
         (["s"], 1, "session (project project), sibling (project project). Give more"),
-        ([""], 2, "is empty"),
+        ([""], 2, "but empty"),
         (["session", "--raw", "--json"], 2, "two forms"),
         (["session", "--raw", "--full"], 2, "full as they are"),
         ([], 2, "Missing argument"),

@@ -7,8 +7,9 @@ import io
 import json
 import os
 import socket
+import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,10 +156,18 @@ async def test_so_does_one_that_its_mode_closes(
     assert await store.load({**KEY, "project_key": "-other"}) == TURNS[3]
 
 
-async def test_a_tree_deeper_than_the_stack_costs_no_other(
-    projects: Path, store: BeanieSessionStore
-) -> None:
+@pytest.fixture
+def too_deep(projects: Path) -> Iterator[Path]:
+    """A folder for a tree that no recursion comes through, pytest's own tidying up included."""
     below = projects / "-srv" / GOOD / "subagents"
+    yield below
+    subprocess.run(["rm", "-rf", str(below)], check=True)
+
+
+async def test_a_tree_deeper_than_the_stack_costs_no_other(
+    projects: Path, too_deep: Path, store: BeanieSessionStore
+) -> None:
+    below = too_deep
     here = Path.cwd()
     os.chdir(below)
     try:
