@@ -101,8 +101,9 @@ async def test_a_damaged_session_is_named_and_does_not_end_the_rest(
     filled: BeanieSessionStore, command: SessionStoreCommand
 ) -> None:
     await filled.append({**KEY, "session_id": "s3"}, [message("half an emoji \ud83d")])
-    damaged = TranscriptEntry.find_one({"packed": {"$exists": True}})
-    await damaged.update({"$set": {"packed": b"no packed entry"}})
+    await collection_of(TranscriptEntry).update_one(
+        {"packed": {"$exists": True}}, {"$set": {"packed": b"no packed entry"}}
+    )
     done = await command("verify", "--repair")
     assert done.code == 1
     problem, summary = done.output.splitlines()

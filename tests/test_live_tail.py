@@ -139,10 +139,13 @@ async def test_an_idle_connection_is_kept_alive(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("live.ALIVE_SECONDS", 0.1)
+    # Of a session that is not there nobody is told anything.
+    await service.store.append(service.key, turn(0)[:1])
     async with service.live() as events:
+        assert [event["id"] for event in await take(events, 1)] == ["1"]
         assert await take(events, 2) == [{"": "alive"}] * 2
         await service.store.append(service.key, turn(1))
         ids = [event["id"] for event in await take(events, 6) if "id" in event]
         while len(ids) < 6:
             ids += [event["id"] for event in await take(events, 1) if "id" in event]
-        assert ids == ["1", "2", "3", "4", "5", "6"]
+        assert ids == ["2", "3", "4", "5", "6", "7"]

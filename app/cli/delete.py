@@ -52,11 +52,11 @@ def delete_command(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete sessions of --tenant, with their subagents: those named, or all that options find.
+    """Delete sessions of --tenant, with their subagents.
 
-    It shows what it would delete and asks. There is no way back. A session that an agent still
-    writes to begins anew with what it writes next. Options find all sessions, also those that
-    have expired; of these, held ones stay.
+    Those that are named, or all that options find. It shows what it would delete and asks. There
+    is no way back. A session that an agent still writes to begins anew with what it writes next.
+    Options find all sessions, also those that have expired; of these, held ones stay.
 
     Example: session-store --tenant acme delete 6645a6b0-a285-4e63-944c-14e3cfe953e5
     Example: session-store --tenant acme delete --metadata user_id=u1

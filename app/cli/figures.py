@@ -64,13 +64,14 @@ def moment_of(text: str, now: datetime) -> datetime:
         except OverflowError:
             return datetime.min.replace(tzinfo=timezone.utc)
     said = _DAY_OR_MINUTE.fullmatch(text)
+    written = text
     if said is not None:
         day, minute, zone = said.groups()
-        text = f"{day}T{minute or '00:00'}:00{zone or ''}"
+        written = f"{day}T{minute or '00:00'}:00{zone or ''}"
     # The models take Beanie, which nobody waits for who asks for help.
     from ...models.moments import moment as moment_written
 
-    found = moment_written(text)
+    found = moment_written(written)
     if found is None:
         raise ValueError(
             f"{text!r} is no time: write 7d or 12h (ago), 2026-11-25, or 2026-11-25T14:30"
