@@ -31,5 +31,5 @@ class Forward:
 
 class Backward:
     @free_fall_migration(document_models=[Anchor])
-    async def leave_them(self, session):
+    async def leave_the_dates(self, session):
         """Sessions expire as before, and MongoDB takes their entries a little later."""
