@@ -97,7 +97,7 @@ async def test_a_killed_writer_blocks_its_session_for_seconds(
     await store.append(KEY, first)
     async with open_writer(mongo_url, database.name, lost, command) as writer:
         writer.kill()
-        assert await seconds_of(store.append(KEY, second)) < 5
+        assert await seconds_of(store.append(KEY, second)) < 30
     assert await store.load(KEY) == first + second
     await assert_summary_is_the_fold(store)
 
@@ -114,7 +114,7 @@ async def test_a_user_who_may_only_read_and_write_gets_through_too(
             await store.append(KEY, first)
             async with open_writer(url, name, lost) as writer:
                 writer.kill()
-                assert await seconds_of(store.append(KEY, second)) < 5
+                assert await seconds_of(store.append(KEY, second)) < 30
             assert await store.load(KEY) == first + second
         await root.drop_database(name)
 
