@@ -80,13 +80,17 @@ class Dated(NamedTuple):
     def announced(self, to: datetime | None) -> Dated:
         """The same dates with entries on their way to ``to``.
 
-        The floor falls at once, for so may the date of any entry from now on.
+        The floor falls at once, for so may the date of any entry from now on, and the summary's
+        date with it: a policy may have become shorter since that was written.
         """
         to = self.aim(to)
-        floor = self.floor
+        floor, expires_at = self.floor, self.expires_at
         if floor is not None and to is not None:
             floor = min(floor, to)
-        return self._replace(backstop=_backstop(floor, self.next_seq, {"to": to}))
+        if floor is not None and expires_at is not None:
+            expires_at = min(expires_at, floor)
+        backstop = _backstop(floor, self.next_seq, {"to": to})
+        return self._replace(expires_at=expires_at, backstop=backstop)
 
     def until(self, wanted: datetime | None) -> datetime | None:
         """How far towards ``wanted`` the summary may be dated, entries being where they are."""

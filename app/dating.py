@@ -179,7 +179,9 @@ async def _put(
         change["$set"] = kept
     if gone := {name: "" for name, value in values.items() if value is None}:
         change["$unset"] = gone
-    names = ("_id", "next_seq", "active_at", "expires_at", "held_at", "backstop")
+    # How far the entries are is part of it: where the same way was taken up again meanwhile, some
+    # may be elsewhere than they were when the row was read.
+    names = ("_id", "next_seq", "active_at", "expires_at", "held_at", "backstop", "moved_through")
     query = {**key.session_filter(), **{name: row.get(name) for name in names}, **NOT_EXPIRED}
     result = await connection.summaries.update_one(query, change)
     return bool(result.matched_count)
