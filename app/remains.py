@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -47,29 +47,33 @@ async def next_free_position(connection: Connection, key: TranscriptKey) -> int:
 async def sweep(connection: Connection, key: TranscriptKey) -> None:
     """Delete what is left of earlier sessions of this key, and of its deleted subagents.
 
-    It is known by its positions, which are never given away again; so any number of sweepers may
-    work at once, beside appends to the session that lives.
+    It is known by its positions, under the summary that is there: once all is gone, a new session
+    begins at the first one again. So each batch looks in its own transaction whether it still is
+    that summary, and any number of sweepers may work at once, beside appends.
     """
+    owner = key.session_filter()
     while True:
-        row = await connection.summaries.find_one(key.session_filter(), _FIELDS)
+        row = await connection.summaries.find_one(owner, _FIELDS)
         if row is None:
             return
-        if row.get("expires_at") == DELETED:
-            await _sweep(connection, key.session_filter(), row["next_seq"])
-            await _sweep_chunks(connection, key.session_filter(), row["next_seq"])
-            gone = {**key.session_filter(), "_id": row["_id"], "expires_at": DELETED}
-            if (await connection.summaries.delete_one(gone)).deleted_count:
+        this = {**owner, "_id": row["_id"]}
+        # However a round ends, the next one looks at what is there then.
+        with contextlib.suppress(_OvertakenError):
+            if row.get("expires_at") == DELETED:
+                mark = {**this, "expires_at": DELETED}
+                await _Place(connection, mark, owner).sweep(owner, row["next_seq"])
+                await connection.summaries.delete_one(mark)
+            elif row.get("remains"):
+                await _Place(connection, this, owner).sweep(owner, row.get("first_seq", 1))
+                await connection.summaries.update_one(this, {"$unset": {"remains": ""}})
+            elif row.get("removed"):
+                for each in row["removed"]:
+                    removed = key.with_subpath(each["subpath"]).transcript_filter()
+                    await _Place(connection, this, owner).sweep(removed, each["before"])
+                    # What it was is told by no other field of the summary.
+                    await connection.summaries.update_one(this, {"$pull": {"removed": each}})
+            else:
                 return
-        elif row.get("remains"):
-            first_seq = row.get("first_seq", 1)
-            await _sweep(connection, key.session_filter(), first_seq)
-            await _sweep_chunks(connection, key.session_filter(), first_seq)
-            this = {**key.session_filter(), "_id": row["_id"]}
-            await connection.summaries.update_one(this, {"$unset": {"remains": ""}})
-        elif row.get("removed"):
-            await _sweep_removed(connection, key, row)
-        else:
-            return
 
 
 async def sweep_unowned(connection: Connection, key: TranscriptKey) -> bool:
@@ -82,25 +86,43 @@ async def sweep_unowned(connection: Connection, key: TranscriptKey) -> bool:
     owner = key.session_filter()
     if before == 1 or await connection.summaries.find_one(owner, {"_id": 1}) is not None:
         return False
-    await _sweep(connection, owner, before)
-    await _sweep_chunks(connection, owner, before)
+    with contextlib.suppress(_OvertakenError):
+        await _Place(connection, None, owner).sweep(owner, before)
     return True
 
 
-async def _sweep_removed(
-    connection: Connection, key: TranscriptKey, row: Mapping[str, Any]
-) -> None:
-    for each in row["removed"]:
-        owner = key.with_subpath(each["subpath"]).transcript_filter()
-        await _sweep(connection, owner, each["before"])
-        await _sweep_chunks(connection, owner, each["before"])
-        # What it was is told by no other field of the summary.
-        this = {**key.session_filter(), "_id": row["_id"]}
-        await connection.summaries.update_one(this, {"$pull": {"removed": each}})
+class _OvertakenError(Exception):
+    """What was to be swept may be of a new session by now."""
 
 
-async def _sweep(connection: Connection, owner: dict[str, Any], before: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What tells remains from a session that lives: the summary beside them, or that none is."""
+
+    connection: Connection
+    summary: dict[str, Any] | None
+    session_filter: dict[str, Any]
+
+    async def sweep(self, owner: dict[str, Any], before: int) -> None:
+        """Delete the entries and chunks of ``owner`` up to a position.
+
+        Raises:
+            _OvertakenError: it was, or is, done by somebody else.
+        """
+        await _sweep(self, owner, before)
+        await _sweep_chunks(self, owner, before)
+
+    async def require(self, session: ClientSession | None) -> None:
+        """Look at it within a transaction, whose other operations see the same moment."""
+        query = self.session_filter if self.summary is None else self.summary
+        found = await self.connection.summaries.find_one(query, {"_id": 1}, session=session)
+        if (found is None) != (self.summary is None):
+            raise _OvertakenError
+
+
+async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
     """Delete entries with their chunks, in the order of the index."""
+    connection = place.connection
     query = {**owner, "seq": {"$lt": Int64(before)}}
     order = [("subpath", 1), ("seq", 1)]
     fields = {"_id": 0, "subpath": 1, "seq": 1, "chunks": 1}
@@ -117,13 +139,18 @@ async def _sweep(connection: Connection, owner: dict[str, Any], before: int) -> 
             bounds[each["subpath"]] = each["seq"]
             if "chunks" in each:
                 chunked.add(each["subpath"])
-        for subpath in chunked:
-            parts = {**owner, "subpath": subpath, "seq": {"$lte": bounds[subpath]}}
-            await connection.chunks.delete_many({**parts, "collection": connection.entries.name})
 
-        async def work(session: ClientSession | None, bounds: dict[str, int] = bounds) -> None:
+        async def work(
+            session: ClientSession | None,
+            bounds: dict[str, int] = bounds,
+            chunked: set[str] = chunked,
+        ) -> None:
+            await place.require(session)
             for subpath, last in bounds.items():
                 batch = {**owner, "subpath": subpath, "seq": {"$lte": last}}
+                if subpath in chunked:
+                    parts = {**batch, "collection": connection.entries.name}
+                    await connection.chunks.delete_many(parts, session=session)
                 await connection.entries.delete_many(batch, session=session)
 
         # One commit is less work for the server than as many as there are entries. Where MongoDB
@@ -133,8 +160,9 @@ async def _sweep(connection: Connection, owner: dict[str, Any], before: int) -> 
         await asyncio.sleep((monotonic() - began) * (1 / _SHARE - 1))
 
 
-async def _sweep_chunks(connection: Connection, owner: dict[str, Any], before: int) -> None:
+async def _sweep_chunks(place: _Place, owner: dict[str, Any], before: int) -> None:
     """Delete the chunks of entries that went with their summary."""
+    connection = place.connection
     parts = {**owner, "collection": connection.entries.name, "seq": {"$lt": Int64(before)}}
     while True:
         began = monotonic()
@@ -142,5 +170,12 @@ async def _sweep_chunks(connection: Connection, owner: dict[str, Any], before: i
         if not found:
             return
         ids = [each["_id"] for each in found]
-        await connection.chunks.delete_many({**owner, "_id": {"$in": ids}})
+
+        async def work(session: ClientSession | None, ids: list[Any] = ids) -> None:
+            await place.require(session)
+            gone = {**owner, "_id": {"$in": ids}}
+            await connection.chunks.delete_many(gone, session=session)
+
+        with contextlib.suppress(TransientFailureError):
+            await transact(connection.client, connection.server, work, Attempts())
         await asyncio.sleep((monotonic() - began) * (1 / _SHARE - 1))
