@@ -52,6 +52,7 @@ _PLACE_BYTES = 290
 _CALL_BYTES = 65
 _MAX_CALLS_KEPT = 64
 _MAX_REQUEST = 128
+_64_BITS = 2**64 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -171,11 +172,11 @@ def written_by(
     instant = b""
     if at is not None:
         day = at.date().isoformat()
-        # Milliseconds, which every date that Python knows has in 48 bits.
+        # Milliseconds, of dates before 1970 and far ahead modulo 48 bits.
         since = at - _EPOCH
         ms = since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
         checksum = crc32(request.encode()) & 0xFFFF if request else 0
-        instant = (ms * 65536 + checksum).to_bytes(8, "big", signed=True)
+        instant = ((ms * 65536 + checksum) & _64_BITS).to_bytes(8, "big")
     if isinstance(response, str) and response:
         identity = _digest(response)
     elif request:

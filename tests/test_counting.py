@@ -20,6 +20,7 @@ from support.independent_count import Count, independent_count
 
 from beanie_session_store import BeanieSessionStore, SessionSummary, TranscriptEntry
 from beanie_session_store.app.driver import Database, collection_of
+from beanie_session_store.models.totals import Tally
 
 Entry = dict[str, Any]
 Transcripts = dict[str, list[Entry]]
@@ -123,6 +124,15 @@ class Session:
         for each in transcript.all_tool_calls:
             calls.setdefault(each.name, []).append(each.is_error)
         assert {n: (len(e), sum(e)) for n, e in calls.items()} == found.tools
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00Z", "1969-12-31Z"])
+def test_a_time_at_the_calendars_edge_is_counted(at: str) -> None:
+    entry = {"type": "assistant", "timestamp": at, "message": {"id": "m", "model": "x"}}
+    for times in (1, 2):
+        tally = Tally()
+        tally.add([{**entry, "message": {**entry["message"], "usage": {}}}] * times, "", 1)
+        assert [row["responses"] for row in tally.document(3)["usage"]] == [1]
 
 
 @pytest.fixture
