@@ -18,6 +18,7 @@ class Attempts:
 
     def __init__(self) -> None:
         self._start = time.monotonic()
+        self._seconds = _SECONDS
         self._longest = _FIRST_PAUSE_SECONDS
 
     @property
@@ -27,7 +28,7 @@ class Attempts:
 
     async def pause(self) -> bool:
         """Wait a little and return ``True``, or return ``False`` once the time is used up."""
-        if self.elapsed >= _SECONDS:
+        if self.elapsed >= self._seconds:
             return False
         # Writers that collided once would otherwise collide again at the same pace.
         await asyncio.sleep(random.uniform(0, self._longest))
