@@ -757,7 +757,8 @@ class BeanieSessionStore(SessionStore):
     async def verify(self, key: SessionKey) -> Verification:
         """Compare a session's summary with its entries: the fold, the totals, the position.
 
-        It reads all entries at one moment, in constant memory. What it finds is a defect or the
+        It reads all entries at one moment, one by one, and remembers some hundred bytes of each
+        response and call. What it finds is a defect or the
         work of something else than this package, and :meth:`repair` mends it; totals are also
         missing from what an older release has written to.
 
