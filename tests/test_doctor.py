@@ -21,7 +21,7 @@ from support.command import SessionStoreCommand
 from support.database import prepared
 from support.entries import KEY, turn
 from support.secured import PASSWORD, SecuredServer
-from support.server import Commands, connected
+from support.server import Commands, connected, without_expiry
 from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
@@ -290,12 +290,10 @@ async def test_classes_of_a_teams_own_are_examined(mongo_url: str, database_name
 
 
 async def test_what_should_have_expired_and_is_still_there_is_found(database: Database) -> None:
-    admin = database.client.admin
     assert "no policies" in said(await diagnose(database), "retention")[1]
     await set_retention(database, timedelta(days=1))
     assert "1 policy" in said(await diagnose(database), "retention")[1]
-    await admin.command({"setParameter": 1, "ttlMonitorEnabled": False})
-    try:
+    async with without_expiry(database):
         await BeanieSessionStore().append(KEY, turn(1))
         past = datetime.now(timezone.utc) - timedelta(hours=2)
         await collection_of(SessionSummary).update_one({}, {"$set": {"expires_at": past}})
@@ -303,8 +301,6 @@ async def test_what_should_have_expired_and_is_still_there_is_found(database: Da
         assert verdict == "bad"
         assert f"{past:%Y-%m-%d %H:%M}" in text
         assert "ttlMonitorEnabled" in text
-    finally:
-        await admin.command({"setParameter": 1, "ttlMonitorEnabled": True})
     await database["claude_transcript_chunks"].drop_index("transcript_expiry")
     verdict, text = said(await diagnose(database), "retention")
     assert verdict == "bad"

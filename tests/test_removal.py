@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from support.entries import turn
+from support.server import without_expiry
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -28,7 +30,7 @@ def key(session: str, subpath: str = "", project: str = "project") -> dict[str, 
 
 
 @pytest.fixture
-async def sessions_of_two(database: Database) -> dict[str, BeanieSessionStore]:
+async def sessions_of_two(database: Database) -> AsyncIterator[dict[str, BeanieSessionStore]]:
     """Sessions of the user u1 in every state, and others that only look like it."""
     mine = BeanieSessionStore(metadata=MINE)
     await mine.append(key("plain"), turn(1))
@@ -38,28 +40,28 @@ async def sessions_of_two(database: Database) -> dict[str, BeanieSessionStore]:
     await collection_of(SessionSummary).update_many(
         {"session_id": "without-totals"}, {"$unset": {"totals": ""}}
     )
-    await mine.append(key("expired"), turn(5))
-    past = datetime.now(timezone.utc) - timedelta(minutes=1)
-    await database.client.admin.command("setParameter", 1, ttlMonitorEnabled=False)
-    await collection_of(SessionSummary).update_many(
-        {"session_id": "expired"}, {"$set": {"expires_at": past}}
-    )
-    packed = BeanieSessionStore(metadata={**MINE, "n": 2**70})
-    await packed.append(key("packed"), turn(6))
-    listed = BeanieSessionStore(metadata={"user_id": ["u1", "u2"], "n": 2**70})
-    await listed.append(key("packed-list"), turn(7))
-    row = await SessionSummary.find_one({"session_id": "packed"})
-    assert row is not None
-    assert row.packed_metadata is not None
-    others = {"user_id": "u10"}, {"user_id": "u2", "n": 2**70}, {"n": 2**70}, None
-    for number, metadata in enumerate(others):
-        store = BeanieSessionStore(metadata=metadata)
-        await store.append(key(f"other-{number}"), turn(10 + number))
-    await BeanieSessionStore(tenant="acme", metadata=MINE).append(key("plain"), turn(20))
-    record = {"tenant": "default", "project_key": "project", "source": "s", "version": 1}
-    for session in ("plain", "other-0"):
-        await database[RECORDS].insert_one({**record, "session_id": session})
-    return {"mine": mine}
+    async with without_expiry(database):
+        await mine.append(key("expired"), turn(5))
+        past = datetime.now(timezone.utc) - timedelta(minutes=1)
+        await collection_of(SessionSummary).update_many(
+            {"session_id": "expired"}, {"$set": {"expires_at": past}}
+        )
+        packed = BeanieSessionStore(metadata={**MINE, "n": 2**70})
+        await packed.append(key("packed"), turn(6))
+        listed = BeanieSessionStore(metadata={"user_id": ["u1", "u2"], "n": 2**70})
+        await listed.append(key("packed-list"), turn(7))
+        row = await SessionSummary.find_one({"session_id": "packed"})
+        assert row is not None
+        assert row.packed_metadata is not None
+        others = {"user_id": "u10"}, {"user_id": "u2", "n": 2**70}, {"n": 2**70}, None
+        for number, metadata in enumerate(others):
+            store = BeanieSessionStore(metadata=metadata)
+            await store.append(key(f"other-{number}"), turn(10 + number))
+        await BeanieSessionStore(tenant="acme", metadata=MINE).append(key("plain"), turn(20))
+        record = {"tenant": "default", "project_key": "project", "source": "s", "version": 1}
+        for session in ("plain", "other-0"):
+            await database[RECORDS].insert_one({**record, "session_id": session})
+        yield {"mine": mine}
 
 
 async def left() -> set[str]:
@@ -86,7 +88,6 @@ async def test_all_sessions_of_a_user_go_and_no_others(
     records = [row["session_id"] async for row in database[RECORDS].find()]
     assert records == ["other-0"]
     assert (await store.delete_sessions(metadata=MINE)).found == 0
-    await database.client.admin.command("setParameter", 1, ttlMonitorEnabled=True)
 
 
 async def test_holds_prevail_and_are_reported(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, turn
+from support.server import without_expiry
 
 from beanie_session_store import (
     EVERY,
@@ -137,7 +138,7 @@ async def test_an_idle_session_disappears_whole(
     assert await store.list_sessions("project") == []
     assert await TranscriptEntry.find_all().count() == 13
     # Nobody comes by, and MongoDB takes what is left.
-    assert await until(is_swept, 400)
+    assert await until(is_swept, 240)
 
 
 async def test_an_active_session_never_loses_its_first_entry(
@@ -203,9 +204,7 @@ async def test_readers_and_writers_take_an_expired_session_for_gone_before_it_is
     await set_retention(database, timedelta(hours=1))
     await store.append(KEY, turn(1))
     await store.append(SUBAGENT, turn(2))
-    admin = database.client.admin
-    await admin.command("setParameter", 1, ttlMonitorEnabled=False)
-    try:
+    async with without_expiry(database):
         past = datetime.now(timezone.utc) - timedelta(milliseconds=1)
         for model in (TranscriptEntry, SessionSummary):
             await collection_of(model).update_many({}, {"$set": {"expires_at": past}})
@@ -225,8 +224,6 @@ async def test_readers_and_writers_take_an_expired_session_for_gone_before_it_is
         await gone_on()
         assert await TranscriptEntry.find_all().count() == 6
         await assert_summary_is_the_fold(store)
-    finally:
-        await admin.command("setParameter", 1, ttlMonitorEnabled=True)
 
 
 async def test_a_session_whose_summary_is_swept_first_starts_afresh(
@@ -235,8 +232,7 @@ async def test_a_session_whose_summary_is_swept_first_starts_afresh(
     await set_retention(database, timedelta(hours=1))
     old = turn(1)
     await store.append(KEY, old)
-    await database.client.admin.command("setParameter", 1, ttlMonitorEnabled=False)
-    try:
+    async with without_expiry(database):
         past = datetime.now(timezone.utc) - timedelta(seconds=1)
         await collection_of(TranscriptEntry).update_many({}, {"$set": {"expires_at": past}})
         await collection_of(SessionSummary).delete_many({})
@@ -244,8 +240,6 @@ async def test_a_session_whose_summary_is_swept_first_starts_afresh(
         assert await store.load(KEY) == old
         await gone_on()
         assert await TranscriptEntry.find_all().count() == 6
-    finally:
-        await database.client.admin.command("setParameter", 1, ttlMonitorEnabled=True)
 
 
 async def test_a_held_session_stays_and_goes_after_its_release(

@@ -64,6 +64,17 @@ async def failing(
 
 
 @asynccontextmanager
+async def without_expiry(database: Database) -> AsyncIterator[None]:
+    """Hold up the TTL monitor of the whole server, as a busy one does."""
+    admin = database.client.admin
+    await admin.command("setParameter", 1, ttlMonitorEnabled=False)
+    try:
+        yield
+    finally:
+        await admin.command("setParameter", 1, ttlMonitorEnabled=True)
+
+
+@asynccontextmanager
 async def profiled(database: Database, found: list[dict[str, Any]]) -> AsyncIterator[None]:
     """Collect what the server's profiler says of the operations inside."""
     await database.command("profile", 2)
