@@ -13,6 +13,7 @@ from pymongo import monitoring
 
 _ENTRIES = "claude_transcript_entries"
 _SUMMARIES = "claude_transcript_summaries"
+_CHUNKS = "claude_transcript_chunks"
 
 _COMMANDS = {
     "update": ("update", _SUMMARIES),
@@ -22,6 +23,8 @@ _COMMANDS = {
     "delete entries": ("delete", _ENTRIES),
     "delete summary": ("delete", _SUMMARIES),
     "move entries": ("update", _ENTRIES),
+    "delete chunks": ("delete", _CHUNKS),
+    "move chunks": ("update", _CHUNKS),
 }
 POINTS = [f"{when} {what}" for what in _COMMANDS for when in ("before", "after")]
 

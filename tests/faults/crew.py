@@ -45,13 +45,24 @@ class Crew:
     """Hires the processes, replaces the killed ones until ``stop``, and lets them end."""
 
     def __init__(
-        self, url: str, database: str, directory: Path, seed: str, start: float, stop: float
+        self,
+        url: str,
+        database: str,
+        directory: Path,
+        seed: str,
+        start: float,
+        stop: float,
+        *,
+        is_huge: bool,
     ) -> None:
         self.crashes: Counter[str] = Counter()
         self.problems: list[str] = []
         self._url = url
         self._directory = directory
-        self._common = {"database": database, "seed": seed, "start_at": start, "stop_at": stop}
+        self._common = {
+            **{"database": database, "seed": seed, "start_at": start, "stop_at": stop},
+            "huge": is_huge,
+        }
         self._stop = stop
         self._rng = random.Random(f"{seed}/crew")
         self._points: list[str] = []

@@ -29,9 +29,10 @@ from .checker import FINAL, OF_THE_PAST, SESSION_ORDER, Finding, check
 from .cluster import Cluster
 from .crew import Crew
 from .history import Recorder, read_history
-from .stored import check_documents, check_summaries, prepare, read_all, sweep
+from .stored import check_documents, check_summaries, fill, prepare, read_all, sweep
 
 _ROUND_SECONDS = 60.0
+_HUGE_EVERY = 3
 _READY_SECONDS = 4.0
 # Every session gets another date with its next append after such a change.
 _POLICIES = cycle((3600, 7200, None))
@@ -80,8 +81,12 @@ class Report:
         return "\n".join(lines)
 
 
-def attack(seconds: float, seed: int, keep: Path | None = None) -> Report:
-    """Run rounds until the time is over, or until one has findings."""
+def attack(seconds: float, seed: int, keep: Path | None = None, huge: int = 100_000) -> Report:
+    """Run rounds until the time is over, or until one has findings.
+
+    Every third one begins with sessions of ``huge`` entries; in the others work on large
+    sessions goes by handfuls, so that every session is a large one.
+    """
     report = Report(seed)
     steps: list[schedule.Step] = []
     with Cluster() as cluster:
@@ -92,8 +97,9 @@ def attack(seconds: float, seed: int, keep: Path | None = None) -> Report:
                 steps += schedule.plan(f"{seed}/{report.rounds}")
             directory = (keep or cluster.root) / f"round-{report.rounds}"
             directory.mkdir(parents=True)
-            left = seconds - (time.monotonic() - began)
-            _round(cluster, report, directory, max(min(_ROUND_SECONDS, left), 10), steps)
+            left = max(min(_ROUND_SECONDS, seconds - (time.monotonic() - began)), 10)
+            entries = 0 if report.rounds % _HUGE_EVERY else huge
+            _round(cluster, report, directory, left, steps, entries)
             report.seconds = time.monotonic() - began
             if report.findings or report.problems:
                 break
@@ -110,12 +116,16 @@ def _round(
     directory: Path,
     seconds: float,
     steps: list[schedule.Step],
+    huge: int,
 ) -> None:
     database = f"faults_{report.rounds}"
     asyncio.run(prepare(cluster.url, database))
+    if huge:
+        asyncio.run(fill(cluster.url, database, Recorder(directory / "fill.jsonl"), huge))
     start = time.monotonic() + _READY_SECONDS
     stop = start + seconds
-    crew = Crew(cluster.url, database, directory, f"{report.seed}/{report.rounds}", start, stop)
+    seed = f"{report.seed}/{report.rounds}"
+    crew = Crew(cluster.url, database, directory, seed, start, stop, is_huge=bool(huge))
     over = threading.Event()
     policies = threading.Thread(target=_change_policies, args=(cluster, database, over))
     crew.start()
@@ -138,7 +148,7 @@ def _round(
     during = [op for op in ops if op.process != FINAL]
     report.operations += Counter(f"{op.kind} {op.outcome}" for op in during)
     report.errors += Counter(op.error.split(":")[0] for op in during if op.error)
-    appends = [op.took for op in during if op.kind == "append"]
+    appends = [op.took for op in during if op.kind == "append" and op.process != "fill"]
     report.slowest_append_seconds = max([report.slowest_append_seconds, *appends])
     report.stored_entries += sum(len(op.tokens) for op in ops if op.kind == SESSION_ORDER)
     findings = check(ops)
@@ -180,10 +190,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--huge", type=int, default=100_000, help="entries of huge sessions")
     parser.add_argument("--report", type=Path, help="write the report there, as JSON")
     parser.add_argument("--keep", type=Path, help="leave the histories in this directory")
     options = parser.parse_args()
-    report = attack(options.seconds, options.seed, options.keep)
+    report = attack(options.seconds, options.seed, options.keep, options.huge)
     print(report.text())
     if options.report:
         options.report.write_text(report.as_json())

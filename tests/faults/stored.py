@@ -18,8 +18,8 @@ from beanie_session_store import (
 
 from .checker import FINAL, SESSION_ORDER, Finding
 from .history import OK, Key, Recorder
-from .tokens import token_of
-from .worker import PROJECT, TENANTS, digest, named
+from .tokens import entry_of, token_of
+from .worker import HUGE, PROJECT, TENANTS, digest, named
 
 DATES = "entries that MongoDB may take before their session expires"
 REMAINS = "remains that a sweep left"
@@ -27,11 +27,27 @@ ORPHANS = "entries without a summary"
 SUMMARY = "a summary that is not what its entries say"
 COUNTER = "entries beyond the session's counter"
 
+_FILLED_AT_ONCE = 5_000
+
 
 async def prepare(url: str, database: str) -> None:
     """Bring a new database to the store's schema."""
     async with BeanieSessionStore.connect(url, database=database):
         pass
+
+
+async def fill(url: str, database: str, recorder: Recorder, entries: int) -> None:
+    """Store the first tenant's huge sessions, of so many entries each, and record how."""
+    async with BeanieSessionStore.connect(url, database=database, upgrade=False):
+        store = BeanieSessionStore(tenant=TENANTS[0])
+        for session in HUGE:
+            key = (TENANTS[0], PROJECT, session, "")
+            for first in range(0, entries, _FILLED_AT_ONCE):
+                batch = f"fill-{session}-{first}"
+                tokens = [f"{batch}.{n}u" for n in range(min(_FILLED_AT_ONCE, entries - first))]
+                number = recorder.invoke("append", key, "fill", batch, tokens)
+                await store.append(named(key), [entry_of(token) for token in tokens])
+                recorder.complete(number, OK)
 
 
 async def read_all(url: str, database: str, keys: Iterable[Key], recorder: Recorder) -> None:

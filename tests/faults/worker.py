@@ -28,6 +28,9 @@ _PAUSES = (0.2, 0.8)
 _EPOCH_SECONDS = 12.0
 _SESSIONS = 3
 _SUBPATH = "subagents/agent-a"
+HUGE = ("kept-huge", "deleted-huge")
+"""Sessions that some rounds begin with, one of them never deleted."""
+_HUGE_SHARE = 0.15
 _MOST_FORKED = 300
 _NOTHING_STORED = ("nothing was changed", "nothing of the batch was stored")
 
@@ -45,6 +48,14 @@ _OPERATIONS = {
 }
 
 
+# What takes all of a huge session is rare, that there be time for the rest.
+_OF_HUGE_ONES = {
+    "load": (*("hold", "release", "append") * 5, "load"),
+    "fork": ("hold", "release"),
+    "reimport": ("hold", "release"),
+}
+
+
 class Worker:
     """The tasks of one process, which share one store per tenant."""
 
@@ -59,7 +70,10 @@ class Worker:
         rng = random.Random(f"{self._job['seed']}/{name}")
         while time.monotonic() < self._job["stop_at"]:
             (kind,) = rng.choices(list(_OPERATIONS), list(_OPERATIONS.values()))
-            await self._one(kind, self._key(rng), rng, name)
+            key = self._key(rng)
+            if key[2] in HUGE and kind in _OF_HUGE_ONES:
+                kind = rng.choice(_OF_HUGE_ONES[kind])
+            await self._one(kind, key, rng, name)
             await asyncio.sleep(rng.uniform(0, 2 * self._job["pause"]))
 
     def _key(self, rng: random.Random) -> Key:
@@ -67,6 +81,8 @@ class Worker:
         epoch = int((time.monotonic() - self._job["start_at"]) / _EPOCH_SECONDS)
         if rng.random() < 0.15:
             epoch = max(epoch - 1, 0)
+        if self._job["huge"] and rng.random() < _HUGE_SHARE:
+            return (TENANTS[0], PROJECT, rng.choice(HUGE), "")
         kept = rng.choice(("kept", "deleted"))
         session = f"{kept}-{epoch}-{rng.randrange(_SESSIONS)}"
         subpath = f"{_SUBPATH}{rng.randrange(2)}" if rng.random() < 0.25 else ""
@@ -212,7 +228,8 @@ def take_small_steps() -> None:
 
 def start(job: dict[str, Any]) -> None:
     """Do a job in this process, which is forked for it."""
-    take_small_steps()
+    if not job["huge"]:
+        take_small_steps()
     log = os.open(job["record"] + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
