@@ -23,7 +23,7 @@ from .errors import (
     SessionStoreError,
     UnreachableError,
 )
-from .failures import reported, require_asyncio
+from .failures import IN_STEPS, reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .living import live_of
 from .reader import state as read_state
@@ -249,7 +249,7 @@ class _Run:
         while True:
             left -= 1
             try:
-                with reported(self.connection.client, "adopt", key):
+                with reported(self.connection.client, "adopt", key, outcome=IN_STEPS):
                     adoption = _Adoption(self, session, key, await self.records.find(key))
                     try:
                         return await adoption.run()

@@ -20,7 +20,7 @@ from .background import go_on
 from .claim import Claim, StaleStateError, advance_summary, changed_texts, mirrored
 from .connection import Connection
 from .dating import DATED_FIELDS, Row, entries_of
-from .driver import ClientSession, TransientFailureError, snapshot, transact
+from .driver import ClientSession, TransientFailureError, holds_already, snapshot, transact
 from .errors import ContentionError
 from .expiry import DELETED
 from .key import TranscriptKey
@@ -29,6 +29,11 @@ from .reader import retried, state_in
 from .recount import Recount, recount
 from .remains import sweep, sweep_unowned
 from .summaries import SessionState
+
+_DELETED = (
+    "it is deleted, and what is left of it in the database goes with the next sweep; calling it "
+    "again is safe"
+)
 
 AT_ONCE = 2_000
 """Entries of a session up to which the caller waits for all of it."""
@@ -51,7 +56,8 @@ async def delete_session(
 
     Raises:
         ContentionError: it was written to all the time; nothing was deleted.
-        TransientFailureError: the server was away for too long.
+        TransientFailureError: the server was away for too long; nothing was deleted.
+        DoneInPartError: it is deleted, and not all of it is swept.
     """
     attempts = Attempts()
     while True:
@@ -74,7 +80,8 @@ async def delete_session(
             if is_swept:
                 return True
         if wait or entries_of(row) <= AT_ONCE:
-            await sweep(connection, key)
+            with holds_already(_DELETED):
+                await sweep(connection, key)
         else:
             go_on(connection, key, sweep)
         return was_there
@@ -89,7 +96,8 @@ async def delete_transcript(
 
     Raises:
         ContentionError: the session was written to all the time; nothing was deleted.
-        TransientFailureError: the server was away for too long.
+        TransientFailureError: the server was away for too long; nothing was deleted.
+        DoneInPartError: it is deleted, and not all of it is swept.
     """
     attempts = Attempts()
     while True:
@@ -111,7 +119,8 @@ async def delete_transcript(
                 raise _contended(key, error) from None
             continue
         if wait and not is_swept:
-            await sweep(connection, key.session)
+            with holds_already(_DELETED):
+                await sweep(connection, key.session)
         elif not is_swept:
             go_on(connection, key.session, sweep)
         return

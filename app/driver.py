@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module
@@ -81,6 +81,26 @@ class TransientFailureError(Exception):
 
 class OutcomeUnknownError(Exception):
     """A commit was sent but no server said in time whether it holds; the cause says why."""
+
+
+class DoneInPartError(Exception):
+    """What was asked for holds, and what belongs to it failed; the cause says why.
+
+    Its text says what holds and who does the rest.
+    """
+
+
+@contextlib.contextmanager
+def holds_already(what: str) -> Iterator[None]:
+    """Say ``what`` holds whatever fails inside.
+
+    Raises:
+        DoneInPartError: something failed.
+    """
+    try:
+        yield
+    except (PyMongoError, TransientFailureError, OutcomeUnknownError) as error:
+        raise DoneInPartError(what) from error
 
 
 def open_client(uri: str, **options: Any) -> Client:
@@ -560,6 +580,7 @@ __all__ = [
     "ClientSession",
     "Collection",
     "Database",
+    "DoneInPartError",
     "OutcomeUnknownError",
     "Record",
     "Server",
@@ -572,6 +593,7 @@ __all__ = [
     "date_of",
     "find_all",
     "find_at",
+    "holds_already",
     "insert_encoded",
     "is_not_ready",
     "is_of_running_loop",

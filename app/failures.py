@@ -20,6 +20,7 @@ from pymongo.errors import (
 
 from .driver import (
     Client,
+    DoneInPartError,
     OutcomeUnknownError,
     TransientFailureError,
     is_not_ready,
@@ -52,6 +53,12 @@ _NO_SUCH_TRANSACTION = 251
 _TRANSACTION_TOO_LARGE = 388
 
 
+NOTHING = "nothing was changed"
+NOT_KNOWN = "whether it was done is not known; calling it again is safe"
+"""The outcome of one write, or of several of which each says what is left to do."""
+IN_STEPS = "what was done before that stays, and calling it again goes on from there"
+
+
 def require_asyncio() -> None:
     """Refuse a caller that does not run in asyncio.
 
@@ -71,15 +78,21 @@ def require_asyncio() -> None:
 class reported:
     """Raise what the driver raises inside as an error of our own tree.
 
-    ``doing`` says in words what was attempted, such as ``"append to", key``. It is no generator,
-    for every append takes this way, and its words are put together only when they are needed.
+    ``doing`` says in words what was attempted, such as ``"append to", key``, and ``outcome`` what
+    a failure left behind: nothing by default, for reads and transactions. ``unanswered`` is the
+    same where no server answered. It is no generator, for every append takes this way, and its
+    words are put together only when they are needed.
     """
 
-    __slots__ = ("_client", "_doing")
+    __slots__ = ("_client", "_doing", "_outcome", "_unanswered")
 
-    def __init__(self, client: Client, *doing: object) -> None:
+    def __init__(
+        self, client: Client, *doing: object, outcome: str = NOTHING, unanswered: str | None = None
+    ) -> None:
         self._client = client
         self._doing = doing
+        self._outcome = outcome
+        self._unanswered = unanswered or outcome
 
     def __enter__(self) -> None:
         require_installed_driver(self._client)
@@ -92,14 +105,20 @@ class reported:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        outcome = "nothing was changed"
+        outcome = self._outcome
+        if isinstance(error, DoneInPartError):
+            outcome, error = str(error), error.__cause__
         if isinstance(error, (TransientFailureError, OutcomeUnknownError)):
-            if isinstance(error, OutcomeUnknownError):
+            if isinstance(error, OutcomeUnknownError) and outcome == NOTHING:
                 outcome = (
                     "whether it was stored is not known; trying again with the same entries is safe"
+                    if self._unanswered == NOTHING
+                    else self._unanswered
                 )
             error = error.__cause__
             assert isinstance(error, PyMongoError)
+        elif isinstance(error, ConnectionFailure) and outcome == self._outcome:
+            outcome = self._unanswered
         if isinstance(error, PyMongoError):
             raise translated(error, self._client, self._said(), outcome) from _cause(error)
         if isinstance(error, BSONError):

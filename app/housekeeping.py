@@ -14,10 +14,10 @@ from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from .connection import Connection, StoreModels, connect_models
 from .dating import follow
 from .deletion import delete_session
-from .driver import Database, TransientFailureError
+from .driver import Database, DoneInPartError, TransientFailureError
 from .errors import ContentionError
 from .expiry import EXPIRED
-from .failures import reported, require_asyncio
+from .failures import IN_STEPS, reported, require_asyncio
 from .key import TranscriptKey
 from .remains import sweep, sweep_unowned
 from .schema import collection_name
@@ -77,7 +77,7 @@ async def sweep_sessions(
     )
     connection = await connect_models(StoreModels(entries, summaries), raw)
     owner = {} if tenant is None else {"tenant": tenant}
-    with reported(database.client, "sweep"):
+    with reported(database.client, "sweep", outcome=IN_STEPS):
         return await _sweep_all(connection, owner, on_progress)
 
 
@@ -91,7 +91,7 @@ async def _sweep_all(
     async for key in _unfinished(connection, owner):
         try:
             await finish(connection, key)
-        except (ContentionError, TransientFailureError):
+        except (ContentionError, TransientFailureError, DoneInPartError):
             failed.append(key)
         else:
             swept += 1

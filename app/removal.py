@@ -11,7 +11,7 @@ from .adoption_writer import RECORDS
 from .connection import Connection
 from .dating import DATED_FIELDS
 from .deletion import delete_session
-from .driver import TransientFailureError, with_store_rules
+from .driver import DoneInPartError, TransientFailureError, with_store_rules
 from .errors import ContentionError, InvalidQueryError
 from .expiry import DELETED
 from .housekeeping import behind_key, sweep_orphans
@@ -69,7 +69,7 @@ async def remove_sessions(
 
         try:
             is_deleted = await delete_session(connection, key, unless=stays, wait=True)
-        except (ContentionError, TransientFailureError):
+        except (ContentionError, TransientFailureError, DoneInPartError):
             failed.append(listing)
             return False
         if is_held:

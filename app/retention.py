@@ -26,11 +26,17 @@ from .dating import (
     wanted_dates,
 )
 from .deletion import delete_session
-from .driver import Database, TransientFailureError, with_store_rules
+from .driver import (
+    Database,
+    DoneInPartError,
+    TransientFailureError,
+    holds_already,
+    with_store_rules,
+)
 from .errors import ContentionError, InvalidRetentionError, SchemaOutdatedError, UnknownSessionError
 from .every import EVERY, Every
 from .expiry import CACHE_SECONDS, DELETED, Retention, policy_collection_name, read_retention
-from .failures import reported, require_asyncio
+from .failures import NOT_KNOWN, reported, require_asyncio
 from .housekeeping import behind_key
 from .key import TranscriptKey, checked_name
 from .remains import sweep
@@ -44,6 +50,13 @@ _REPORT_EVERY = 100
 _FEW_ENTRIES = 2_000
 _NEAR = timedelta(hours=1)
 _UNAUTHORIZED = 13
+_ENTRIES_FOLLOW = (
+    "and the dates of its entries follow with the next append or sweep; calling it again is safe"
+)
+_IN_FORCE = (
+    "the policy is in force, and sessions that are not dated yet get their dates when it is set "
+    "again or they are written to"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +111,11 @@ async def set_retention(
     seconds = checked_seconds(keep)
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
     connection = await retention_connection(database, entries, summaries)
-    with reported(database.client, "set the retention"):
+    with reported(database.client, "set the retention", unanswered=NOT_KNOWN):
         values = {"keep_seconds": seconds, "updated_at": connection.server.now()}
         await connection.policies.update_one(owner, {"$set": values}, upsert=True)
-        return await _follow(connection, owner, on_progress)
+        with holds_already(_IN_FORCE):
+            return await _follow(connection, owner, on_progress)
 
 
 async def clear_retention(
@@ -120,9 +134,10 @@ async def clear_retention(
     require_asyncio()
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
     connection = await retention_connection(database, entries, summaries)
-    with reported(database.client, "clear the retention"):
+    with reported(database.client, "clear the retention", unanswered=NOT_KNOWN):
         await connection.policies.delete_one(owner)
-        return await _follow(connection, owner, on_progress)
+        with holds_already(_IN_FORCE):
+            return await _follow(connection, owner, on_progress)
 
 
 async def retention_policies(database: Database) -> list[dict[str, Any]]:
@@ -159,11 +174,12 @@ async def hold(connection: Connection, key: TranscriptKey, *, wait: bool = False
         return (dated.announced(None) if _has_dates(dated) else dated), {}
 
     await change_dates(connection, key, held)
-    row = await connection.summaries.find_one(key.session_filter(), {"expires_at": 1}) or {}
-    date = row.get("expires_at")
-    # What the release before dated has no time to spare.
-    is_near = date is not None and date < connection.server.now() + _NEAR
-    await _follow_up(connection, key, wait or is_near)
+    with holds_already(f"it is held, {_ENTRIES_FOLLOW}"):
+        row = await connection.summaries.find_one(key.session_filter(), {"expires_at": 1}) or {}
+        date = row.get("expires_at")
+        # What the release before dated has no time to spare.
+        is_near = date is not None and date < connection.server.now() + _NEAR
+        await _follow_up(connection, key, wait or is_near)
 
 
 async def release(connection: Connection, key: TranscriptKey, *, wait: bool = False) -> None:
@@ -182,7 +198,8 @@ async def release(connection: Connection, key: TranscriptKey, *, wait: bool = Fa
         return (dated.announced(to) if to is not None or _has_dates(dated) else dated), fields
 
     await change_dates(connection, key, released)
-    await _follow_up(connection, key, wait)
+    with holds_already(f"it is released, {_ENTRIES_FOLLOW}"):
+        await _follow_up(connection, key, wait)
 
 
 def _has_dates(dated: Dated) -> bool:
@@ -231,7 +248,12 @@ async def _redate(
         except UnknownSessionError:
             # Deleted or expired since we saw it.
             return False
-        except (ContentionError, TransientFailureError, OperationFailure) as error:
+        except (
+            ContentionError,
+            TransientFailureError,
+            DoneInPartError,
+            OperationFailure,
+        ) as error:
             if isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED:
                 raise
             logger.warning("Could not date %s: %s", key, type(error).__name__)

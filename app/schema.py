@@ -10,7 +10,7 @@ from .collection_kinds import require_fit_collections
 from .driver import Collection, Database, with_store_rules
 from .errors import SchemaOutdatedError
 from .expiry import policy_collection_name
-from .failures import reported, require_asyncio
+from .failures import IN_STEPS, reported, require_asyncio
 from .migration_log import SchemaRun, applied_scripts
 from .migration_scripts import packaged_folder, scripts_in
 from .migrator import Migrator, SchemaStatus, ScriptStatus, refuse_newer
@@ -61,7 +61,7 @@ async def upgrade_schema(
     require_asyncio()
     await preloaded()
     migrator = Migrator(database, entries, summaries, announce=on_progress)
-    with reported(database.client, "upgrade the schema"):
+    with reported(database.client, "upgrade the schema", outcome=IN_STEPS):
         return await migrator.upgrade(to, dry_run)
 
 
@@ -96,7 +96,7 @@ async def downgrade_schema(
     """
     require_asyncio()
     migrator = Migrator(database, entries, summaries, announce=on_progress)
-    with reported(database.client, "downgrade the schema"):
+    with reported(database.client, "downgrade the schema", outcome=IN_STEPS):
         return await migrator.downgrade(steps, to, dry_run)
 
 

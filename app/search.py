@@ -14,7 +14,7 @@ from ..models.transcript import parse_entry
 from .connection import Connection
 from .driver import Database
 from .errors import SchemaOutdatedError
-from .failures import reported, require_asyncio
+from .failures import IN_STEPS, reported, require_asyncio
 from .key import TranscriptKey
 from .living import MARKED, Live, live_of
 from .migration_scripts import optional_folder
@@ -67,7 +67,7 @@ async def enable_search(
     """
     require_asyncio()
     migrator = _migrator(database, entries, summaries, on_progress)
-    with reported(database.client, "enable search"):
+    with reported(database.client, "enable search", outcome=IN_STEPS):
         await migrator.run_all("forward")
 
 
@@ -81,7 +81,7 @@ async def disable_search(
     """Drop the index that search needs; arguments and errors as for :func:`enable_search`."""
     require_asyncio()
     migrator = _migrator(database, entries, summaries, on_progress)
-    with reported(database.client, "disable search"):
+    with reported(database.client, "disable search", outcome=IN_STEPS):
         await migrator.run_all("backward")
 
 

@@ -18,7 +18,7 @@ from .completion import completed
 from .connection import Binding, Connection, DatabaseBinding, StoreModels
 from .driver import Database
 from .errors import InvalidKeyError
-from .failures import reported, require_asyncio
+from .failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .metadata import set_metadata
 from .new_sessions import (
@@ -493,7 +493,7 @@ class BeanieSessionStore(SessionStore):
         session = TranscriptKey.parse(self._tenant, key).session
         encoded = encode_metadata(metadata)
         connection = await self._connection()
-        with reported(connection.client, "set the metadata of", session):
+        with reported(connection.client, "set the metadata of", session, unanswered=NOT_KNOWN):
             await set_metadata(connection, session, encoded)
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
@@ -525,7 +525,7 @@ class BeanieSessionStore(SessionStore):
     async def _delete(self, transcript: TranscriptKey, wait: bool) -> None:
         async with self._turns.turn(transcript):
             connection = await self._connection()
-            with reported(connection.client, "delete", transcript):
+            with reported(connection.client, "delete", transcript, unanswered=NOT_KNOWN):
                 await self._writer.delete(connection, transcript, wait=wait)
 
     async def delete_sessions(
@@ -569,7 +569,7 @@ class BeanieSessionStore(SessionStore):
         wanted = SessionFilter(criteria, project_key, tag, branch, title, metadata, since, until)
         require_conditions(wanted)
         connection = await self._connection()
-        with reported(connection.client, "delete sessions"):
+        with reported(connection.client, "delete sessions", outcome=IN_STEPS):
             return await completed(
                 remove_sessions(
                     connection, self._tenant, wanted, dry_run=dry_run, on_progress=on_progress
@@ -615,7 +615,7 @@ class BeanieSessionStore(SessionStore):
     ) -> None:
         async with self._turns.turn(transcript):
             connection = await self._connection()
-            with reported(connection.client, doing, transcript):
+            with reported(connection.client, doing, transcript, unanswered=NOT_KNOWN):
                 await change(connection, transcript)
 
     async def sessions(
@@ -787,7 +787,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
-        with reported(connection.client, "repair", session):
+        with reported(connection.client, "repair", session, unanswered=NOT_KNOWN):
             return await completed(repair.repair(connection, session), "repair", session)
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
