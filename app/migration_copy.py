@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from .migration_scripts import MigrationScript, packaged_folder, scripts_in
-
-_STAMP = "%Y%m%d%H%M%S"
+from .script_stamps import stamp_after_all_in
 
 _FOOTER = """
 
@@ -30,8 +27,7 @@ Forward, Backward = recorded(
 def copy_scripts(folder: Path, renamed: Mapping[str, str]) -> list[Path]:
     """Copy the scripts that are not in a folder yet, and return the new files.
 
-    Beanie goes on from the newest script that it ran, in the order of the file names, and never
-    looks back; so the copies are dated to come after all that is there.
+    They come after all that is there, and before whatever is made later.
 
     Args:
         folder: a team's own migrations.
@@ -41,13 +37,16 @@ def copy_scripts(folder: Path, renamed: Mapping[str, str]) -> list[Path]:
         OSError: the folder cannot be read or written.
     """
     there = "".join(path.read_text(encoding="utf-8") for path in folder.glob("[!_]*.py"))
-    stamp = _stamp_after_all_in(folder)
+    wanted = [
+        script for script in scripts_in(packaged_folder()) if f'script="{script.name}"' not in there
+    ]
+    if not wanted:
+        return []
+    # All of one second, so that the last one is not dated ahead of the clock.
+    stamp = stamp_after_all_in(folder)
     copied: list[Path] = []
-    for script in scripts_in(packaged_folder()):
-        if f'script="{script.name}"' in there:
-            continue
-        stamp += timedelta(seconds=1)
-        path = folder / f"{stamp:{_STAMP}}_{script.name.partition('_')[2]}.py"
+    for number, script in enumerate(wanted, 1):
+        path = folder / f"{stamp}{number:02}_{script.name.partition('_')[2]}.py"
         path.write_text(_copy(script, renamed), encoding="utf-8")
         copied.append(path)
     return copied
@@ -57,13 +56,3 @@ def _copy(script: MigrationScript, renamed: Mapping[str, str]) -> str:
     names = {name: actual for name, actual in renamed.items() if name != actual}
     footer = _FOOTER.format(script=script.name, checksum=script.checksum, renamed=names or None)
     return script.text + footer
-
-
-def _stamp_after_all_in(folder: Path) -> datetime:
-    newest = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
-    for path in folder.glob("[!_]*.py"):
-        # Others date them by local time, which may be ahead of ours.
-        stamped = re.match(r"\d{14}", path.name)
-        if stamped:
-            newest = max(newest, datetime.strptime(stamped.group(), _STAMP))
-    return newest

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -39,6 +39,7 @@ from .expiry import CACHE_SECONDS, DELETED, Retention, policy_collection_name, r
 from .failures import NOT_KNOWN, reported, require_asyncio
 from .housekeeping import behind_key
 from .key import TranscriptKey, checked_name
+from .other_collections import other_entry_collections
 from .remains import sweep
 from .retention_script import as_scripts_mean
 from .schema import collection_name
@@ -71,6 +72,8 @@ class Redating:
     """Those of them that got another date."""
     failed: tuple[TranscriptKey, ...] = ()
     """Those that could not be dated; the same call tries them again."""
+    others: tuple[str, ...] = ()
+    """Collections with entries of other Document classes, whose sessions were not looked at."""
 
 
 async def set_retention(
@@ -92,6 +95,10 @@ async def set_retention(
     stay.
 
     It may be cut off at any time and run again: sessions dated already are passed over.
+
+    A policy holds for the sessions of all Document classes, but those stored get their dates by a
+    call with their classes. Where the database has others, a warning is logged, and ``others`` of
+    what is returned names them.
 
     Args:
         database: the database, as given to ``init_beanie``.
@@ -224,7 +231,21 @@ async def _follow(
     connection.retentions.clear()
     await _redate(connection, owner, on_progress)
     await asyncio.sleep(CACHE_SECONDS)
-    return await _redate(connection, owner, on_progress)
+    done = await _redate(connection, owner, on_progress)
+    others = await other_entry_collections(connection.entries)
+    if others:
+        logger.warning("%s", not_dated(others))
+    return replace(done, others=tuple(others))
+
+
+def not_dated(others: Sequence[str]) -> str:
+    """What is to be done about the sessions of other Document classes, in words."""
+    are = "is a collection" if len(others) == 1 else "are collections"
+    return (
+        f"{', '.join(others)} {are} of other Document classes, whose sessions keep the dates that "
+        "they have until the next append to each. Do the same with entries=... and summaries=... "
+        "(--entries, --summaries) of those classes."
+    )
 
 
 async def _redate(

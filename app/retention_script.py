@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
 from .every import EVERY, Every
+from .script_stamps import stamp_after_all_in
 
 _TEMPLATE = '''"""{title}"""
 
@@ -15,10 +17,10 @@ from datetime import timedelta
 
 from beanie import Document, free_fall_migration
 from beanie_session_store import EVERY, clear_retention, database_of, set_retention
-
+{imports}
 TENANT = {tenant!r}
 PROJECT_KEY = {project_key!r}
-
+{classes}
 
 class Anchor(Document):
     """Tells the steps below which database they work on."""
@@ -42,12 +44,43 @@ class Backward:
 '''
 
 
+@dataclass(frozen=True, slots=True)
+class ScriptClasses:
+    """The Document classes whose sessions a script dates, as ``module:Class``; ``None`` is ours."""
+
+    entries: str | None = None
+    summaries: str | None = None
+
+    def _given(self) -> dict[str, str]:
+        both = {"entries": self.entries, "summaries": self.summaries}
+        return {role: name for role, name in both.items() if name is not None}
+
+    @property
+    def imports(self) -> str:
+        """The lines that import them, with an empty one before."""
+        modules = sorted({name.partition(":")[0] for name in self._given().values()})
+        return "".join(f"\nimport {each}" for each in modules) + "\n" * bool(modules)
+
+    @property
+    def constants(self) -> str:
+        """The lines that name them."""
+        return "".join(
+            f"{role.upper()} = {name.replace(':', '.')}\n" for role, name in self._given().items()
+        )
+
+    @property
+    def arguments(self) -> str:
+        """How they are passed, behind other arguments."""
+        return "".join(f", {role}={role.upper()}" for role in self._given())
+
+
 def write_retention_script(
     folder: Path,
     keep: timedelta | None,
     previous: list[timedelta | None],
     tenant: str | Every,
     project_key: str | Every,
+    classes: ScriptClasses,
 ) -> Path:
     """Write a Beanie migration that sets a policy forward and restores the previous one backward.
 
@@ -57,6 +90,7 @@ def write_retention_script(
         previous: what it is now, as a list of one; empty where there is no such policy.
         tenant: the tenant, or ``EVERY``.
         project_key: the project key, or ``EVERY``.
+        classes: the Document classes, where a team has its own.
 
     Returns:
         The path of the new script.
@@ -65,14 +99,17 @@ def write_retention_script(
         FileExistsError: there is a script of that name; nothing is overwritten.
     """
     until = "for ever" if keep is None else f"for {spelled(keep)}"
-    change = "await set_retention(database, {}, tenant=TENANT, project_key=PROJECT_KEY)"
-    restored = "await clear_retention(database, tenant=TENANT, project_key=PROJECT_KEY)"
+    owner = f"tenant=TENANT, project_key=PROJECT_KEY{classes.arguments}"
+    change = f"await set_retention(database, {{}}, {owner})"
+    restored = f"await clear_retention(database, {owner})"
     if previous:
         restored = change.format(_literal(previous[0]))
     source = _TEMPLATE.format(
         title=f"Keep idle sessions {until}.",
         tenant=tenant,
         project_key=project_key,
+        imports=classes.imports,
+        classes=classes.constants,
         forward=change.format(_literal(keep)),
         backward=restored,
     )
@@ -82,7 +119,8 @@ def write_retention_script(
         source = source.replace("clear_retention, ", "", 1)
     if EVERY not in (tenant, project_key):
         source = source.replace("import EVERY, ", "import ")
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
+    # Before what somebody makes in the same second.
+    stamp = f"{stamp_after_all_in(folder)}00"
     path = folder / f"{stamp}_keep_sessions_{re.sub('[^a-z0-9]+', '_', until)}.py"
     with path.open("x") as script:
         script.write(source)

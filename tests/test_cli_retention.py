@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from beanie.executors.migrate import MigrationSettings, run_migrate
 from support.command import SessionStoreCommand
 from support.entries import KEY, turn
+from support.server import connected
 
 from beanie_session_store import (
     EVERY,
@@ -21,8 +24,10 @@ from beanie_session_store import (
     clear_retention,
     retention_policies,
     set_retention,
+    upgrade_schema,
 )
 from beanie_session_store.app.driver import Database, collection_of
+from beanie_session_store.app.migration_copy import copy_scripts
 
 
 @pytest.fixture
@@ -277,3 +282,121 @@ async def test_a_stored_policy_for_every_one_reads_as_the_object(database: Datab
     await set_retention(database, None)
     (stored,) = await policies.find({}).to_list(None)
     assert (stored["tenant"], stored["project_key"]) == ("*", "*")
+
+
+OWN = """
+from beanie_session_store import SessionSummary, TranscriptEntry
+
+
+class {name}Entry(TranscriptEntry):
+    class Settings(TranscriptEntry.Settings):
+        name = "{name}_entries"
+
+
+class {name}Summary(SessionSummary):
+    class Settings(SessionSummary.Settings):
+        name = "{name}_summaries"
+"""
+
+
+@pytest.fixture
+async def own(
+    mongo_url: str,
+    database_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[tuple[Database, BeanieSessionStore, tuple[str, ...]]]:
+    """A database with a session of own classes alone, and the options that name these."""
+    for module in ("expiry", "retention"):
+        monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", 0.2)
+    name = f"own{uuid.uuid4().hex[:8]}"
+    (tmp_path / f"{name}.py").write_text(OWN.format(name=name))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module(name)
+    classes = {
+        "entries": getattr(module, f"{name}Entry"),
+        "summaries": getattr(module, f"{name}Summary"),
+    }
+    options = tuple(
+        part for role, each in classes.items() for part in (f"--{role}", f"{name}:{each.__name__}")
+    )
+    async with connected(mongo_url) as client:
+        database = client[database_name]
+        await upgrade_schema(database, **classes)
+        store = BeanieSessionStore.on(database, **classes)
+        await store.append(KEY, turn(1))
+        yield database, store, options
+
+
+async def test_a_written_migration_dates_the_sessions_of_the_classes_that_were_named(
+    own: Any, mongo_url: str, tmp_path: Path
+) -> None:
+    database, store, options = own
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    call = SessionStoreCommand(mongo_url, database.name)
+    done = await call(
+        *options, "retention", "migration", "--keep", "90d", "--all-tenants", str(folder)
+    )
+    assert done.code == 0, done.errors
+    (script,) = folder.glob("*.py")
+    summaries = database[store._binding.models.summaries.Settings.name]
+    for direction, is_dated in (("FORWARD", True), ("BACKWARD", False)):
+        await run_migrate(
+            MigrationSettings(
+                connection_uri=mongo_url,
+                database_name=database.name,
+                path=str(folder),
+                direction=direction,
+                distance=1,
+                use_transaction=False,
+            )
+        )
+        (row,) = await summaries.find({}).to_list(None)
+        assert ("expires_at" in row) == is_dated, (direction, row)
+    assert not set(await database.list_collection_names()) & {
+        "claude_transcript_entries",
+        "claude_transcript_summaries",
+    }
+    # A later script of whoever comes after all of them.
+    assert copy_scripts(folder, {})[0].name > script.name
+
+
+async def test_a_class_that_cannot_be_imported_writes_no_migration(command, tmp_path: Path) -> None:
+    for name in ("nothing.here:Entry", "datetime:datetime"):
+        options = ("--entries", name, "retention", "migration", "--keep", "1d", "--all-tenants")
+        assert name.partition(":")[2] in await command(*options, str(tmp_path), fails=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_sessions_of_other_classes_that_keep_their_dates_are_named(
+    own: Any, mongo_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    database, store, options = own
+    entries = store._binding.models.entries.Settings.name
+    # The default collections are there as well, as after init_beanie.
+    await upgrade_schema(database)
+    done = await set_retention(database, timedelta(days=30))
+    assert (done.sessions, done.others) == (0, (entries,))
+    (said,) = [each.getMessage() for each in caplog.records if entries in each.getMessage()]
+    assert "entries=..." in said
+    caplog.clear()
+    call = SessionStoreCommand(mongo_url, database.name)
+    arguments = ("retention", "set", "20d", "--all-tenants", "--yes")
+    named = await call("--json", *arguments)
+    assert (named.json["sessions"], named.json["others"]) == (0, [entries])
+    caplog.clear()
+    right = await call("--json", *options, *arguments)
+    assert (right.json["sessions"], right.json["others"]) == (1, [])
+    assert entries not in caplog.text
+    # Where both are used, either call says what it leaves alone.
+    await BeanieSessionStore.on(database).append(KEY, turn(1))
+    done = await clear_retention(
+        database, entries=store._binding.models.entries, summaries=store._binding.models.summaries
+    )
+    assert done.others == ("claude_transcript_entries",)
+    # An empty collection, or one of another kind, is nobody's business.
+    await database[entries].delete_many({})
+    await database["theirs"].insert_one({"tenant": "x"})
+    await database.create_collection("seen", viewOn=entries)
+    assert (await set_retention(database, None)).others == ()

@@ -6,11 +6,13 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from beanie import init_beanie
+from beanie.executors import migrate
 from beanie.executors.migrate import MigrationSettings, run_migrate
 from beanie.migrations.models import RunningDirections
 from support.entries import KEY, turn
@@ -19,6 +21,7 @@ from support.server import connected
 import beanie_session_store
 from beanie_session_store import (
     DOCUMENT_MODELS,
+    EVERY,
     BeanieSessionStore,
     SchemaOutdatedError,
     SessionSummary,
@@ -27,9 +30,11 @@ from beanie_session_store import (
     schema_status,
     upgrade_schema,
 )
+from beanie_session_store.app import script_stamps
 from beanie_session_store.app.driver import Client, Database
 from beanie_session_store.app.migration_copy import copy_scripts
 from beanie_session_store.app.migrator import renamed_collections
+from beanie_session_store.app.retention_script import ScriptClasses, write_retention_script
 from beanie_session_store.app.schema import schema_history
 
 PACKAGED = Path(beanie_session_store.__file__).parent / "migrations"
@@ -279,9 +284,58 @@ def test_copies_come_after_what_is_there_and_only_once(folder: Path) -> None:
     ]
     assert sorted(folder.iterdir())[-len(NAMES) :] == copied
     assert {name: (folder / name).read_text() for name in before} == before
-    assert copied[0].name.startswith("20991231235959_")
+    assert copied[0].name.startswith("2099123123595901_")
     copied[0].rename(folder / "20991231235959_renamed_by_the_team.py")
     assert copy_scripts(folder, OURS) == []
+
+
+@pytest.mark.parametrize("hours", [0, -8, 9], ids=["UTC", "Los Angeles", "Tokyo"])
+@pytest.mark.parametrize("there", ["nothing", "an old one", "one of this second", "no time"])
+def test_whatever_is_made_after_the_copies_comes_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, there: str
+) -> None:
+    now = datetime(2026, 11, 27, 23, 59, 59, 500_000, tzinfo=timezone.utc)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return now if tz else now.replace(tzinfo=None) + timedelta(hours=hours)
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += timedelta(seconds=seconds)
+
+    monkeypatch.setattr(migrate, "datetime", Clock)
+    monkeypatch.setattr(script_stamps, "datetime", Clock)
+    monkeypatch.setattr(script_stamps.time, "sleep", pass_by)
+
+    def by_beanie(name: str) -> None:
+        migrate.new_migration.callback(name, str(tmp_path))  # type: ignore[misc]
+
+    def by_us(keep: timedelta | None) -> None:
+        write_retention_script(tmp_path, keep, [], "acme", EVERY, ScriptClasses())
+
+    if there == "an old one":
+        add_theirs(tmp_path, "20200101000000_first")
+    elif there == "one of this second":
+        by_beanie("first")
+    elif there == "no time":
+        add_theirs(tmp_path, "00009999999999_first")
+    made = sorted(tmp_path.iterdir())
+    began = now
+    for make in (
+        lambda: copy_scripts(tmp_path, OURS),
+        lambda: by_beanie("add_something"),
+        lambda: by_us(None),
+        lambda: by_us(timedelta(days=1)),
+        lambda: by_beanie("and_something_else"),
+    ):
+        before = set(tmp_path.iterdir())
+        make()
+        made += sorted(set(tmp_path.iterdir()) - before)
+    assert made == sorted(tmp_path.iterdir())
+    assert len(made) == len(NAMES) + 4 + (there != "nothing")
+    assert now - began < timedelta(seconds=3.5)
 
 
 # init_beanie

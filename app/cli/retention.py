@@ -12,7 +12,7 @@ import typer
 from ..errors import InvalidKeyError
 from ..every import EVERY, Every
 from ..plain_text import line
-from ..retention_script import parsed, spelled, write_retention_script
+from ..retention_script import ScriptClasses, parsed, spelled, write_retention_script
 from .asking import require_consent
 from .completing import projects, session_ids
 from .ending import MISUSED, fail
@@ -114,6 +114,7 @@ def set_policy(
 
     done = run(context, command)
     value = {"keep": keep, **owner.as_json(), "sessions": done.sessions, "ending": ending}
+    value["others"] = list(done.others)
     show(context, value, f"Idle sessions of {owner} are kept {keep}; {done.sessions} looked at.")
     _require_all_dated(done)
 
@@ -154,6 +155,7 @@ def clear_policy(
 
     done = run(context, command)
     value = {"cleared": owner.as_json(), "sessions": done.sessions, "ending": ending}
+    value["others"] = list(done.others)
     show(context, value, f"Removed the policy of {owner}; {done.sessions} looked at.")
     _require_all_dated(done)
 
@@ -220,7 +222,7 @@ def write_migration(
     project: ForProject = None,
     all_tenants: ForAll = False,
 ) -> None:
-    """Write a Beanie migration that sets a policy.
+    """Write a Beanie migration that sets a policy, and dates the sessions of your classes.
 
     Backward it restores that of today. Run it with: beanie migrate --no-use-transaction
     Example: session-store --tenant acme retention migration --keep 90d migrations
@@ -229,10 +231,14 @@ def write_migration(
 
     period = _checked(keep)
     owner = _Owner.of(context, all_tenants, project)
+    # That they can be imported is known before a script rests on it.
+    models_of(context)
+    names = options_of(context).classes
+    classes = ScriptClasses(names.entries, names.summaries)
     rows = run(context, retention_policies)
     previous = [_period(row) for row in rows if (row["tenant"], row["project_key"]) == owner.key]
     try:
-        path = write_retention_script(folder, period, previous, *owner.key)
+        path = write_retention_script(folder, period, previous, *owner.key, classes)
     except OSError as error:
         fail(f"could not write the script: {error}")
     show(context, {"script": str(path)}, f"Wrote {path}")
