@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         MongodNotFoundError,
         MongodStartError,
         NotInitializedError,
+        ObserverError,
         SchemaOutdatedError,
         SchemaTooNewError,
         ServerError,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from .app.housekeeping import Sweeping, sweep_sessions
     from .app.imports import import_transcripts
     from .app.new_sessions import NewSession
+    from .app.observing import CommittedAppend, OnCommitted
     from .app.reader import SessionListing, StreamedEntry
     from .app.removal import Removal
     from .app.repair import Difference, Verification
@@ -117,6 +119,7 @@ __all__ = [
     "BeanieSessionStore",
     "Block",
     "ClientClosedError",
+    "CommittedAppend",
     "CompactBoundaryEntry",
     "ContentionError",
     "CorruptEntryError",
@@ -144,6 +147,8 @@ __all__ = [
     "MongodStartError",
     "NewSession",
     "NotInitializedError",
+    "ObserverError",
+    "OnCommitted",
     "Removal",
     "RetentionPolicy",
     "SchemaOutdatedError",
@@ -230,8 +235,8 @@ _HOMES = {
         "InvalidEntryError InvalidKeyError InvalidMetadataError InvalidMigrationError "
         "InvalidModelError InvalidOptionsError InvalidQueryError "
         "InvalidRetentionError InvalidURLError MigrationLockLostError "
-        "MongodNotFoundError MongodStartError NotInitializedError SchemaOutdatedError "
-        "SchemaTooNewError ServerError SessionChangedError SessionStoreError "
+        "MongodNotFoundError MongodStartError NotInitializedError ObserverError "
+        "SchemaOutdatedError SchemaTooNewError ServerError SessionChangedError SessionStoreError "
         "SlowQueryError StandaloneError StoreOwnedError TransferError "
         "UnfitCollectionError UnknownSessionError UnreachableError"
     ),
@@ -240,6 +245,7 @@ _HOMES = {
     ".app.housekeeping": "Sweeping sweep_sessions",
     ".app.imports": "import_transcripts",
     ".app.new_sessions": "NewSession",
+    ".app.observing": "CommittedAppend OnCommitted",
     ".app.reader": "SessionListing StreamedEntry",
     ".app.removal": "Removal",
     ".app.repair": "Difference Verification",

@@ -12,6 +12,7 @@ from beanie import Document
 from beanie.odm.utils.encoder import Encoder
 
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
+from ..models.hooks import warn_of_hooks
 from .bound_models import bind_unbound
 from .driver import (
     Client,
@@ -49,6 +50,8 @@ class StoreModels:
     def __post_init__(self) -> None:
         added_defaults("entries", self.entries, TranscriptEntry)
         added_defaults("summaries", self.summaries, SessionSummary)
+        warn_of_hooks(self.entries)
+        warn_of_hooks(self.summaries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +214,18 @@ def added_defaults(
             "nothing else, so the store cannot fill them. Give them plain defaults."
         )
 
+    settings = getattr(model, "Settings", None)
+    encoder = Encoder(custom_encoders=getattr(settings, "bson_encoders", {}), to_db=True)
+    keeps_nulls = getattr(settings, "keep_nulls", True)
+
     def defaults() -> dict[str, Any]:
+        values = {
+            name: field.get_default(call_default_factory=True) for name, field in added.items()
+        }
         fields = {
-            name: Encoder().encode(field.get_default(call_default_factory=True))
-            for name, field in added.items()
+            name: encoder.encode(value)
+            for name, value in values.items()
+            if keeps_nulls or value is not None
         }
         # Beanie finds the documents of a class in an inheritance tree by this field.
         class_id: str | None = getattr(model, "_class_id", None)

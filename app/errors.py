@@ -35,6 +35,10 @@ class StoreOwnedError(SessionStoreError, TypeError):
     """A document that only the store writes was to be made, changed or removed past it."""
 
 
+class ObserverError(SessionStoreError, TypeError):
+    """A function for what was committed that cannot be called, or writes to what it observes."""
+
+
 class InvalidURLError(SessionStoreError, ValueError):
     """A connection string that is malformed or names no database."""
 

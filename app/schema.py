@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from ..models import SessionSummary, TranscriptEntry
+from ..models.hooks import warn_of_hooks
 from .collection_kinds import require_fit_collections
 from .driver import Collection, Database, with_store_rules
 from .errors import SchemaOutdatedError
@@ -59,6 +60,8 @@ async def upgrade_schema(
         ServerError: the server refused a step; what was done before it is kept.
     """
     require_asyncio()
+    warn_of_hooks(entries)
+    warn_of_hooks(summaries)
     await preloaded()
     migrator = Migrator(database, entries, summaries, announce=on_progress)
     with reported(database.client, "upgrade the schema", outcome=IN_STEPS):

@@ -31,7 +31,7 @@ def stamp_after_all_in(folder: Path) -> str:
 
 def _clocks() -> tuple[datetime, datetime]:
     utc = datetime.now(timezone.utc).replace(tzinfo=None, microsecond=0)
-    return utc, datetime.now().replace(microsecond=0)  # noqa: DTZ005
+    return utc, datetime.now().replace(microsecond=0)
 
 
 def _stamps_in(folder: Path) -> list[datetime]:
@@ -39,7 +39,7 @@ def _stamps_in(folder: Path) -> list[datetime]:
     for path in folder.glob("[!_]*.py"):
         if stamped := re.match(r"\d{14}", path.name):
             try:
-                stamps.append(datetime.strptime(stamped.group(), _STAMP))  # noqa: DTZ007
+                stamps.append(datetime.strptime(stamped.group(), _STAMP))
             except ValueError:
                 # Digits that are no time.
                 continue

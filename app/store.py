@@ -28,6 +28,7 @@ from .new_sessions import (
     checked_sessions,
     insert_sessions,
 )
+from .observing import Observer, OnCommitted
 from .reader import SessionListing, StreamedEntry
 from .removal import Removal, remove_sessions, require_conditions
 from .repair import Verification
@@ -78,11 +79,17 @@ class BeanieSessionStore(SessionStore):
             ``{"user_id": "u1"}``. At most 64 KiB.
         entries: ``TranscriptEntry`` or a subclass of it.
         summaries: ``SessionSummary`` or a subclass of it.
+        on_committed: a function or coroutine function that is called with a
+            :class:`CommittedAppend` after each :meth:`append` that stored entries, before that
+            returns and even if its caller was cancelled; for one session in the order of its
+            appends by this store. What it raises is logged and harms nothing. Appends wait for
+            it, so hand over what takes long; it must not await a write of this store.
 
     Raises:
         InvalidKeyError: the tenant is no usable name.
         InvalidMetadataError: the metadata is no JSON object or is too large.
         InvalidModelError: a class is no subclass of the one it stands for.
+        ObserverError: ``on_committed`` cannot be called.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class BeanieSessionStore(SessionStore):
         metadata: dict[str, Any] | None = None,
         entries: type[TranscriptEntry] = TranscriptEntry,
         summaries: type[SessionSummary] = SessionSummary,
+        on_committed: OnCommitted | None = None,
     ) -> None:
         self._tenant = checked_name("tenant", tenant)
         self.metadata = metadata
@@ -99,6 +107,7 @@ class BeanieSessionStore(SessionStore):
         self._metadata = encode_metadata(metadata)
         self._writer = Writer(self._metadata)
         self._turns = Turns()
+        self._observer = None if on_committed is None else Observer(on_committed)
         self._binding: Binding | DatabaseBinding = Binding(StoreModels(entries, summaries))
 
     @property
@@ -117,6 +126,7 @@ class BeanieSessionStore(SessionStore):
         metadata: dict[str, Any] | None = None,
         entries: type[TranscriptEntry] = TranscriptEntry,
         summaries: type[SessionSummary] = SessionSummary,
+        on_committed: OnCommitted | None = None,
         upgrade: bool = True,
     ) -> AsyncGenerator[BeanieSessionStore]:
         """Open a store of its own client, for scripts: ``async with ...connect(uri) as store``.
@@ -134,6 +144,7 @@ class BeanieSessionStore(SessionStore):
             metadata: as for the class.
             entries: as for the class.
             summaries: as for the class.
+            on_committed: as for the class.
             upgrade: ``False`` refuses to start on a database that this release cannot use.
 
         Raises:
@@ -141,7 +152,13 @@ class BeanieSessionStore(SessionStore):
             SchemaOutdatedError: with ``upgrade=False``, a needed migration is missing.
             SessionStoreError: as for the class.
         """
-        store = cls(tenant=tenant, metadata=metadata, entries=entries, summaries=summaries)
+        store = cls(
+            tenant=tenant,
+            metadata=metadata,
+            entries=entries,
+            summaries=summaries,
+            on_committed=on_committed,
+        )
         require_asyncio()
         await preloaded()
         async with open_database(uri, database) as opened:
@@ -164,13 +181,20 @@ class BeanieSessionStore(SessionStore):
         metadata: dict[str, Any] | None = None,
         entries: type[TranscriptEntry] = TranscriptEntry,
         summaries: type[SessionSummary] = SessionSummary,
+        on_committed: OnCommitted | None = None,
     ) -> BeanieSessionStore:
         """A store on a given database, whatever ``init_beanie`` gave to the Document classes.
 
         So one process works on two databases, for example to copy from one to the other. The
         schema must be there already, see :func:`upgrade_schema`. Arguments are those of the class.
         """
-        store = cls(tenant=tenant, metadata=metadata, entries=entries, summaries=summaries)
+        store = cls(
+            tenant=tenant,
+            metadata=metadata,
+            entries=entries,
+            summaries=summaries,
+            on_committed=on_committed,
+        )
         store._binding = DatabaseBinding(StoreModels(entries, summaries), database)
         return store
 
@@ -231,6 +255,7 @@ class BeanieSessionStore(SessionStore):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
+        self._refuse_observer()
         await completed(self._append(transcript, entries), "append to", transcript)
 
     async def _append(self, transcript: TranscriptKey, entries: object) -> None:
@@ -244,7 +269,13 @@ class BeanieSessionStore(SessionStore):
             connection, is_new = await self._bound()
             with reported(connection.client, "append to", transcript):
                 is_fresh = is_free and is_loaded and not is_new
-                await self._writer.append(connection, transcript, batch, is_fresh=is_fresh)
+                stored = await self._writer.append(connection, transcript, batch, is_fresh=is_fresh)
+            if self._observer is not None and stored is not None:
+                await self._observer.tell(transcript, stored)
+
+    def _refuse_observer(self) -> None:
+        if self._observer is not None:
+            self._observer.refuse_itself()
 
     async def replay(
         self,
@@ -520,6 +551,7 @@ class BeanieSessionStore(SessionStore):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
+        self._refuse_observer()
         await completed(self._delete(transcript, wait), "delete", transcript)
 
     async def _delete(self, transcript: TranscriptKey, wait: bool) -> None:
@@ -590,6 +622,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key).session
         change = partial(retention.hold, wait=wait)
+        self._refuse_observer()
         await completed(self._change_dates("hold", transcript, change), "hold", transcript)
 
     async def release(self, key: SessionKey, *, wait: bool = False) -> None:
@@ -605,6 +638,7 @@ class BeanieSessionStore(SessionStore):
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key).session
         change = partial(retention.release, wait=wait)
+        self._refuse_observer()
         await completed(self._change_dates("release", transcript, change), "release", transcript)
 
     async def _change_dates(

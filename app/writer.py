@@ -51,6 +51,8 @@ from .driver import (
 from .errors import ContentionError
 from .expiry import EXPIRED
 from .key import TranscriptKey
+from .living import live_of
+from .observing import Stored
 from .reader import retried, stored_before
 from .reader import state as read_state
 from .recount import totals_of
@@ -115,15 +117,15 @@ class Writer:
         batch: Sequence[EncodedEntry],
         *,
         is_fresh: bool = True,
-    ) -> None:
-        """Store those entries of a batch that are not stored yet, all at once.
+    ) -> Stored | None:
+        """Store those entries of a batch that are not stored yet, all at once; say which they are.
 
         ``is_fresh`` says that nothing was awaited since the batch was encoded.
         """
         place = connection.entries.full_name
         tries = self._doubts.take(place, key, batch)
         try:
-            await self._append(connection, key, batch, tries, is_fresh)
+            return await self._append(connection, key, batch, tries, is_fresh)
         except BaseException:
             # However this try ended, what is not known of the ones before it still is not.
             if tries:
@@ -137,7 +139,7 @@ class Writer:
         batch: Sequence[EncodedEntry],
         tries: list[ObjectId],
         is_fresh: bool,
-    ) -> None:
+    ) -> Stored | None:
         after = self._replays.take(key)
         end = self._states.end_of(key.session) if after is None else after.end
         if after is not None and batch[0].uuid is None:
@@ -149,8 +151,9 @@ class Writer:
                 return await self._store(connection, key, batch, is_fresh, tries)
             except _LandedError:
                 is_fresh = False
-                if await confirmed(connection, lambda s: _is_stored(connection, tries, s)):
-                    return
+                landed = await confirmed(connection, lambda s: _landed(connection, key, tries, s))
+                if landed is not None:
+                    return landed
             except _ReplayError:
                 is_fresh = False
                 batch = await self._unstored(connection, key, batch, None, end)
@@ -160,6 +163,10 @@ class Writer:
                     f"Could not append to {key}: it was deleted and written anew by others "
                     "all the time; nothing of the batch was stored. Try again."
                 )
+        if not tries:
+            return None
+        # Of what is stored already, this may be what nobody has heard of yet.
+        return await confirmed(connection, lambda s: _landed(connection, key, tries, s))
 
     async def delete(
         self, connection: Connection, key: TranscriptKey, *, wait: bool = False
@@ -215,7 +222,7 @@ class Writer:
         batch: Sequence[EncodedEntry],
         is_fresh: bool,
         tries: list[ObjectId],
-    ) -> None:
+    ) -> Stored:
         """``is_fresh`` says that nothing was awaited since the batch was encoded.
 
         A try whose outcome is not known is added to ``tries``.
@@ -286,7 +293,7 @@ class Writer:
                     go_on(connection, session_key, follow)
                 if claim.clears or (known is not None and known.has_remains):
                     go_on(connection, session_key, sweep)
-                return
+                return Stored(claim.first_seq, len(batch), claim.known is None)
 
     async def _claim_and_insert(
         self,
@@ -389,6 +396,29 @@ async def _free_marks(connection: Connection, key: TranscriptKey, claim: Claim) 
 def _gone(next_seq: int) -> SessionState:
     """The state of a session that left entries but no summary."""
     return SessionState(ObjectId(), next_seq, 0, None, None, None, {}, is_expired=True)
+
+
+async def _landed(
+    connection: Connection,
+    key: TranscriptKey,
+    tries: Sequence[ObjectId],
+    session: ClientSession | None,
+) -> Stored | None:
+    """What one of the tries has stored, if one did."""
+    query = {"_id": {"$in": list(tries)}}
+    first = await connection.entries.find_one(query, {"seq": 1, "created_at": 1}, session=session)
+    if first is None:
+        return None
+    # Entries of one append follow one another, and have its time.
+    batch = {
+        **key.transcript_filter(),
+        "seq": {"$gte": first["seq"]},
+        "created_at": first["created_at"],
+    }
+    count = await connection.entries.count_documents(batch, session=session)
+    live = await live_of(connection, key, session)
+    is_new = live is not None and live.first_seq == first["seq"]
+    return Stored(first["seq"], count, is_new)
 
 
 async def _is_stored(

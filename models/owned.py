@@ -13,12 +13,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
+from beanie import Document, WriteRules
 from beanie.odm.actions import EventTypes, wrap_with_actions
 from beanie.odm.queries.find import FindMany, FindOne
 from beanie.odm.queries.update import UpdateMany, UpdateOne
 from beanie.odm.utils.dump import get_dict
+from beanie.odm.utils.self_validation import validate_self_before
+from beanie.odm.utils.state import save_state_after
 
 from ..app.errors import StoreOwnedError
+from .hooks import warn_of_hooks
 
 _BEANIES = frozenset({"id", "revision_id"})
 
@@ -88,40 +92,44 @@ class StoreOwned:
                 _refuse(type(self), f"changed: {name} is the store's own")
             super().__setattr__(name, value)
 
+        @validate_self_before
         @wrap_with_actions(EventTypes.SAVE)
-        async def save(self, session: Any = None, *_: Any, **__: Any) -> Any:
+        @save_state_after
+        async def save(
+            self, session: Any = None, link_rule: WriteRules = WriteRules.DO_NOTHING, **_: Any
+        ) -> Any:
             """Write the team's fields: metadata, and what a subclass adds. Nothing else is touched.
 
             Raises:
                 StoreOwnedError: there is no such document any more; only the store makes one.
             """
-            document: Any = self
-            model = type(document)
-            owned = owned_fields(model)
-            names = {field.alias or name: name for name, field in model.model_fields.items()}
-            stored = cast("dict[str, Any]", get_dict(document, to_db=True))
-            teams = {key for key, name in names.items() if name not in owned | _BEANIES}
-            values = {key: value for key, value in stored.items() if key in teams}
-            update: dict[str, Any] = {}
-            if "metadata" in values:
-                is_packed = document.packed_metadata is not None
-                if values["metadata"] is None:
-                    del values["metadata"]
-                    if not is_packed:
-                        update["$unset"] = {"metadata": ""}
-                elif is_packed:
-                    raise StoreOwnedError(
-                        "The metadata is stored packed, for BSON cannot hold it, and nothing was "
-                        "changed. Call store.set_metadata()."
-                    )
-            if values:
-                update["$set"] = values
-            found = model.find_one({"_id": document.id}, session=session)
-            if document.id is None or (update and (await found.update(update)).matched_count != 1):
-                _refuse(model, "made")
+            await _write(self, session, None, link_rule)
             return self
 
-        save_changes = replace = save
+        @validate_self_before
+        @wrap_with_actions(EventTypes.REPLACE)
+        @save_state_after
+        async def replace(
+            self,
+            ignore_revision: bool = False,
+            session: Any = None,
+            bulk_writer: Any = None,
+            link_rule: WriteRules = WriteRules.DO_NOTHING,
+            **_: Any,
+        ) -> Any:
+            """As :meth:`save`."""
+            await _write(self, session, bulk_writer, link_rule)
+            return self
+
+        async def validate_self(self, *args: Any, **kwargs: Any) -> None:
+            """As Beanie's."""
+            with _refreshed():
+                await super().validate_self(*args, **kwargs)  # type: ignore[misc]
+
+        @classmethod
+        async def custom_init(cls) -> None:
+            """Called by ``init_beanie``: says what of the class the store will not call."""
+            warn_of_hooks(cls)
 
         async def update(self, *args: Any, **kwargs: Any) -> Any:
             """As Beanie's, of the team's fields alone."""
@@ -162,6 +170,47 @@ class StoreOwned:
         def delete_all(cls, *_: Any, **__: Any) -> Any:
             """Refuses: only the store removes such documents, with all that belongs to them."""
             _refuse(cls, "deleted")
+
+
+async def _write(document: Any, session: Any, bulk_writer: Any, link_rule: WriteRules) -> None:
+    model = type(document)
+    if link_rule is WriteRules.WRITE:
+        for field in (model.get_link_fields() or {}).values():
+            linked = getattr(document, field.field_name)
+            for each in linked if isinstance(linked, list) else [linked]:
+                if isinstance(each, Document):
+                    await each.save(session=session, link_rule=link_rule)
+    names = {field.alias or name: name for name, field in model.model_fields.items()}
+    teams = names.keys() - {
+        key for key, name in names.items() if name in owned_fields(model) | _BEANIES
+    }
+    stored = cast("dict[str, Any]", get_dict(document, to_db=True))
+    values = {key: value for key, value in stored.items() if key in teams}
+    gone: dict[str, str] = {}
+    if "metadata" in values:
+        is_packed = document.packed_metadata is not None
+        if values["metadata"] is None:
+            del values["metadata"]
+            if not is_packed:
+                gone["metadata"] = ""
+        elif is_packed:
+            raise StoreOwnedError(
+                "The metadata is stored packed, for BSON cannot hold it, and nothing was "
+                "changed. Call store.set_metadata()."
+            )
+    if model.get_settings().keep_nulls is False:
+        gone |= {key: "" for key, value in values.items() if value is None}
+        values = {key: value for key, value in values.items() if value is not None}
+    update = {name: part for name, part in (("$set", values), ("$unset", gone)) if part}
+    if document.id is None:
+        _refuse(model, "made")
+    if not update:
+        return
+    found = model.find_one({"_id": document.id}, session=session)
+    result = await found.update(update, bulk_writer=bulk_writer)
+    # What goes in bulk is written later.
+    if bulk_writer is None and result.matched_count != 1:
+        _refuse(model, "made")
 
 
 def owned_fields(model: type) -> frozenset[str]:
