@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         UnfitCollectionError,
         UnknownSessionError,
         UnreachableError,
+        UnsoundSessionError,
     )
     from .app.every import EVERY, Every
     from .app.exports import export_transcripts
@@ -191,6 +192,7 @@ __all__ = [
     "UnknownSessionError",
     "UnreachableError",
     "UnsoundSession",
+    "UnsoundSessionError",
     "Usage",
     "UsageRow",
     "UsageStatistics",
@@ -238,7 +240,7 @@ _HOMES = {
         "MongodNotFoundError MongodStartError NotInitializedError ObserverError "
         "SchemaOutdatedError SchemaTooNewError ServerError SessionChangedError SessionStoreError "
         "SlowQueryError StandaloneError StoreOwnedError TransferError "
-        "UnfitCollectionError UnknownSessionError UnreachableError"
+        "UnfitCollectionError UnknownSessionError UnreachableError UnsoundSessionError"
     ),
     ".app.every": "EVERY Every",
     ".app.exports": "export_transcripts",

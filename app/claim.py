@@ -121,6 +121,9 @@ def claim_for(
     told, untold = changed_texts(known.texts if known else {}, texts)
     changes |= {**told, "totals": folded.totals.document(next_seq)}
     folded.totals.settle()
+    if known and known.nulls:
+        # Else the next one who reads it would look again what wrote there.
+        removed = (*removed, *(name for name in known.nulls if name not in changes))
     return Claim(
         marks=folded.marks,
         tries=(*tries, ObjectId()),
@@ -182,7 +185,8 @@ async def advance_summary(
     query = {
         **key.session_filter(),
         "_id": known.id,
-        "next_seq": known.next_seq,
+        # What is no position may be anything.
+        "next_seq": known.next_seq or {"$eq": known.stored_next_seq},
         "expires_at": known.expires_at,
         "held_at": known.held_at,
         "backstop": known.backstop,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from .diagnosis import Finding
 from .driver import server_of
 from .expiry import DELETED
 from .migrator import Migrator
+from .orphans import sessions_with_entries
 from .patient import Patient
 from .required_indexes import missing_indexes
 from .schema import MINIMUM_SCRIPT
@@ -168,6 +170,31 @@ async def retention(patient: Patient) -> Finding:
         return Finding("retention", "good", "no policies: every session is kept for ever")
     plural = "policy" if policies == 1 else "policies"
     return Finding("retention", "good", f"{policies} {plural}; nothing is overdue")
+
+
+async def summaries(patient: Patient) -> Finding:
+    """Whether sessions that have entries have a summary, without which they are in no listing."""
+    lost = looked_at = 0
+    found = sessions_with_entries(patient.entries, patient.summaries, {})
+    async with aclosing(found) as sessions:
+        async for each in sessions:
+            looked_at += 1
+            # What is left of an expired session has dates, and MongoDB takes it.
+            lost += not each.has_summary and not each.is_dated
+            if looked_at == _MANY:
+                break
+    is_part = looked_at == _MANY
+    whose = f"{'the first ' * is_part}{looked_at} session{'s'[: looked_at != 1]}"
+    if lost:
+        return Finding(
+            "summaries",
+            "warning",
+            f"{lost} of {whose} {'has' if lost == 1 else 'have'} entries but no summary, which "
+            "something else than the store took: no listing shows them",
+            "Run 'session-store verify --repair' for each tenant, which makes it anew, or delete "
+            "them; and let nothing else write to the collections.",
+        )
+    return Finding("summaries", "good", f"{whose} with entries: none lacks its summary")
 
 
 async def _unprotected(patient: Patient) -> list[str]:

@@ -208,9 +208,10 @@ async def _mark(connection: Connection, key: TranscriptKey, row: Row, attempts: 
     async def head_of_it(session: ClientSession | None) -> None:
         mark = {
             **owner,
-            "next_seq": Int64(row["next_seq"]),
-            "first_seq": Int64(row.get("first_seq", 1)),
-            "created_at": row["created_at"],
+            # What is none cannot bound anything; a new session then looks where it may begin.
+            "next_seq": row.get("next_seq"),
+            "first_seq": Int64(row.get("first_seq") or 1),
+            "created_at": row.get("created_at"),
             "expires_at": DELETED,
         }
         result = await connection.summaries.replace_one(this, mark, session=session)
@@ -228,7 +229,9 @@ async def _mark(connection: Connection, key: TranscriptKey, row: Row, attempts: 
 
 def _without(known: SessionState, counted: Recount, swept_later: str | None) -> Claim:
     texts, untold = changed_texts(known.texts, counted.totals.texts)
-    next_seq = known.next_seq + 1
+    # What the summary says may be put back, or no position at all.
+    before = max(known.next_seq, known.lowest, counted.last_seq + 1)
+    next_seq = before + 1
     changes: dict[str, Any] = {
         "next_seq": Int64(next_seq),
         "totals": counted.totals.document(next_seq),
@@ -237,9 +240,9 @@ def _without(known: SessionState, counted: Recount, swept_later: str | None) -> 
     }
     pushed: dict[str, Any] = {}
     if swept_later is not None:
-        pushed = {"removed": {"subpath": swept_later, "before": Int64(known.next_seq)}}
+        pushed = {"removed": {"subpath": swept_later, "before": Int64(before)}}
     removed = (*untold, "counting")
-    return Claim(known, known, known.next_seq, changes, removed, None, pushed=pushed)
+    return Claim(known, known, before, changes, removed, None, pushed=pushed)
 
 
 def _contended(key: TranscriptKey, error: Exception) -> Exception:

@@ -35,6 +35,7 @@ _CHECKS: Sequence[_Check] = (
     ("indexes", database_checks.indexes),
     ("transactions", server_checks.transactions),
     ("retention", database_checks.retention),
+    ("summaries", database_checks.summaries),
     ("disk", server_checks.disk),
 )
 
@@ -49,8 +50,9 @@ async def diagnose(
 
     The findings are of ``client`` (versions), ``server`` (release, and whether it answers),
     ``topology``, ``clock``, ``permissions``, ``schema``, ``indexes``, ``transactions``,
-    ``retention`` and ``disk``. Where no server answers or none takes writes, those after the one
-    that says so are left out. What goes wrong with the database is a finding, never an error.
+    ``retention``, ``summaries`` and ``disk``. Where no server answers or none takes writes, those
+    after the one that says so are left out. What goes wrong with the database is a finding, never
+    an error.
 
     Args:
         database: the database, as given to ``init_beanie``.

@@ -123,6 +123,10 @@ class UnknownSessionError(SessionStoreError, LookupError):
     """There is no session of that key."""
 
 
+class UnsoundSessionError(SessionStoreError):
+    """Something else than the store took a session's summary, or broke it beyond what it mends."""
+
+
 class AmbiguousSessionError(SessionStoreError, LookupError):
     """Several sessions have a name that was to mean one."""
 

@@ -6,6 +6,7 @@ entries at their own dates. It is for those who want remains gone sooner.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,11 @@ from .errors import ContentionError
 from .expiry import EXPIRED
 from .failures import IN_STEPS, reported, require_asyncio
 from .key import TranscriptKey
+from .orphans import behind_key, orphan_of, sessions_with_entries
 from .remains import sweep, sweep_unowned
 from .schema import collection_name
+
+logger = logging.getLogger(__name__)
 
 _PAGE = 100
 _ORDER = ("tenant", "project_key", "session_id")
@@ -97,7 +101,7 @@ async def _sweep_all(
             swept += 1
         if on_progress is not None:
             on_progress(Sweeping(swept, tuple(failed)))
-    swept += await sweep_orphans(connection, owner)
+    swept += await sweep_orphans(connection, owner, spares_lost=True)
     return Sweeping(swept, tuple(failed))
 
 
@@ -112,29 +116,27 @@ async def finish(connection: Connection, key: TranscriptKey) -> None:
     await follow(connection, key)
 
 
-async def sweep_orphans(connection: Connection, owner: Mapping[str, str]) -> int:
-    """Sweep sessions whose summaries MongoDB has taken, and return how many there were."""
-    swept = 0
-    page: list[TranscriptKey] = []
-    async for key in _with_entries(connection, owner):
-        page.append(key)
-        if len(page) == _PAGE:
-            swept += await _sweep_orphans(connection, page)
-            page = []
-    return swept + await _sweep_orphans(connection, page)
+async def sweep_orphans(
+    connection: Connection, owner: Mapping[str, str], *, spares_lost: bool
+) -> int:
+    """Sweep sessions whose summaries MongoDB has taken, and return how many there were.
 
-
-async def _sweep_orphans(connection: Connection, keys: list[TranscriptKey]) -> int:
+    ``spares_lost`` leaves those alone of which something else took it: they can be repaired.
+    """
     swept = 0
-    owned: set[TranscriptKey] = set()
-    for tenant, project_key in {(key.tenant, key.project_key) for key in keys}:
-        ids = [key.session_id for key in keys if key[:2] == (tenant, project_key)]
-        query = {"tenant": tenant, "project_key": project_key, "session_id": {"$in": ids}}
-        async for row in connection.summaries.find(query, {"_id": 0, "session_id": 1}):
-            owned.add(TranscriptKey(tenant, project_key, row["session_id"]))
-    for key in keys:
-        if key not in owned:
-            swept += await sweep_unowned(connection, key)
+    async for each in sessions_with_entries(connection.entries, connection.summaries, owner):
+        if each.has_summary:
+            continue
+        if spares_lost:
+            orphan = await orphan_of(connection, each.key)
+            if orphan is not None and not orphan.may_have_expired:
+                logger.warning(
+                    "Left %s alone, whose summary something else than expiry took: run "
+                    "session-store verify --repair, or delete it.",
+                    each.key,
+                )
+                continue
+        swept += await sweep_unowned(connection, each.key)
     return swept
 
 
@@ -155,30 +157,3 @@ async def _unfinished(
         if len(page) < _PAGE:
             return
         behind = behind_key(page[-1])
-
-
-async def _with_entries(
-    connection: Connection, owner: Mapping[str, str]
-) -> AsyncIterator[TranscriptKey]:
-    """The sessions that have entries, each by a seek in the index."""
-    behind: dict[str, Any] = {}
-    order = [(name, 1) for name in (*_ORDER, "subpath", "seq")]
-    fields = {"_id": 0, **dict.fromkeys(_ORDER, 1)}
-    while True:
-        row = await connection.entries.find_one({**owner, **behind}, fields, sort=order)
-        if row is None:
-            return
-        yield TranscriptKey(*(row[name] for name in _ORDER))
-        behind = behind_key(row)
-
-
-def behind_key(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A query for the sessions behind one, in the order of their keys."""
-    tenant, project_key, session_id = (row[name] for name in _ORDER)
-    return {
-        "$or": [
-            {"tenant": tenant, "project_key": project_key, "session_id": {"$gt": session_id}},
-            {"tenant": tenant, "project_key": {"$gt": project_key}},
-            {"tenant": {"$gt": tenant}},
-        ]
-    }

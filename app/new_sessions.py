@@ -180,15 +180,15 @@ async def _insert(connection: Connection, documents: _Documents) -> bool:
     return True
 
 
-async def _known(connection: Connection, keys: Sequence[TranscriptKey]) -> dict[TranscriptKey, int]:
-    """Those of the sessions that are stored, with the position of the next entry of each."""
-    known: dict[TranscriptKey, int] = {}
+async def _known(connection: Connection, keys: Sequence[TranscriptKey]) -> dict[TranscriptKey, Any]:
+    """Those of the sessions that are stored, with what each has for its next position."""
+    known: dict[TranscriptKey, Any] = {}
     for owner in _owners(keys):
         query = {**owner, **NOT_EXPIRED}
         fields = {"_id": 0, "tenant": 1, "project_key": 1, "session_id": 1, "next_seq": 1}
         async for row in connection.summaries.find(query, fields):
             key = TranscriptKey(row["tenant"], row["project_key"], row["session_id"])
-            known[key] = row["next_seq"]
+            known[key] = row.get("next_seq")
     return known
 
 

@@ -57,7 +57,7 @@ from .sdk import (
 )
 from .shown import shown
 from .stored_times import whole_ms
-from .summaries import DATA_FIELDS, STATE_PROJECTION, SessionState
+from .summaries import DATA_FIELDS, HIGHEST, STATE_PROJECTION, SessionState
 
 logger = logging.getLogger(__name__)
 
@@ -587,10 +587,17 @@ async def _state(
     data = row.get("data")
     if field is not None and data is None:
         data = await _folded(connection, key, row, session)
+    removed = row.get("removed") or ()
+    first_seq = row.get("first_seq") or 1
+    lowest = max(first_seq, *(each["before"] for each in removed)) if removed else first_seq
+    next_seq = row.get("next_seq")
+    is_position = type(next_seq) is int and lowest <= next_seq <= HIGHEST
     return SessionState(
         id=row["_id"],
-        # What is none is behind all entries, as verify then says.
-        next_seq=row["next_seq"] if type(row["next_seq"]) is int else 0,
+        next_seq=next_seq if is_position else 0,
+        stored_next_seq=next_seq,
+        lowest=lowest,
+        nulls=tuple([name for name, value in row.items() if value is None]),
         mtime=whole_ms(row.get("mtime")),
         data=data,
         data_field=field,
@@ -601,8 +608,8 @@ async def _state(
         held_at=row.get("held_at"),
         is_expired=row["is_expired"],
         backstop=row.get("backstop"),
-        first_seq=row.get("first_seq", 1),
-        has_remains=bool(row.get("remains") or row.get("removed")),
+        first_seq=first_seq,
+        has_remains=bool(row.get("remains") or removed),
     )
 
 

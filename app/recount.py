@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..models.totals import Tally
@@ -74,18 +74,18 @@ async def recount(
     return Recount(data, totals, last_seq)
 
 
-async def totals_of(connection: Connection, key: TranscriptKey) -> Tally:
-    """The totals of a session at one moment, for a summary that has none or outdated ones.
+async def counted_on(connection: Connection, key: TranscriptKey) -> Recount:
+    """A session counted at one moment, for a summary that has no totals or outdated ones.
 
     Its entries are marked as if they had been counted when they were stored.
     """
 
-    async def attempt() -> Tally:
+    async def attempt() -> Recount:
         async with snapshot(connection.client, connection.server) as session:
-            return (await recount(connection, key, session)).totals
+            return await recount(connection, key, session)
 
     if connection.has_marks:
         await mark_entries(connection, key)
-    totals = await retried(connection.client, attempt)
-    totals.is_exact = connection.has_marks
-    return totals.resumed()
+    counted = await retried(connection.client, attempt)
+    counted.totals.is_exact = connection.has_marks
+    return replace(counted, totals=counted.totals.resumed())

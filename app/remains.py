@@ -18,6 +18,7 @@ from .key import TranscriptKey
 from .reader import retried
 
 _BATCH = 100
+_BEHIND_ALL = 2**63 - 1
 
 # The rest of the time is for others.
 _SHARE = 0.25
@@ -61,7 +62,8 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
         with contextlib.suppress(_OvertakenError):
             if row.get("expires_at") == DELETED:
                 mark = {**this, "expires_at": DELETED}
-                await _Place(connection, mark, owner).sweep(owner, row["next_seq"])
+                # All of it: no session lives beside the mark.
+                await _Place(connection, mark, owner).sweep(owner, _BEHIND_ALL)
                 await connection.summaries.delete_one(mark)
             elif row.get("remains"):
                 await _Place(connection, this, owner).sweep(owner, row.get("first_seq", 1))

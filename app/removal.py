@@ -14,8 +14,9 @@ from .deletion import delete_session
 from .driver import DoneInPartError, TransientFailureError, with_store_rules
 from .errors import ContentionError, InvalidQueryError
 from .expiry import DELETED
-from .housekeeping import behind_key, sweep_orphans
+from .housekeeping import sweep_orphans
 from .key import TranscriptKey
+from .orphans import behind_key
 from .reader import LISTED_FIELDS, SessionListing, listing_of
 from .remains import sweep
 from .session_filter import SessionFilter
@@ -152,4 +153,4 @@ async def _sweep_what_is_gone(connection: Connection, tenant: str, wanted: Sessi
     marked = {**owner, "expires_at": DELETED}
     async for row in connection.summaries.find(marked, {"project_key": 1, "session_id": 1}):
         await sweep(connection, TranscriptKey(tenant, row["project_key"], row["session_id"]))
-    await sweep_orphans(connection, owner)
+    await sweep_orphans(connection, owner, spares_lost=False)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from bson import ObjectId
 from bson.int64 import Int64
+from pymongo.errors import DuplicateKeyError
 
 from ..models.totals import UNDER_WAY
 from .attempts import Attempts
@@ -23,8 +26,10 @@ from .connection import Connection
 from .counted import mark_entries
 from .dating import follow
 from .driver import ClientSession, TransientFailureError, snapshot, transact
-from .errors import ContentionError, UnknownSessionError
+from .errors import ContentionError, UnknownSessionError, UnsoundSessionError
 from .key import TranscriptKey
+from .living import live_of
+from .orphans import Orphan, orphan_of
 from .reader import retried, state_in
 from .recount import Recount, recount
 from .remains import sweep
@@ -63,6 +68,10 @@ class _Look:
     counted: Recount
 
     @property
+    def lacks_mtime(self) -> bool:
+        return self.state.mtime is None and self.counted.data is not None
+
+    @property
     def verification(self) -> Verification:
         return Verification(
             self.counted.totals.entries, tuple(_differences(self.state, self.counted))
@@ -73,31 +82,49 @@ async def verify(connection: Connection, key: TranscriptKey) -> Verification:
     """Compare the summary of a session with what is stored of it.
 
     Raises:
-        UnknownSessionError: there is no such session.
+        UnknownSessionError: there is no such session, or only entries that may be left of one.
     """
-    return (await _look(connection, key)).verification
+    look = await _look(connection, key)
+    if look is not None:
+        return look.verification
+    orphan = await orphan_of(connection, key)
+    if orphan is None or orphan.may_have_expired:
+        raise _unknown(key)
+    return _without_summary(orphan)
 
 
-async def repair(connection: Connection, key: TranscriptKey) -> Verification:
+async def repair(
+    connection: Connection, key: TranscriptKey, *, bring_back: bool = False
+) -> Verification:
     """Make the summary of a session say what is stored of it, and return what it said wrong.
 
-    It also finishes what others left: remains to sweep, and entries' dates on their way.
+    It also finishes what others left: remains to sweep, and entries' dates on their way. A summary
+    that something else took is made anew, unless the session may have expired or been deleted;
+    ``bring_back`` makes it all the same, and begins the session's period anew.
 
     Raises:
-        UnknownSessionError: there is no such session.
+        UnknownSessionError: there is no such session, or only entries that may be left of one.
+        UnsoundSessionError: whether it was deleted cannot be told.
         ContentionError: it was written to all the time.
     """
     attempts = Attempts()
+    rebuilt: Verification | None = None
     while True:
         look = await _look(connection, key)
-        found = look.verification
-        if found.is_sound:
+        if look is None:
+            rebuilt = await _rebuild(connection, key, bring_back)
+            if not await attempts.pause():
+                raise _contended(key)
+            continue
+        found = rebuilt or look.verification
+        if look.verification.is_sound:
             await sweep(connection, key)
             await follow(connection, key)
             return found
         if connection.has_marks:
             await mark_entries(connection, key)
-        claim = _mending(connection, look)
+        written_at = await _last_written(connection, key) if look.lacks_mtime else None
+        claim = _mending(connection, look, written_at)
 
         async def work(session: ClientSession | None, claim: Claim = claim) -> None:
             assert claim.known is not None
@@ -113,13 +140,83 @@ async def repair(connection: Connection, key: TranscriptKey) -> Verification:
                 raise
         except StaleStateError:
             if not await attempts.pause():
-                raise ContentionError(
-                    f"Could not repair {key}: it is written to all the time; nothing was "
-                    "changed. Try again."
-                ) from None
+                raise _contended(key) from None
 
 
-async def _look(connection: Connection, key: TranscriptKey) -> _Look:
+async def _rebuild(
+    connection: Connection, key: TranscriptKey, bring_back: bool
+) -> Verification | None:
+    """Put a summary beside entries that have none, for :func:`repair` to fill in.
+
+    It gives no position yet: whoever appends before that is done does it first.
+    """
+    orphan = await orphan_of(connection, key)
+    if orphan is None:
+        if await live_of(connection, key, None) is None:
+            raise _unknown(key)
+        # Another one made it meanwhile.
+        return None
+    if not orphan.is_lost and not bring_back:
+        if orphan.may_have_expired:
+            raise _unknown(key)
+        raise UnsoundSessionError(
+            f"{key} has {orphan.entries} entries and no summary, and whether it was deleted, or in "
+            "part, cannot be told; nothing was changed. Run session-store verify --repair "
+            "--bring-back, or await store.repair(key, bring_back=True), to have it back with all "
+            "of them, or delete it."
+        )
+    summary: dict[str, Any] = {
+        "_id": ObjectId(),
+        **key.session_filter(),
+        "created_at": orphan.created_at,
+        "active_at": orphan.active_at,
+        **connection.summary_defaults(),
+    }
+    if orphan.dated:
+        for collection in (connection.entries, connection.chunks):
+            await collection.update_many(key.session_filter(), {"$unset": {"expires_at": ""}})
+        summary["released_at"] = connection.server.now()
+    last = {**key.session_filter(), "seq": Int64(orphan.last_seq)}
+
+    async def work(session: ClientSession | None) -> None:
+        # It may have been deleted since.
+        if await connection.entries.find_one(last, {"_id": 1}, session=session) is None:
+            raise StaleStateError
+        await connection.summaries.insert_one(summary, session=session)
+
+    with suppress(StaleStateError, DuplicateKeyError, TransientFailureError):
+        await transact(connection.client, connection.server, work, Attempts())
+        return _without_summary(orphan)
+    return None
+
+
+def _without_summary(orphan: Orphan) -> Verification:
+    return Verification(
+        orphan.entries, (Difference("summary", None, f"one of {orphan.entries} entries"),)
+    )
+
+
+async def _last_written(connection: Connection, key: TranscriptKey) -> int | None:
+    """When the last entry of the main transcript was stored, epoch milliseconds."""
+    row = await connection.entries.find_one(
+        key.session.transcript_filter(), {"_id": 0, "created_at": 1}, sort=[("seq", -1)]
+    )
+    return None if row is None else round(row["created_at"].timestamp() * 1000)
+
+
+def _unknown(key: TranscriptKey) -> UnknownSessionError:
+    return UnknownSessionError(
+        f"There is no {key}; nothing was changed. Check tenant, project key and session id."
+    )
+
+
+def _contended(key: TranscriptKey) -> ContentionError:
+    return ContentionError(
+        f"Could not repair {key}: it is written to all the time; nothing was changed. Try again."
+    )
+
+
+async def _look(connection: Connection, key: TranscriptKey) -> _Look | None:
     async def attempt() -> _Look | None:
         async with snapshot(connection.client, connection.server) as session:
             while True:
@@ -134,17 +231,13 @@ async def _look(connection: Connection, key: TranscriptKey) -> _Look:
                 if after is not None and after.next_seq == state.next_seq:
                     return _Look(state, counted)
 
-    look = await retried(connection.client, attempt)
-    if look is None:
-        raise UnknownSessionError(
-            f"There is no {key}; nothing was changed. Check tenant, project key and session id."
-        )
-    return look
+    return await retried(connection.client, attempt)
 
 
 def _differences(state: SessionState, counted: Recount) -> Iterator[Difference]:
-    if state.next_seq <= counted.last_seq:
-        yield Difference("next_seq", state.next_seq, counted.last_seq + 1)
+    if state.next_seq <= counted.last_seq or not state.next_seq:
+        expected_seq = max(state.lowest, counted.last_seq + 1)
+        yield Difference("next_seq", state.stored_next_seq, expected_seq)
     if (state.mtime is not None) != (counted.data is not None):
         yield Difference("mtime", state.mtime, "a time" if counted.data else None)
     if state.data != counted.data:
@@ -166,9 +259,9 @@ def _differences(state: SessionState, counted: Recount) -> Iterator[Difference]:
             yield Difference(field, state.texts.get(field), text)
 
 
-def _mending(connection: Connection, look: _Look) -> Claim:
+def _mending(connection: Connection, look: _Look, written_at: int | None) -> Claim:
     state, counted = look.state, look.counted
-    next_seq = max(state.next_seq, counted.last_seq + 1) + 1
+    next_seq = max(state.next_seq, state.lowest, counted.last_seq + 1) + 1
     value = encode_object(counted.data) if counted.data is not None else None
     fields = value_fields(value, "data", "packed_data")
     texts, untold = changed_texts(state.texts, counted.totals.texts)
@@ -186,7 +279,7 @@ def _mending(connection: Connection, look: _Look) -> Claim:
         # Without an entry it has no main transcript, and is not listed either.
         removed = (*removed, "mtime")
     elif state.mtime is None:
-        changes["mtime"] = Int64(connection.server.now_ms())
+        changes["mtime"] = Int64(written_at or connection.server.now_ms())
     return Claim(
         known=state,
         next=state._replace(next_seq=next_seq),

@@ -256,7 +256,8 @@ class _Stored:
         found = await self.connection.summaries.find_one(
             self.key.session_filter(), {"_id": 0, "next_seq": 1}, session=self.session
         )
-        return 0 if found is None else found["next_seq"]
+        next_seq = None if found is None else found.get("next_seq")
+        return next_seq if isinstance(next_seq, int) else 0
 
     async def _content_of(self, document: dict[str, Any]) -> dict[str, Any]:
         return await content_of(self.connection, self.key, document, self.session)

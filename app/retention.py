@@ -37,8 +37,8 @@ from .errors import ContentionError, InvalidRetentionError, SchemaOutdatedError,
 from .every import EVERY, Every
 from .expiry import CACHE_SECONDS, DELETED, Retention, policy_collection_name, read_retention
 from .failures import NOT_KNOWN, reported, require_asyncio
-from .housekeeping import behind_key
 from .key import TranscriptKey, checked_name
+from .orphans import behind_key
 from .other_collections import other_entry_collections
 from .remains import sweep
 from .retention_script import as_scripts_mean

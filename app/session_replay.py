@@ -15,7 +15,7 @@ from .reader import last_agent_metadata
 from .reader import state as read_state
 from .replay import ReplayPosition, recognise
 from .shown import shown
-from .writer import Writer, confirmed
+from .writer import Writer, confirmed, sound_state
 
 # A killed run's open transaction blocks its session for up to 90 seconds where the server does not
 # let others end it; one try takes 25.
@@ -109,6 +109,8 @@ class SessionReplay:
         connection = self._connection
         if self._free is None:
             state = await read_state(connection, self._session)
+            if state is None or not state.next_seq:
+                state = await sound_state(connection, self._session)
             self._free = 1 if state is None or state.is_expired else state.next_seq
         if self._free == 1:
             return batch

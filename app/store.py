@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
-from . import reader, repair, retention, statistics
+from . import orphans, reader, repair, retention, statistics
 from .bound_models import lent
 from .client import open_database
 from .codec import draft_entries, encode_metadata
@@ -480,6 +480,28 @@ class BeanieSessionStore(SessionStore):
             async for listing in reader.session_listings(connection, owner):
                 yield listing
 
+    async def lost_sessions(
+        self, project_key: str | None = None, *, with_expired: bool = False
+    ) -> AsyncIterator[SessionListing]:
+        """Sessions of the tenant that have entries and no summary, in the order of their keys.
+
+        Something else than the store took it, and :meth:`repair` makes it anew. It goes over all
+        sessions, one by one.
+
+        Args:
+            project_key: only the sessions of this project.
+            with_expired: also those whose summary MongoDB may have taken because they expired,
+                and whose entries it takes later.
+        """
+        require_asyncio()
+        owner = {"tenant": self._tenant}
+        if project_key is not None:
+            owner["project_key"] = checked_name("project_key", project_key)
+        connection = await self._connection()
+        with reported(connection.client, "look for lost sessions"):
+            async for key in orphans.lost_sessions(connection, owner, with_expired):
+                yield SessionListing(key.project_key, key.session_id, None)
+
     async def summary(self, key: SessionKey) -> SessionSummary | None:
         """The summary of a session, with its totals; ``None`` if there is no such session."""
         require_asyncio()
@@ -807,13 +829,22 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, "verify", session):
             return await repair.verify(connection, session)
 
-    async def repair(self, key: SessionKey) -> Verification:
+    async def repair(self, key: SessionKey, *, bring_back: bool = False) -> Verification:
         """Make a session's summary say what is stored of it; return what it said wrong.
 
-        It is safe while others append. Entries are never changed.
+        It is safe while others append. Entries are never changed. A summary that something else
+        removed is made anew, but for the metadata that it had.
+
+        Args:
+            key: the session.
+            bring_back: make it anew also of a session of which there are entries, but which may
+                have expired, or have been deleted in whole or in part; its period begins anew.
 
         Raises:
-            UnknownSessionError: there is no such session.
+            UnknownSessionError: there is no such session; of one that may have expired there are
+                entries at most.
+            UnsoundSessionError: there are entries without a summary, and whether they were
+                deleted cannot be told.
             ContentionError: the session was written to all the time.
             CorruptEntryError: a stored entry is damaged.
             SessionStoreError: as for the class.
@@ -822,7 +853,8 @@ class BeanieSessionStore(SessionStore):
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
         with reported(connection.client, "repair", session, unanswered=NOT_KNOWN):
-            return await completed(repair.repair(connection, session), "repair", session)
+            work = repair.repair(connection, session, bring_back=bring_back)
+            return await completed(work, "repair", session)
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """The subpaths of a session's subagent transcripts, such as ``subagents/agent-a1``."""

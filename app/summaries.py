@@ -32,6 +32,9 @@ STATE_PROJECTION: dict[str, Any] = {
     "is_expired": EXPIRED["$expr"],
 }
 
+HIGHEST = 2**62
+"""No position of a session is behind this: there must be room for what is still to come."""
+
 # Both bound the memory of one store, however many sessions pass through it.
 _MAX_STATES = 1024
 _MAX_STATES_SIZE = 8 * 1024 * 1024
@@ -63,6 +66,12 @@ class SessionState(NamedTuple):
     """The position of its first entry; those before it are remains of another session."""
     has_remains: bool = False
     """Whether there was something to sweep when it was read."""
+    stored_next_seq: object = None
+    """What the summary has for ``next_seq``, where that is no position; then that is 0."""
+    lowest: int = 1
+    """No entry of the session stands before this, so no new one may."""
+    nulls: tuple[str, ...] = ()
+    """Fields that are there without a value, as something else than the store leaves them."""
 
     @property
     def dated(self) -> Dated:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .errors import SessionStoreError, UnknownSessionError
+from .errors import SessionStoreError, TransferError, UnknownSessionError
 from .failures import require_asyncio
 from .reader import SessionListing
 from .repair import Difference
@@ -76,9 +76,10 @@ class VerificationReport:
 
 async def verify_sessions(
     store: BeanieSessionStore,
-    sessions: AsyncIterable[SessionListing],
+    sessions: AsyncIterable[SessionListing] | None = None,
     *,
     repair: bool = False,
+    bring_back: bool = False,
     workers: int = 4,
     on_progress: Callable[[VerificationReport], None] | None = None,
     on_problem: Callable[[UnsoundSession], None] | None = None,
@@ -87,24 +88,35 @@ async def verify_sessions(
 
     Args:
         store: the store of the tenant.
-        sessions: which ones; all of the tenant's are ``store.session_keys()``.
+        sessions: which ones; default is all of the tenant, also those that have entries but no
+            summary (``store.session_keys()`` and ``store.lost_sessions()``).
         repair: make each summary say what is stored. It is safe while others append.
+        bring_back: with ``repair``, as for ``store.repair``; for sessions that were chosen.
         workers: sessions to verify at once.
         on_progress: called after each session.
         on_problem: called with each session that is unsound or cannot be read.
 
     Raises:
-        TransferError: ``workers`` is no count.
+        TransferError: ``workers`` is no count, or ``bring_back`` is for no session in particular.
         SessionStoreError: a server is away or refuses; run it again.
     """
     require_asyncio()
     checked_workers(workers)
+    if bring_back and (sessions is None or not repair):
+        raise TransferError(
+            "bring_back makes sessions anew that may have expired or been deleted, so it is for "
+            "those that are named, with repair=True; nothing was changed."
+        )
     report = VerificationReport()
 
     async def verify(listing: SessionListing) -> None:
         problem = None
         try:
-            found = await (store.repair if repair else store.verify)(listing.key())
+            key = listing.key()
+            if repair:
+                found = await store.repair(key, bring_back=bring_back)
+            else:
+                found = await store.verify(key)
         except UnknownSessionError:
             # Deleted or expired since it was listed.
             return
@@ -128,5 +140,15 @@ async def verify_sessions(
         if on_progress is not None:
             on_progress(report)
 
-    await in_parallel(sessions, verify, workers)
+    await in_parallel(sessions or all_sessions(store), verify, workers)
     return report
+
+
+async def all_sessions(
+    store: BeanieSessionStore, project_key: str | None = None
+) -> AsyncIterator[SessionListing]:
+    """The sessions of a tenant, then those that have entries but no summary."""
+    async for listing in store.session_keys(project_key):
+        yield listing
+    async for listing in store.lost_sessions(project_key):
+        yield listing

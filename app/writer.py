@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import takewhile
@@ -20,7 +21,7 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 
-from ..models.entry import COUNTED_INDEX, UUID_INDEX
+from ..models.entry import CHUNK_INDEX, COUNTED_INDEX, ORDER_INDEX, UUID_INDEX
 from ..models.totals import Tally, Wanted
 from .attempts import Attempts
 from .background import go_on
@@ -48,14 +49,15 @@ from .driver import (
     snapshot,
     transact,
 )
-from .errors import ContentionError
+from .errors import ContentionError, UnknownSessionError, UnsoundSessionError
 from .expiry import EXPIRED
 from .key import TranscriptKey
 from .living import live_of
 from .observing import Stored
+from .orphans import orphan_of
 from .reader import retried, stored_before
 from .reader import state as read_state
-from .recount import totals_of
+from .recount import counted_on
 from .remains import next_free_position, sweep
 from .repair import repair
 from .replay import ReplayPosition, ReplayPositions, recognise
@@ -71,6 +73,10 @@ _is_copied = attrgetter("is_copied")
 # A team's own unique index may refuse an entry too, but not because it is stored already.
 _UUID_KEYS: list[tuple[str, Any]] = list(UUID_INDEX.document["key"].items())
 _COUNTED_KEYS: list[tuple[str, Any]] = list(COUNTED_INDEX.document["key"].items())
+_POSITION_KEYS: list[list[tuple[str, Any]]] = [
+    list(index.document["key"].items()) for index in (ORDER_INDEX, CHUNK_INDEX)
+]
+_HEALINGS = 3
 # Where decoding is slow enough to hold up the other tasks of the event loop.
 _LARGE_BYTES = 256 * 1024
 # A BSON element without its value, which is an Int64.
@@ -88,6 +94,10 @@ class _ReplayError(Exception):
 
 class _CountedError(Exception):
     """What the batch was counted as was counted before, so nothing of the batch was stored."""
+
+
+class _PositionTakenError(Exception):
+    """The summary says that a position is free which is not, or says none at all."""
 
 
 class Writer:
@@ -233,13 +243,20 @@ class Writer:
         folded: Folded | None = None
         contents: Sequence[Mapping[str, Any]] | None = None
         wanted: Wanted | None = None
-        refusals = 0
+        refusals = healings = 0
+        newest: SessionState | None = None
         copied = sum(1 for _ in takewhile(_is_copied, batch)) if batch[0].is_copied else 0
         if known is not None and is_fresh:
             folded = fold(known, key, [encoded.entry for encoded in batch], copied)
         while True:
             if known is None:
-                known = await _state(connection, session_key)
+                try:
+                    known = await _state(connection, session_key, newest)
+                except _PositionTakenError:
+                    newest = None
+                    healings += 1
+                    await _heal(connection, session_key, healings)
+                    continue
             retention = await connection.retention_of(key)
             if folded is None:
                 contents = contents or await _contents(batch)
@@ -273,6 +290,10 @@ class Writer:
                 refusals += 1
                 await _free_marks(connection, session_key, claim)
                 wanted, known, folded = folded.wanted, None, None
+            except _PositionTakenError:
+                healings += 1
+                await _heal(connection, session_key, healings)
+                known = folded = newest = None
             except (StaleStateError, TransientFailureError) as error:
                 if not await attempts.pause():
                     if isinstance(error, TransientFailureError):
@@ -282,6 +303,7 @@ class Writer:
                         "time; nothing of the batch was stored. Try again, or let fewer "
                         "processes write to one session at once."
                     ) from None
+                newest = claim.known
                 known = folded = None
             except (OutcomeUnknownError, AutoReconnect) as error:
                 if not isinstance(error, ServerSelectionTimeoutError):
@@ -317,7 +339,7 @@ class Writer:
             raise
         except BaseException:
             if session is None:
-                await _undo_append(connection, key, claim.first_seq, len(batch))
+                await _undo_append(connection, key, claim, len(batch))
             raise
 
     async def _create_summary(
@@ -356,17 +378,96 @@ def summary_document(
     }
 
 
-async def _state(connection: Connection, key: TranscriptKey) -> SessionState | None:
-    """The state of a session's summary, with exact totals even where an older release left none."""
+async def sound_state(connection: Connection, key: TranscriptKey) -> SessionState | None:
+    """The state of a session, once what something else wrote into its summary is mended.
+
+    Raises:
+        UnsoundSessionError: it cannot be mended, or takes a decision.
+    """
+    healings = 0
+    while True:
+        try:
+            return await _state(connection, key, None)
+        except _PositionTakenError:
+            healings += 1
+            await _heal(connection, key, healings)
+
+
+async def _state(
+    connection: Connection, key: TranscriptKey, newest: SessionState | None
+) -> SessionState | None:
+    """The state of a session's summary, with exact totals even where an older release left none.
+
+    ``newest`` is what was known of it.
+
+    Raises:
+        _PositionTakenError: it is older than what is stored of the session, or there is none.
+    """
     known = await read_state(connection, key)
     if known is None:
-        first_seq = await next_free_position(connection, key)
-        return None if first_seq == 1 else _gone(first_seq)
+        return await _state_without_summary(connection, key)
     if known.is_expired:
+        return known._replace(next_seq=await _next_position(connection, key, known))
+    is_counted = known.totals is not None and (known.totals.is_exact or not connection.has_marks)
+    if known.next_seq and is_counted and not known.nulls and newest is None:
         return known
-    if known.totals is not None and (known.totals.is_exact or not connection.has_marks):
+    if not known.next_seq or await _is_behind(connection, key, known, newest):
+        raise _PositionTakenError
+    if is_counted:
         return known
-    return known._replace(totals=await totals_of(connection, key))
+    counted = await counted_on(connection, key)
+    if counted.last_seq >= known.next_seq:
+        raise _PositionTakenError
+    return known._replace(totals=counted.totals)
+
+
+async def _is_behind(
+    connection: Connection, key: TranscriptKey, known: SessionState, newest: SessionState | None
+) -> bool:
+    """Whether a summary that something else wrote, or may have written, was put back."""
+    if newest is not None and newest.id == known.id and known.next_seq < newest.next_seq:
+        return True
+    if not known.nulls:
+        return False
+    behind = {**key.session_filter(), "seq": {"$gte": Int64(known.next_seq)}}
+
+    async def attempt() -> bool:
+        return await connection.entries.find_one(behind, {"_id": 1}) is not None
+
+    return await retried(connection.client, attempt)
+
+
+async def _next_position(connection: Connection, key: TranscriptKey, known: SessionState) -> int:
+    """Where a session begins that takes the place of one that is gone."""
+    return max(known.next_seq, known.lowest, await next_free_position(connection, key))
+
+
+async def _state_without_summary(connection: Connection, key: TranscriptKey) -> SessionState | None:
+    first_seq = await next_free_position(connection, key)
+    if first_seq == 1:
+        return None
+    orphan = await orphan_of(connection, key)
+    if orphan is not None and not orphan.may_have_expired:
+        raise _PositionTakenError
+    return _gone(first_seq)
+
+
+async def _heal(connection: Connection, key: TranscriptKey, healings: int) -> None:
+    """Mend what something else wrote into the summary of a session, or took.
+
+    Raises:
+        UnsoundSessionError: it cannot be mended, or takes a decision.
+    """
+    if healings > _HEALINGS:
+        raise UnsoundSessionError(
+            f"Could not append to {key}: its summary gives no free position, and mending it did "
+            "not help, for something else writes to it; nothing was stored. Find what that is, "
+            "and run session-store verify --repair."
+        )
+    logger.warning("Something else than the store wrote or took the summary of %s: mending.", key)
+    # It may have been deleted, or have expired, meanwhile.
+    with contextlib.suppress(UnknownSessionError):
+        await repair(connection, key)
 
 
 async def _settle_leaves(
@@ -499,17 +600,17 @@ async def _insert_entries(
             }
             chunks.extend(chunk_documents(owner, encoded.chunks))
     if chunks:
-        await connection.chunks.insert_many(chunks, session=session)
+        try:
+            await connection.chunks.insert_many(chunks, session=session)
+        except BulkWriteError as error:
+            _require_free(_refusing(error))
+            raise
     common = {"created_at": claim.changes["active_at"], **dated}
     documents = entry_documents(connection, key, batch, claim, common)
     try:
         await insert_encoded(connection.entries, documents, session)
     except BulkWriteError as error:
-        refusing = [
-            list(failure.get("keyPattern", {}).items())
-            for failure in error.details.get("writeErrors", ())
-            if failure.get("code") == _DUPLICATE_KEY
-        ]
+        refusing = _refusing(error)
         if _UUID_KEYS in refusing:
             raise _ReplayError from None
         if _COUNTED_KEYS in refusing:
@@ -519,7 +620,22 @@ async def _insert_entries(
         ):
             # Remains that nobody told of a moment ago.
             raise StaleStateError from None
+        _require_free(refusing)
         raise
+
+
+def _refusing(error: BulkWriteError) -> list[list[tuple[str, Any]]]:
+    """The keys of the unique indexes that refused something."""
+    return [
+        list(failure.get("keyPattern", {}).items())
+        for failure in error.details.get("writeErrors", ())
+        if failure.get("code") == _DUPLICATE_KEY
+    ]
+
+
+def _require_free(refusing: Sequence[list[tuple[str, Any]]]) -> None:
+    if any(keys in refusing for keys in _POSITION_KEYS):
+        raise _PositionTakenError from None
 
 
 def entry_documents(
@@ -548,13 +664,17 @@ def entry_documents(
 
 
 async def _undo_append(
-    connection: Connection, key: TranscriptKey, first_seq: int, count: int
+    connection: Connection, key: TranscriptKey, claim: Claim, count: int
 ) -> None:
     """Without transactions: take back what a failed insert left, and fold anew what is stored."""
-    claimed = {**key.transcript_filter(), "seq": {"$gte": first_seq, "$lt": first_seq + count}}
+    positions = {"$gte": claim.first_seq, "$lt": claim.first_seq + count}
+    claimed = {**key.transcript_filter(), "seq": positions}
     try:
-        await connection.entries.delete_many(claimed)
-        await connection.chunks.delete_many({**claimed, "collection": connection.entries.name})
+        # Where the positions were not free, what else stands there is of another time.
+        await connection.entries.delete_many({**claimed, "created_at": claim.changes["active_at"]})
+        others: list[int] = await connection.entries.distinct("seq", claimed)
+        parts = {**claimed, "collection": connection.entries.name}
+        await connection.chunks.delete_many({**parts, "seq": {**positions, "$nin": others}})
         await repair(connection, key.session)
     except PyMongoError:
         logger.warning(

@@ -48,7 +48,7 @@ from beanie_session_store.app.server_checks import room
 
 CHECKS = [
     *("client", "server", "topology", "clock", "permissions", "schema", "indexes"),
-    *("transactions", "retention", "disk"),
+    *("transactions", "retention", "summaries", "disk"),
 ]
 READS = {
     *("hello", "buildInfo", "connectionStatus", "find", "listIndexes", "aggregate", "dbStats"),

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import AmbiguousSessionError, UnknownSessionError
 from ..plain_text import line
 from .completing import projects, session_ids
-from .ending import FAILED
+from .ending import FAILED, MISUSED, fail
 from .pace import lines_on_progress
 from .root import app, options_of, run, show
 from .sessions_to_change import session_to_change
@@ -44,30 +45,39 @@ def verify_command(
         bool,
         typer.Option("--repair", help="Make each summary say what is stored; entries stay."),
     ] = False,
+    bring_back: Annotated[
+        bool,
+        typer.Option(
+            "--bring-back",
+            help="With --repair and whole ids: also make anew what may have expired or been "
+            "deleted.",
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Sessions to verify at once.")] = 4,
 ) -> None:
     """Compare summaries with all entries, and mend them.
 
-    They are those of --tenant: the fold, the totals, the positions. Safe while agents write. Exits
-    with 0 if all is sound or was repaired, and with 1 if not.
+    They are those of --tenant: the fold, the totals, the positions, and entries without a summary.
+    Safe while agents write. Exits with 0 if all is sound or was repaired, and with 1 if not.
 
     Example: session-store --tenant acme verify --repair
     """
-    from ..verification import verify_sessions
+    from ..verification import all_sessions, verify_sessions
 
+    if bring_back and not (repair and sessions):
+        fail("--bring-back is for sessions that are named, together with --repair.", MISUSED)
     as_json = options_of(context).as_json
 
     async def command(database: Database) -> VerificationReport:
         store = await store_on(context, database, upgrade=False)
         wanted = (
-            _named(store, sessions, project, repair)
-            if sessions
-            else store.session_keys(project_key=project)
+            _named(store, sessions, project, repair) if sessions else all_sessions(store, project)
         )
         return await verify_sessions(
             store,
             wanted,
             repair=repair,
+            bring_back=bring_back,
             workers=workers,
             on_progress=lines_on_progress(),
             on_problem=None if as_json else _print,
@@ -83,9 +93,23 @@ async def _named(
     store: BeanieSessionStore, names: Sequence[str], project: str | None, repair: bool
 ) -> AsyncIterator[SessionListing]:
     async def find(name: str) -> SessionListing:
-        if repair:
-            return await session_to_change(store, name, project)
-        return await store.session_named(name, project)
+        try:
+            if repair:
+                return await session_to_change(store, name, project)
+            return await store.session_named(name, project)
+        except UnknownSessionError:
+            # One without a summary has no name but its whole id.
+            lost = store.lost_sessions(project, with_expired=True)
+            found = [listing async for listing in lost if listing.session_id == name]
+            if not found:
+                raise
+            if len(found) > 1:
+                projects = ", ".join(listing.project_key for listing in found[:5])
+                raise AmbiguousSessionError(
+                    f"Several projects have entries of a session {name} without a summary: "
+                    f"{projects}. Name one with --project."
+                ) from None
+            return found[0]
 
     # All of them first: of a wrong name nothing should have been repaired.
     for listing in [await find(name) for name in names]:
@@ -100,6 +124,8 @@ def _print(problem: UnsoundSession) -> None:
 
 
 def _spelled(difference: Difference) -> str:
+    if difference.field == "summary":
+        return "its summary is gone"
     stored, expected = (_value(each) for each in (difference.stored, difference.expected))
     if stored is None or expected is None:
         return f"{difference.field} differs"
