@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -33,7 +34,6 @@ from beanie_session_store.app.driver import Database, collection_of
 
 SUBAGENT: Any = {**KEY, "subpath": "subagents/agent-a"}
 OWNER = {"tenant": "default", **KEY}
-BIG = {"type": "user", "uuid": "big", "message": {"content": "\ud83d" + "x" * 20_000_000}}
 
 
 def summaries() -> Any:
@@ -178,16 +178,22 @@ async def test_many_who_come_at_once_to_what_is_broken_lose_nothing(
 async def test_chunks_of_another_entry_are_not_written_over(
     standalone_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("beanie_session_store.app.codec.MAX_VALUE_BYTES", 2000)
+    monkeypatch.setattr("beanie_session_store.app.codec.CHUNK_BYTES", 1000)
+    big = message(secrets.token_hex(4000))
+    bigger = message(secrets.token_hex(6000))
     store = BeanieSessionStore()
     await store.append(KEY, [message("one")])
-    await store.append(KEY, [BIG])
+    await store.append(KEY, [big])
     assert await collection_of(EntryChunk).count_documents({}) > 0
-    await put(2)
-    await BeanieSessionStore().append(KEY, [{**BIG, "uuid": "bigger"}, message("more")])
+    for seq in (1, 2):
+        await put(seq)
+        await BeanieSessionStore().append(KEY, [bigger, message("more")])
+        await BeanieSessionStore().append(KEY, [message("even more")])
     loaded = await store.load(KEY) or []
-    assert [each.get("uuid") for each in loaded][1:3] == ["big", "bigger"]
-    assert len(loaded) == 4
-    assert loaded[1] == BIG
+    assert loaded[1:3] == [big, bigger]
+    assert len(loaded) == 7
+    assert (await store.verify(KEY)).is_sound
 
 
 async def test_what_an_earlier_save_left_is_looked_at_once(
