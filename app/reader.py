@@ -590,12 +590,12 @@ async def _state(
     removed = row.get("removed") or ()
     first_seq = row.get("first_seq") or 1
     lowest = max(first_seq, *(each["before"] for each in removed)) if removed else first_seq
-    next_seq = row.get("next_seq")
-    is_position = type(next_seq) is int and lowest <= next_seq <= HIGHEST
+    stored_seq = row.get("next_seq")
+    is_position = type(stored_seq) is int and lowest <= stored_seq <= HIGHEST
     return SessionState(
         id=row["_id"],
-        next_seq=next_seq if is_position else 0,
-        stored_next_seq=next_seq,
+        next_seq=cast("int", stored_seq) if is_position else 0,
+        stored_next_seq=stored_seq,
         lowest=lowest,
         nulls=tuple([name for name, value in row.items() if value is None]),
         mtime=whole_ms(row.get("mtime")),

@@ -173,11 +173,11 @@ class StoreOwned:
 
 
 async def _write(document: Any, session: Any, bulk_writer: Any, link_rule: WriteRules) -> None:
-    model = type(document)
+    model: Any = type(document)
     if link_rule is WriteRules.WRITE:
         for field in (model.get_link_fields() or {}).values():
-            linked = getattr(document, field.field_name)
-            for each in linked if isinstance(linked, list) else [linked]:
+            linked: object = getattr(document, field.field_name)
+            for each in cast("list[object]", linked) if isinstance(linked, list) else [linked]:
                 if isinstance(each, Document):
                     await each.save(session=session, link_rule=link_rule)
     names = {field.alias or name: name for name, field in model.model_fields.items()}

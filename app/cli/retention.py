@@ -113,8 +113,13 @@ def set_policy(
         )
 
     done = run(context, command)
-    value = {"keep": keep, **owner.as_json(), "sessions": done.sessions, "ending": ending}
-    value["others"] = list(done.others)
+    value = {
+        "keep": keep,
+        **owner.as_json(),
+        "sessions": done.sessions,
+        "ending": ending,
+        "others": list(done.others),
+    }
     show(context, value, f"Idle sessions of {owner} are kept {keep}; {done.sessions} looked at.")
     _require_all_dated(done)
 
@@ -154,8 +159,12 @@ def clear_policy(
         )
 
     done = run(context, command)
-    value = {"cleared": owner.as_json(), "sessions": done.sessions, "ending": ending}
-    value["others"] = list(done.others)
+    value = {
+        "cleared": owner.as_json(),
+        "sessions": done.sessions,
+        "ending": ending,
+        "others": list(done.others),
+    }
     show(context, value, f"Removed the policy of {owner}; {done.sessions} looked at.")
     _require_all_dated(done)
 
