@@ -175,7 +175,8 @@ class StoreOwned:
 async def _write(document: Any, session: Any, bulk_writer: Any, link_rule: WriteRules) -> None:
     model: Any = type(document)
     if link_rule is WriteRules.WRITE:
-        for field in (model.get_link_fields() or {}).values():
+        links: dict[str, Any] = model.get_link_fields() or {}
+        for field in links.values():
             linked: object = getattr(document, field.field_name)
             for each in cast("list[object]", linked) if isinstance(linked, list) else [linked]:
                 if isinstance(each, Document):
