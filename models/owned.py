@@ -173,7 +173,7 @@ class StoreOwned:
 
 
 async def _write(document: Any, session: Any, bulk_writer: Any, link_rule: WriteRules) -> None:
-    model: Any = type(document)
+    model = cast("Any", type(document))
     if link_rule is WriteRules.WRITE:
         links: dict[str, Any] = model.get_link_fields() or {}
         for field in links.values():
