@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from .app.exports import export_transcripts
     from .app.housekeeping import Sweeping, sweep_sessions
     from .app.imports import import_transcripts
+    from .app.key import session_key
     from .app.new_sessions import NewSession
     from .app.observing import CommittedAppend, OnCommitted
     from .app.reader import SessionListing, StreamedEntry
@@ -213,6 +214,7 @@ __all__ = [
     "preload",
     "retention_policies",
     "schema_status",
+    "session_key",
     "set_retention",
     "settled",
     "sweep_sessions",
@@ -246,6 +248,7 @@ _HOMES = {
     ".app.exports": "export_transcripts",
     ".app.housekeeping": "Sweeping sweep_sessions",
     ".app.imports": "import_transcripts",
+    ".app.key": "session_key",
     ".app.new_sessions": "NewSession",
     ".app.observing": "CommittedAppend OnCommitted",
     ".app.reader": "SessionListing StreamedEntry",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from .errors import (
     SessionStoreError,
@@ -68,8 +68,11 @@ async def copy_sessions(
         # One that is named twice would be copied twice at once.
         projects = list(dict.fromkeys(checked_name("project_key", name) for name in names))
     progress = Progress(TransferReport(), on_progress, on_problem)
-    ours = isinstance(source, BeanieSessionStore)
-    reader: _Source = _OurSource(source) if ours else _OtherSource(source, progress)
+    reader: _Source
+    if isinstance(source, BeanieSessionStore):
+        reader = _OurSource(cast("BeanieSessionStore", source))
+    else:
+        reader = _OtherSource(source, progress)
     async for _ in reader.sessions(projects, session_id):
         progress.report.listed += 1
     if not progress.report.listed:

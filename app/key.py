@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from .errors import InvalidKeyError
 from .every import EVERY
+from .sdk import SessionKey, SessionListSubkeysKey
 from .shown import shown
 
 MAX_NAME_BYTES = 1024
@@ -17,6 +18,32 @@ _EVERY = EVERY.value
 
 _REQUIRED_FIELDS = frozenset({"project_key", "session_id"})
 _KEY_FIELDS = _REQUIRED_FIELDS | {"subpath"}
+
+AnyKey: TypeAlias = SessionKey | SessionListSubkeysKey | Mapping[str, str]
+"""What names a session, or with ``subpath`` one of its transcripts: the SDK's, or any mapping."""
+
+
+def session_key(project_key: str, session_id: str, *, subpath: str | None = None) -> SessionKey:
+    """The key of a session's main transcript, or of a subagent's.
+
+    Every method of a store takes it, and those of the SDK that ask for a ``SessionKey``; a plain
+    dict of texts does for ours.
+
+    Args:
+        project_key: the SDK's, see its ``project_key_for_directory``.
+        session_id: the session.
+        subpath: such as ``subagents/agent-a1``; ``None`` for the main transcript.
+
+    Raises:
+        InvalidKeyError: one of them cannot be such a name.
+    """
+    key: SessionKey = {
+        "project_key": checked_name("project_key", project_key),
+        "session_id": checked_name("session_id", session_id),
+    }
+    if subpath is not None:
+        key["subpath"] = checked_name("subpath", subpath)
+    return key
 
 
 def checked_name(field: str, value: object) -> str:

@@ -31,6 +31,7 @@ from .errors import InvalidEntryError
 from .expiry import NOT_EXPIRED
 from .key import TranscriptKey, checked_name
 from .reader import CONTENT, content_of, retried
+from .sdk import SessionKey
 from .shown import shown
 from .stored_times import whole_ms
 from .summaries import Folded, fold_on
@@ -50,7 +51,7 @@ class NewSession:
     transcripts: Mapping[str, Sequence[Mapping[str, Any]]] = field(repr=False)
     """The entries by subpath; ``""`` is the main transcript."""
 
-    def key(self) -> dict[str, str]:
+    def key(self) -> SessionKey:
         """The key of its main transcript."""
         return {"project_key": self.project_key, "session_id": self.session_id}
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 else:
     # What they are at run time. The SDK asks no store for its class, only for its methods, and
     # takes a method that is not there for one that the store does not have.
-    SessionStore = object
+    class SessionStore:
+        __slots__ = ()
+
     ClaudeAgentOptions = Any
     SessionKey = SessionListSubkeysKey = dict[str, Any]
     SessionStoreEntry = SessionStoreListEntry = SessionSummaryEntry = dict[str, Any]

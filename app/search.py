@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pymongo.errors import OperationFailure
 
 from ..models import SessionSummary, TranscriptEntry
-from ..models.entry_view import EntryView
+from ..models.messages import AssistantEntry, UserEntry
 from ..models.transcript import parse_entry
 from .connection import Connection
 from .driver import Database
@@ -39,9 +39,9 @@ class SearchHit:
     entry: dict[str, Any]
 
     @property
-    def parsed(self) -> EntryView:
-        """The typed view of the entry."""
-        return parse_entry(self.entry)
+    def parsed(self) -> UserEntry | AssistantEntry:
+        """The typed view of the entry; other kinds are not searched."""
+        return cast("UserEntry | AssistantEntry", parse_entry(self.entry))
 
 
 async def enable_search(

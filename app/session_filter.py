@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import bson
 
@@ -26,6 +26,12 @@ MAX_QUERY_BYTES = 1024 * 1024
 QUERY_MS = 30_000
 """How long the server may look for what no index finds, in milliseconds."""
 
+Criterion: TypeAlias = Mapping[str, Any] | bool
+"""A query, or a comparison of a field of a Document class, which is one.
+
+A checker takes it for a bool where the class is a team's own; a real bool is refused.
+"""
+
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -38,7 +44,7 @@ class SessionFilter:
         InvalidKeyError: the project key is no usable name.
     """
 
-    criteria: Sequence[Mapping[str, Any]] = ()
+    criteria: Sequence[Criterion] = ()
     """Queries in the ODM's own style, such as ``SessionSummary.totals.turns > 3``."""
     project_key: str | None = None
     tag: str | None = None
@@ -110,7 +116,7 @@ class SessionFilter:
             value = getattr(self, name)
             if value is not None:
                 query[name] = value
-        parts: list[Mapping[str, Any]] = list(self.criteria)
+        parts = list(cast("Sequence[Mapping[str, Any]]", self.criteria))
         described = {f"metadata.{name}": value for name, value in (self.metadata or {}).items()}
         if with_packed and described:
             parts.append({"$or": [described, {"packed_metadata": {"$exists": True}}]})

@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Generic
 
 from bson import ObjectId
+from typing_extensions import TypeVar
 
 from ..models import SessionSummary
 from .connection import Connection
@@ -21,14 +22,17 @@ from .session_filter import SessionFilter
 from .shown import shown
 from .stored_summaries import summary_of
 
+S = TypeVar("S", bound=SessionSummary)
+S_co = TypeVar("S_co", bound=SessionSummary, default=SessionSummary, covariant=True)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
-class SessionPage:
+class SessionPage(Generic[S_co]):
     """Some sessions, the most recently active first."""
 
-    sessions: Sequence[SessionSummary]
+    sessions: Sequence[S_co]
     cursor: str | None
     """Pass it as ``after`` for the next page; ``None`` on the last one."""
 
@@ -77,12 +81,12 @@ class Position:
 
 async def session_page(
     connection: Connection,
-    model: type[SessionSummary],
+    model: type[S],
     tenant: str,
     wanted: SessionFilter,
     limit: int,
     after: Position | None,
-) -> SessionPage:
+) -> SessionPage[S]:
     """The next ``limit`` sessions with a main transcript behind the cursor ``after``."""
     query = {**wanted.query(tenant), "mtime": {"$exists": True}}
     if after is not None:
@@ -110,9 +114,7 @@ async def session_page(
     return SessionPage(sessions, Position(last["active_at"], last["_id"]).cursor)
 
 
-async def session_summary(
-    connection: Connection, model: type[SessionSummary], key: TranscriptKey
-) -> SessionSummary | None:
+async def session_summary(connection: Connection, model: type[S], key: TranscriptKey) -> S | None:
     """The summary of the key's session, or ``None`` without one."""
 
     async def attempt() -> dict[str, Any] | None:

@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, cast
+
+from typing_extensions import TypeVar
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from . import orphans, reader, repair, retention, statistics
@@ -19,7 +21,7 @@ from .connection import Binding, Connection, DatabaseBinding, StoreModels
 from .driver import Database
 from .errors import InvalidKeyError
 from .failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
-from .key import TranscriptKey, checked_name
+from .key import AnyKey, TranscriptKey, checked_name
 from .metadata import set_metadata
 from .new_sessions import (
     NewSession,
@@ -35,8 +37,6 @@ from .repair import Verification
 from .schema import upgrade_schema
 from .sdk import (
     ClaudeAgentOptions,
-    SessionKey,
-    SessionListSubkeysKey,
     SessionStore,
     SessionStoreEntry,
     SessionStoreListEntry,
@@ -44,7 +44,7 @@ from .sdk import (
     preloaded,
 )
 from .search import SearchHit, search
-from .session_filter import SessionFilter, checked_limit, checked_text
+from .session_filter import Criterion, SessionFilter, checked_limit, checked_text
 from .session_names import session_named
 from .session_pages import Position, SessionPage, session_page, session_summary
 from .session_replay import SessionReplay
@@ -57,8 +57,14 @@ from .writer import Writer
 
 _MAX_SEQ = 2**63 - 1
 
+S = TypeVar("S", bound=SessionSummary, default=SessionSummary)
+S_co = TypeVar("S_co", bound=SessionSummary, default=SessionSummary, covariant=True)
 
-class BeanieSessionStore(SessionStore):
+# What `S` is where nothing is said, which checkers do not take for a default of `type[S]`.
+_SUMMARIES: type[Any] = SessionSummary
+
+
+class BeanieSessionStore(SessionStore, Generic[S_co]):
     """Stores Claude Agent SDK sessions in MongoDB, for one tenant.
 
     Making one costs nothing and does no I/O, so an application makes one per tenant, user or
@@ -98,7 +104,7 @@ class BeanieSessionStore(SessionStore):
         tenant: str = "default",
         metadata: dict[str, Any] | None = None,
         entries: type[TranscriptEntry] = TranscriptEntry,
-        summaries: type[SessionSummary] = SessionSummary,
+        summaries: type[S_co] = _SUMMARIES,
         on_committed: OnCommitted | None = None,
     ) -> None:
         self._tenant = checked_name("tenant", tenant)
@@ -108,6 +114,7 @@ class BeanieSessionStore(SessionStore):
         self._writer = Writer(self._metadata)
         self._turns = Turns()
         self._observer = None if on_committed is None else Observer(on_committed)
+        self._summaries = summaries
         self._binding: Binding | DatabaseBinding = Binding(StoreModels(entries, summaries))
 
     @property
@@ -125,10 +132,10 @@ class BeanieSessionStore(SessionStore):
         tenant: str = "default",
         metadata: dict[str, Any] | None = None,
         entries: type[TranscriptEntry] = TranscriptEntry,
-        summaries: type[SessionSummary] = SessionSummary,
+        summaries: type[S] = _SUMMARIES,
         on_committed: OnCommitted | None = None,
         upgrade: bool = True,
-    ) -> AsyncGenerator[BeanieSessionStore]:
+    ) -> AsyncGenerator[BeanieSessionStore[S]]:
         """Open a store of its own client, for scripts: ``async with ...connect(uri) as store``.
 
         It upgrades the schema and closes the client at exit, where writes that go on without their
@@ -152,7 +159,7 @@ class BeanieSessionStore(SessionStore):
             SchemaOutdatedError: with ``upgrade=False``, a needed migration is missing.
             SessionStoreError: as for the class.
         """
-        store = cls(
+        store = cast("type[BeanieSessionStore[S]]", cls)(
             tenant=tenant,
             metadata=metadata,
             entries=entries,
@@ -180,15 +187,15 @@ class BeanieSessionStore(SessionStore):
         tenant: str = "default",
         metadata: dict[str, Any] | None = None,
         entries: type[TranscriptEntry] = TranscriptEntry,
-        summaries: type[SessionSummary] = SessionSummary,
+        summaries: type[S] = _SUMMARIES,
         on_committed: OnCommitted | None = None,
-    ) -> BeanieSessionStore:
+    ) -> BeanieSessionStore[S]:
         """A store on a given database, whatever ``init_beanie`` gave to the Document classes.
 
         So one process works on two databases, for example to copy from one to the other. The
         schema must be there already, see :func:`upgrade_schema`. Arguments are those of the class.
         """
-        store = cls(
+        store = cast("type[BeanieSessionStore[S]]", cls)(
             tenant=tenant,
             metadata=metadata,
             entries=entries,
@@ -239,7 +246,7 @@ class BeanieSessionStore(SessionStore):
         async with agent_runs.options_of_run(self, options, resumed, place) as ready:
             yield ready
 
-    async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
+    async def append(self, key: AnyKey, entries: Sequence[Mapping[str, Any]]) -> None:
         """Store a batch of entries: whole or not at all, once however often it is tried.
 
         Entries already stored (the same ``uuid`` in the same transcript) are skipped, and so
@@ -279,7 +286,7 @@ class BeanieSessionStore(SessionStore):
 
     async def replay(
         self,
-        key: SessionKey,
+        key: AnyKey,
         *,
         mtime: int | None = None,
         metadata: dict[str, Any] | None = None,
@@ -328,7 +335,7 @@ class BeanieSessionStore(SessionStore):
             await preloaded()
             return await insert_sessions(connection, sessions, self._metadata)
 
-    async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
+    async def load(self, key: AnyKey) -> list[SessionStoreEntry] | None:
         """All entries of a transcript, deep-equal and in order; ``None`` if there are none.
 
         Raises:
@@ -343,7 +350,7 @@ class BeanieSessionStore(SessionStore):
         return cast("list[SessionStoreEntry] | None", entries)
 
     def stream(
-        self, key: SessionKey, after: int | None = None, *, with_subagents: bool = False
+        self, key: AnyKey, after: int | None = None, *, with_subagents: bool = False
     ) -> AsyncGenerator[StreamedEntry]:
         """The entries of a transcript in order, one at a time, in constant memory.
 
@@ -376,12 +383,12 @@ class BeanieSessionStore(SessionStore):
                 async for entry in entries:
                     yield entry
 
-    def _followed(self, key: SessionKey, with_subagents: bool) -> TranscriptKey:
+    def _followed(self, key: AnyKey, with_subagents: bool) -> TranscriptKey:
         transcript = TranscriptKey.parse(self._tenant, key)
         return transcript.session if with_subagents else transcript
 
     def watch(
-        self, key: SessionKey, after: int | None = None, *, with_subagents: bool = False
+        self, key: AnyKey, after: int | None = None, *, with_subagents: bool = False
     ) -> AsyncGenerator[StreamedEntry]:
         """The stored entries of a transcript, then every new one as soon as it is committed.
 
@@ -418,7 +425,7 @@ class BeanieSessionStore(SessionStore):
                 async for entry in entries:
                     yield entry
 
-    async def transcript(self, key: SessionKey) -> Transcript | None:
+    async def transcript(self, key: AnyKey) -> Transcript | None:
         """A session as an object to work with: turns, tool calls, subagents, tokens, cost.
 
         All of its transcripts are read at one moment; ``None`` if there is no such session.
@@ -437,7 +444,7 @@ class BeanieSessionStore(SessionStore):
             return None
         return Transcript(transcripts.pop("", []), transcripts, copied=copied)
 
-    async def agent_metadata(self, key: SessionKey) -> dict[str, Any] | None:
+    async def agent_metadata(self, key: AnyKey) -> dict[str, Any] | None:
         """What the agent says of the subagent whose transcript it is; the last of it counts."""
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
@@ -502,13 +509,13 @@ class BeanieSessionStore(SessionStore):
             async for key in orphans.lost_sessions(connection, owner, with_expired):
                 yield SessionListing(key.project_key, key.session_id, None)
 
-    async def summary(self, key: SessionKey) -> SessionSummary | None:
+    async def summary(self, key: AnyKey) -> S_co | None:
         """The summary of a session, with its totals; ``None`` if there is no such session."""
         require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
         with reported(connection.client, "read the summary of", session):
-            return await session_summary(connection, self._binding.models.summaries, session)
+            return await session_summary(connection, self._summaries, session)
 
     async def session_named(
         self, name: str, project_key: str | None = None, *, whole_id: bool = False
@@ -531,7 +538,7 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, "find the session"):
             return await session_named(connection, self._tenant, name, project_key, whole_id)
 
-    async def set_metadata(self, key: SessionKey, metadata: dict[str, Any] | None) -> None:
+    async def set_metadata(self, key: AnyKey, metadata: dict[str, Any] | None) -> None:
         """Put metadata on a stored session, in place of what it has; ``None`` takes that away.
 
         Titles, tags and forks after the fact are the SDK's: ``rename_session_via_store``,
@@ -560,7 +567,7 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, "list session summaries"):
             return await reader.session_summaries(connection, self._tenant, project)
 
-    async def delete(self, key: SessionKey, *, wait: bool = False) -> None:
+    async def delete(self, key: AnyKey, *, wait: bool = False) -> None:
         """Delete a session with its subagents, or with a ``subpath`` that transcript alone.
 
         It is gone for all readers when this returns, and a usual one from the database too. Of
@@ -584,7 +591,7 @@ class BeanieSessionStore(SessionStore):
 
     async def delete_sessions(
         self,
-        *criteria: Mapping[str, Any],
+        *criteria: Criterion,
         project_key: str | None = None,
         tag: str | None = None,
         branch: str | None = None,
@@ -630,7 +637,7 @@ class BeanieSessionStore(SessionStore):
                 )
             )
 
-    async def hold(self, key: SessionKey, *, wait: bool = False) -> None:
+    async def hold(self, key: AnyKey, *, wait: bool = False) -> None:
         """Keep a session from expiring, whatever the policy, until it is released.
 
         Args:
@@ -647,7 +654,7 @@ class BeanieSessionStore(SessionStore):
         self._refuse_observer()
         await completed(self._change_dates("hold", transcript, change), "hold", transcript)
 
-    async def release(self, key: SessionKey, *, wait: bool = False) -> None:
+    async def release(self, key: AnyKey, *, wait: bool = False) -> None:
         """Let a held session expire again; its period begins now.
 
         Args:
@@ -676,7 +683,7 @@ class BeanieSessionStore(SessionStore):
 
     async def sessions(
         self,
-        *criteria: Mapping[str, Any],
+        *criteria: Criterion,
         project_key: str | None = None,
         tag: str | None = None,
         branch: str | None = None,
@@ -686,7 +693,7 @@ class BeanieSessionStore(SessionStore):
         until: datetime | None = None,
         limit: int = 50,
         after: str | None = None,
-    ) -> SessionPage:
+    ) -> SessionPage[S_co]:
         """A page of the tenant's sessions with a main transcript, the latest activity first.
 
         Pages go by a cursor, so a later one costs no more than the first. Only summaries are
@@ -716,12 +723,12 @@ class BeanieSessionStore(SessionStore):
         connection = await self._connection()
         with reported(connection.client, "find sessions"):
             return await session_page(
-                connection, self._binding.models.summaries, self._tenant, wanted, limit, position
+                connection, self._summaries, self._tenant, wanted, limit, position
             )
 
     async def usage(
         self,
-        *criteria: Mapping[str, Any],
+        *criteria: Criterion,
         by: str | Sequence[str] = ("model",),
         since: date | None = None,
         until: date | None = None,
@@ -761,7 +768,7 @@ class BeanieSessionStore(SessionStore):
 
     async def tools(
         self,
-        *criteria: Mapping[str, Any],
+        *criteria: Criterion,
         project_key: str | None = None,
         tag: str | None = None,
         branch: str | None = None,
@@ -810,7 +817,7 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, "search"):
             return await search(connection, self._tenant, text, project_key, limit)
 
-    async def verify(self, key: SessionKey) -> Verification:
+    async def verify(self, key: AnyKey) -> Verification:
         """Compare a session's summary with its entries: the fold, the totals, the position.
 
         It reads all entries at one moment, one by one, and remembers some hundred bytes of each
@@ -829,7 +836,7 @@ class BeanieSessionStore(SessionStore):
         with reported(connection.client, "verify", session):
             return await repair.verify(connection, session)
 
-    async def repair(self, key: SessionKey, *, bring_back: bool = False) -> Verification:
+    async def repair(self, key: AnyKey, *, bring_back: bool = False) -> Verification:
         """Make a session's summary say what is stored of it; return what it said wrong.
 
         It is safe while others append. Entries are never changed. A summary that something else
@@ -856,7 +863,7 @@ class BeanieSessionStore(SessionStore):
             work = repair.repair(connection, session, bring_back=bring_back)
             return await completed(work, "repair", session)
 
-    async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
+    async def list_subkeys(self, key: AnyKey) -> list[str]:
         """The subpaths of a session's subagent transcripts, such as ``subagents/agent-a1``."""
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)

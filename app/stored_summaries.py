@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from bson import ObjectId
 from pydantic import ValidationError
 
 from ..models import SessionSummary
 
+S = TypeVar("S", bound=SessionSummary)
+
 _DATES = ("created_at", "active_at", "expires_at", "held_at")
 _MAX_SEQ = 2**63 - 1
 
 
-def summary_of(model: type[SessionSummary], row: Mapping[str, Any]) -> SessionSummary:
+def summary_of(model: type[S], row: Mapping[str, Any]) -> S:
     """The summary in a document; a field of which the value is none reads as if it were absent."""
     # A validation would also take texts and numbers for dates, some without a time zone.
     found = {

@@ -9,6 +9,7 @@ from beanie import Document
 from pydantic import Field
 from pymongo import ASCENDING, IndexModel
 
+from .mapped import Mapped, mapped
 from .owned import StoreOwned
 from .packing import unpack
 from .plain import plain
@@ -92,42 +93,46 @@ class TranscriptEntry(StoreOwned, Document):
         "store.delete(entry.key())."
     )
 
-    tenant: str = Field(description="The tenant of the store that wrote the entry.")
-    project_key: str = Field(description="The SDK's project key, derived from the directory.")
-    session_id: str = Field(description="The session, a UUID when the agent made it.")
-    subpath: str = Field(
+    tenant: Mapped[str] = Field(description="The tenant of the store that wrote the entry.")
+    project_key: Mapped[str] = Field(
+        description="The SDK's project key, derived from the directory."
+    )
+    session_id: Mapped[str] = Field(description="The session, a UUID when the agent made it.")
+    subpath: Mapped[str] = mapped(
         default="",
         description='"" in the main transcript, else such as "subagents/agent-a1".',
     )
-    seq: int = Field(
+    seq: Mapped[int] = Field(
         description="Position, from 1. One counter per session orders main and subagent entries."
     )
-    uuid: str | None = Field(
+    uuid: Mapped[str | None] = mapped(
         default=None,
         description="The entry's own uuid, or its digest where a uuid cannot be an index key. "
         "Where another entry has the same uuid: digests of uuid and content.",
     )
-    entry: dict[str, Any] | None = Field(
+    entry: Mapped[dict[str, Any] | None] = mapped(
         default=None, description="The entry as the agent wrote it, as a native document."
     )
-    packed: bytes | None = Field(
+    packed: Mapped[bytes | None] = mapped(
         default=None, description="The entry as compressed JSON, where BSON cannot hold it."
     )
-    chunks: int | None = Field(
+    chunks: Mapped[int | None] = mapped(
         default=None,
         description="How many EntryChunk documents hold the packed entry, where it is too large.",
     )
-    counted: bytes | list[bytes] | None = Field(
+    counted: Mapped[bytes | list[bytes] | None] = mapped(
         default=None,
         description="Digests of the response that it belongs to, or of the calls that failed with "
         "it, so that what is written again is not counted again.",
     )
-    response: int | None = Field(
+    response: Mapped[int | None] = mapped(
         default=None,
         description="The position of the entry that began its response, where that is another.",
     )
-    created_at: datetime = Field(description="When it was stored, UTC, by the server's clock.")
-    expires_at: datetime | None = Field(
+    created_at: Mapped[datetime] = Field(
+        description="When it was stored, UTC, by the server's clock."
+    )
+    expires_at: Mapped[datetime | None] = mapped(
         default=None,
         description="When MongoDB may delete it, UTC: later than its session's summary.",
     )
@@ -179,15 +184,17 @@ class EntryChunk(StoreOwned, Document):
         "Chunks are made by store.append() and removed with their transcript, by store.delete()."
     )
 
-    tenant: str = Field(description="As in the entry.")
-    project_key: str = Field(description="As in the entry.")
-    session_id: str = Field(description="As in the entry.")
-    collection: str = Field(description="The collection of the document that owns the slice.")
-    subpath: str = Field(default="", description="As in the entry.")
-    seq: int = Field(description="The entry's position, or 0 for the session's summary.")
-    part: int = Field(description="Position of the slice, from 0.")
-    data: bytes = Field(description="The slice.")
-    expires_at: datetime | None = Field(
+    tenant: Mapped[str] = Field(description="As in the entry.")
+    project_key: Mapped[str] = Field(description="As in the entry.")
+    session_id: Mapped[str] = Field(description="As in the entry.")
+    collection: Mapped[str] = Field(
+        description="The collection of the document that owns the slice."
+    )
+    subpath: Mapped[str] = mapped(default="", description="As in the entry.")
+    seq: Mapped[int] = Field(description="The entry's position, or 0 for the session's summary.")
+    part: Mapped[int] = Field(description="Position of the slice, from 0.")
+    data: Mapped[bytes] = Field(description="The slice.")
+    expires_at: Mapped[datetime | None] = mapped(
         default=None,
         description="When MongoDB may delete it, UTC: later than its session's summary.",
     )

@@ -10,6 +10,7 @@ from pydantic import Field
 from pymongo import ASCENDING, IndexModel
 
 from ..app.every import EVERY
+from .mapped import Mapped, mapped
 from .owned import StoreOwned
 
 FOR_EVER = datetime(9999, 1, 1, tzinfo=timezone.utc)
@@ -51,14 +52,16 @@ class RetentionPolicy(StoreOwned, Document):
         "stored sessions their dates."
     )
 
-    tenant: str = Field(default=EVERY.value, description='A tenant, or "*" for every other one.')
-    project_key: str = Field(
+    tenant: Mapped[str] = mapped(
+        default=EVERY.value, description='A tenant, or "*" for every other one.'
+    )
+    project_key: Mapped[str] = mapped(
         default=EVERY.value, description='A project key, or "*" for every other one.'
     )
-    keep_seconds: int | None = Field(
+    keep_seconds: Mapped[int | None] = Field(
         description="Seconds a session is kept after its last append; null keeps it for ever."
     )
-    updated_at: datetime = Field(description="When the policy was set, UTC.")
+    updated_at: Mapped[datetime] = Field(description="When the policy was set, UTC.")
 
     class Settings:
         """Collection and indexes, as Beanie reads them."""

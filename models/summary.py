@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from beanie import Document
-from pydantic import Field
+from pydantic import Field, field_validator
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
+from .mapped import Mapped, mapped
 from .owned import StoreOwned
 from .retention import EXPIRY_INDEX, NOT_EXPIRED
 from .totals import SessionTotals
@@ -58,74 +59,79 @@ class SessionSummary(StoreOwned, Document):
         "metadata with store.set_metadata() or summary.set(), holds with store.hold()."
     )
 
-    tenant: str = Field(description="The tenant of the store that made the session.")
-    project_key: str = Field(description="The SDK's project key, derived from the directory.")
-    session_id: str = Field(description="The session, a UUID when the agent made it.")
-    next_seq: int = Field(description="The position that the session's next entry gets.")
-    mtime: int | None = Field(
+    tenant: Mapped[str] = Field(description="The tenant of the store that made the session.")
+    project_key: Mapped[str] = Field(
+        description="The SDK's project key, derived from the directory."
+    )
+    session_id: Mapped[str] = Field(description="The session, a UUID when the agent made it.")
+    next_seq: Mapped[int] = Field(description="The position that the session's next entry gets.")
+    mtime: Mapped[int | None] = mapped(
         default=None,
         description="Last append to the main transcript, epoch milliseconds by the server's "
         "clock, rising with every append; absent while only subagents wrote.",
     )
-    data: dict[str, Any] | None = Field(
+    data: Mapped[dict[str, Any] | None] = mapped(
         default=None, description="The SDK's fold of the main transcript, opaque."
     )
-    packed_data: bytes | None = Field(
+    packed_data: Mapped[bytes | None] = mapped(
         default=None, description="The fold as compressed JSON, where BSON cannot hold it."
     )
-    data_chunks: int | None = Field(
+    data_chunks: Mapped[int | None] = mapped(
         default=None, description="How many EntryChunk documents hold a fold that is too large."
     )
-    metadata: dict[str, Any] | None = Field(
+    metadata: Mapped[dict[str, Any] | None] = mapped(
         default=None, description="What the store that made the session was given as metadata."
     )
-    packed_metadata: bytes | None = Field(
+    packed_metadata: Mapped[bytes | None] = mapped(
         default=None, description="The metadata as compressed JSON, where BSON cannot hold it."
     )
-    title: str | None = Field(
+    title: Mapped[str | None] = mapped(
         default=None,
         description="The title that a person gave, or else the model; at most 200 characters, as "
         "are the next four.",
     )
-    first_prompt: str | None = Field(default=None, description="What was asked first.")
-    branch: str | None = Field(default=None, description="The git branch, as last seen.")
-    cwd: str | None = Field(default=None, description="The directory, as first seen.")
-    tag: str | None = Field(default=None, description="The session's tag.")
-    totals: SessionTotals | None = Field(
-        default=None,
-        description="What the session did so far; absent if an older release wrote it.",
+    first_prompt: Mapped[str | None] = mapped(default=None, description="What was asked first.")
+    branch: Mapped[str | None] = mapped(default=None, description="The git branch, as last seen.")
+    cwd: Mapped[str | None] = mapped(default=None, description="The directory, as first seen.")
+    tag: Mapped[str | None] = mapped(default=None, description="The session's tag.")
+    totals: Mapped[SessionTotals] = mapped(
+        default_factory=SessionTotals,
+        description="What the session did so far; nothing, and not is_counted, where none are "
+        "stored, for an older release wrote it.",
     )
-    created_at: datetime = Field(description="When it was stored, UTC, by the server's clock.")
-    active_at: datetime | None = Field(
+    created_at: Mapped[datetime] = Field(
+        description="When it was stored, UTC, by the server's clock."
+    )
+    active_at: Mapped[datetime | None] = mapped(
         default=None, description="Last append to any transcript of the session, UTC."
     )
-    expires_at: datetime | None = Field(
+    expires_at: Mapped[datetime | None] = mapped(
         default=None,
         description="When the session is gone for readers, UTC, and MongoDB may delete this.",
     )
-    held_at: datetime | None = Field(
+    held_at: Mapped[datetime | None] = mapped(
         default=None, description="Since when a hold keeps the session from expiring, UTC."
     )
-    released_at: datetime | None = Field(
+    released_at: Mapped[datetime | None] = mapped(
         default=None, description="When a hold ended last, UTC; the period began anew then."
     )
-    first_seq: int = Field(
+    first_seq: Mapped[int] = mapped(
         default=1,
         description="The position of its first entry. Those before it are the remains of an "
         "earlier session of the same key.",
     )
-    removed: list[dict[str, Any]] = Field(
+    removed: Mapped[list[dict[str, Any]]] = mapped(
         default_factory=list[dict[str, Any]],
         description='Deleted subagents whose entries are being swept: {"subpath", "before"}.',
     )
-    remains: bool = Field(
+    remains: Mapped[bool] = mapped(
         default=False, description="Whether entries of an earlier session are still to be swept."
     )
-    backstop: dict[str, Any] | None = Field(
+    backstop: Mapped[dict[str, Any] | None] = mapped(
         default=None,
         description="How the entries are dated: none before until, new ones with to.",
     )
-    moved_through: int | None = Field(
+    moved_through: Mapped[int | None] = mapped(
         default=None, description="Up to which position the entries have the date to already."
     )
 
@@ -134,6 +140,11 @@ class SessionSummary(StoreOwned, Document):
 
         name = "claude_transcript_summaries"
         indexes = [SESSION_INDEX, ACTIVITY_INDEX, LISTING_INDEX, EXPIRY_INDEX]
+
+    @field_validator("totals", mode="before")
+    @classmethod
+    def _none_are_empty(cls, totals: object) -> object:
+        return SessionTotals() if totals is None else totals
 
     @staticmethod
     def alive() -> dict[str, Any]:

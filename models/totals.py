@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from bson.int64 import Int64
 from pydantic import BaseModel, Field
 
+from .mapped import Mapped, mapped
 from .messages import SYNTHETIC_MODEL
 from .moments import moment
 from .own_summaries import OwnSummaries
@@ -79,14 +80,16 @@ UNDER_WAY = frozenset({"is_exact", "under_way", "open_calls"})
 class UsageRow(BaseModel):
     """What one model took on one day, in tokens and US dollars."""
 
-    day: str = Field(description='UTC, such as "2026-11-25"; "" where no entry tells the time.')
-    model: str
-    responses: int = Field(default=0, description="Responses of the API.")
-    input: int = 0
-    output: int = 0
-    cache_creation: int = 0
-    cache_read: int = 0
-    cost_usd: float = Field(
+    day: Mapped[str] = Field(
+        description='UTC, such as "2026-11-25"; "" where no entry tells the time.'
+    )
+    model: Mapped[str]
+    responses: Mapped[int] = mapped(default=0, description="Responses of the API.")
+    input: Mapped[int] = mapped(0)
+    output: Mapped[int] = mapped(0)
+    cache_creation: Mapped[int] = mapped(0)
+    cache_read: Mapped[int] = mapped(0)
+    cost_usd: Mapped[float] = mapped(
         default=0.0,
         description="By the agent's own account, on the day on which the agent wrote it.",
     )
@@ -95,9 +98,9 @@ class UsageRow(BaseModel):
 class ToolRow(BaseModel):
     """How often a tool was called, and how often it failed."""
 
-    name: str
-    calls: int = 0
-    errors: int = 0
+    name: Mapped[str]
+    calls: Mapped[int] = mapped(0)
+    errors: Mapped[int] = mapped(0)
 
 
 class SessionTotals(BaseModel):
@@ -107,31 +110,41 @@ class SessionTotals(BaseModel):
     from another session, counts as entries and turns, but not as usage or calls of tools.
     """
 
-    next_seq: int = Field(
-        description="The summary's next_seq when they were counted. Where it differs, an older "
-        "release has written since; the next append or a repair counts anew."
+    next_seq: Mapped[int] = mapped(
+        default=0,
+        description="The summary's next_seq when they were counted, 0 if they never were. Where it "
+        "differs, an older release has written since; the next append or a repair counts anew.",
     )
-    entries: int = 0
-    turns: int = Field(default=0, description="Prompts of a person.")
-    usage: list[UsageRow] = []
-    tools: list[ToolRow] = []
-    cost_usd: float | None = Field(
+    entries: Mapped[int] = mapped(0)
+    turns: Mapped[int] = mapped(default=0, description="Prompts of a person.")
+    usage: Mapped[list[UsageRow]] = mapped([])
+    tools: Mapped[list[ToolRow]] = mapped([])
+    cost_usd: Mapped[float | None] = mapped(
         default=None,
         description="US dollars by the agent's own account, which a fork takes over from the "
         "session it was forked from; absent until the agent writes it.",
     )
-    forked_from: str | None = Field(
+    forked_from: Mapped[str | None] = mapped(
         default=None,
         description="The session that it was forked from, what was spent in which until then is "
         "in cost_usd too.",
     )
-    copied_until: int | None = Field(
+    copied_until: Mapped[int | None] = mapped(
         default=None,
         description="Up to which position the main transcript is the history of another session, "
         "which a resume of an older agent copied; told when files are imported.",
     )
-    first_at: datetime | None = Field(default=None, description="Earliest entry, by its own time.")
-    last_at: datetime | None = Field(default=None, description="Latest entry, by its own time.")
+    first_at: Mapped[datetime | None] = mapped(
+        default=None, description="Earliest entry, by its own time."
+    )
+    last_at: Mapped[datetime | None] = mapped(
+        default=None, description="Latest entry, by its own time."
+    )
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether they were ever counted; an older release stored none, and all of it is 0 then."""
+        return self.next_seq > 0
 
     @property
     def by_model(self) -> dict[str, UsageRow]:

@@ -145,6 +145,6 @@ def _report(done: Removal) -> None:
 def _described(figures: SessionFigures, subagents: int) -> str:
     totals = figures.summary.totals
     facts = [counted(subagents, "subagent"), f"changed {stamp(figures.at)}"]
-    if totals is not None:
+    if totals.is_counted:
         facts.insert(0, f"{totals.entries:,} stored entries")
     return ", ".join([*facts, line(figures.title)])

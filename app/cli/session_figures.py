@@ -31,28 +31,29 @@ class SessionFigures:
     @property
     def turns(self) -> int | None:
         """Prompts of a person; ``None`` where an older release wrote last."""
-        return self.summary.totals.turns if self.summary.totals else None
+        totals = self.summary.totals
+        return totals.turns if totals.is_counted else None
 
     @property
     def calls(self) -> int | None:
         """Calls of tools."""
         totals = self.summary.totals
-        return sum(row.calls for row in totals.tools) if totals else None
+        return sum(row.calls for row in totals.tools) if totals.is_counted else None
 
     @property
     def failures(self) -> int | None:
         """Those of them that failed."""
         totals = self.summary.totals
-        return sum(row.errors for row in totals.tools) if totals else None
+        return sum(row.errors for row in totals.tools) if totals.is_counted else None
 
     @property
     def tokens(self) -> dict[str, int] | None:
         """Tokens by kind."""
-        if self.summary.totals is None:
+        totals = self.summary.totals
+        if not totals.is_counted:
             return None
-        rows = self.summary.totals.usage
         kinds = ("input", "output", "cache_creation", "cache_read")
-        return {kind: sum(getattr(row, kind) for row in rows) for kind in kinds}
+        return {kind: sum(getattr(row, kind) for row in totals.usage) for kind in kinds}
 
     @property
     def all_tokens(self) -> int | None:
@@ -62,7 +63,7 @@ class SessionFigures:
     @property
     def cost(self) -> float | None:
         """US dollars, by the agent's own account."""
-        return self.summary.totals.cost_usd if self.summary.totals else None
+        return self.summary.totals.cost_usd
 
     def as_json(self) -> dict[str, Any]:
         """All of it, in JSON types and dates."""

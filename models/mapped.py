@@ -1,0 +1,75 @@
+"""Fields of documents as type checkers see them: a value on a document, a place on its class.
+
+On a Document class Beanie gives each field's name the path that queries are made of, which no plain
+annotation says: to a checker ``SessionSummary.expires_at > now`` would compare a date that may be
+``None``. At run time ``Mapped[X]`` is ``X``, and :func:`mapped` is Pydantic's ``Field``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Generic, TypeVar, overload
+
+    from beanie.odm.enums import SortDirection
+    from beanie.odm.fields import ExpressionField
+    from pydantic import BaseModel
+
+    T = TypeVar("T")
+    M = TypeVar("M", bound=BaseModel)
+
+    class FieldPath(ExpressionField, Generic[T]):
+        """The place of a field in documents: to compare, to sort by, to change."""
+
+        __hash__ = ExpressionField.__hash__
+
+        # A comparison is a condition of a query, no bool as that of texts.
+        def __eq__(self, other: object) -> Mapping[str, Any]: ...  # type: ignore[override]
+        def __ne__(self, other: object) -> Mapping[str, Any]: ...  # type: ignore[override]
+        def __gt__(self, other: T) -> Mapping[str, Any]: ...  # type: ignore[override]
+        def __ge__(self, other: T) -> Mapping[str, Any]: ...  # type: ignore[override]
+        def __lt__(self, other: T) -> Mapping[str, Any]: ...  # type: ignore[override]
+        def __le__(self, other: T) -> Mapping[str, Any]: ...  # type: ignore[override]
+        def __pos__(self) -> tuple[str, SortDirection]: ...  # type: ignore[override]
+        def __neg__(self) -> tuple[str, SortDirection]: ...  # type: ignore[override]
+        def __getattr__(self, name: str) -> FieldPath[Any]: ...
+        def __getitem__(self, name: str) -> FieldPath[Any]: ...  # type: ignore[override]
+
+    class Mapped(Generic[T]):
+        """The type of a field: of a class the place, of a document the value.
+
+        The place of a part, or of a list of parts, has the places of that part's fields.
+        """
+
+        @overload
+        def __get__(self: Mapped[M], instance: None, owner: type) -> type[M]: ...
+        @overload
+        def __get__(self: Mapped[list[M]], instance: None, owner: type) -> type[M]: ...
+        @overload
+        def __get__(self, instance: None, owner: type) -> FieldPath[T]: ...
+        @overload
+        def __get__(self, instance: object, owner: type) -> T: ...
+        def __get__(self, instance: object, owner: type) -> object: ...
+        def __set__(self, instance: object, value: T) -> None: ...
+
+    def mapped(
+        default: object = None,
+        *,
+        default_factory: Callable[[], object] | None = None,
+        description: str | None = None,
+    ) -> Any:
+        """A field with a default, which is of the type of its values."""
+
+else:
+
+    class Mapped:
+        """The type of a field, which is all that Pydantic and Beanie see of it."""
+
+        def __class_getitem__(cls, value: Any) -> Any:
+            return value
+
+    mapped = Field
