@@ -72,10 +72,11 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+## Pyright and mypy, both strict, over the package, its uses and the code in the documents.
 types: $(VENV)/.ready
-	$(BIN)/pyright
+	$(BIN)/python tests/typing/check.py
 
 check: test motor soak lint types
 
 clean:
-	rm -rf $(VENV) $(MOTOR) $(SECANTUS) .tox build dist *.egg-info
+	rm -rf $(VENV) $(MOTOR) $(SECANTUS) .tox .types build dist *.egg-info

@@ -171,4 +171,4 @@ def _misfit(fields: dict[Any, Any]) -> InvalidKeyError:
 
 
 def _listed(names: object) -> str:
-    return ", ".join(sorted(map(shown, names)))  # type: ignore[attr-defined]
+    return ", ".join(sorted(map(shown, names)))  # pyright: ignore[reportArgumentType]

@@ -57,7 +57,7 @@ class MigrationScript:
     def undoing(self) -> list[str]:
         """What ``Backward`` does, in words: the names of its steps."""
         return [
-            step.function.__name__.replace("_", " ")  # type: ignore[attr-defined]
+            step.function.__name__.replace("_", " ")  # pyright: ignore[reportUnknownMemberType]
             for step in steps_of(self.direction("Backward"))
         ]
 

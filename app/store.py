@@ -57,11 +57,9 @@ from .writer import Writer
 
 _MAX_SEQ = 2**63 - 1
 
+# What they are where nothing is said, which no checker takes for the default of an argument.
 S = TypeVar("S", bound=SessionSummary, default=SessionSummary)
 S_co = TypeVar("S_co", bound=SessionSummary, default=SessionSummary, covariant=True)
-
-# What `S` is where nothing is said, which checkers do not take for a default of `type[S]`.
-_SUMMARIES: type[Any] = SessionSummary
 
 
 class BeanieSessionStore(SessionStore, Generic[S_co]):
@@ -104,7 +102,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         tenant: str = "default",
         metadata: dict[str, Any] | None = None,
         entries: type[TranscriptEntry] = TranscriptEntry,
-        summaries: type[S_co] = _SUMMARIES,
+        summaries: type[S_co] = SessionSummary,
         on_committed: OnCommitted | None = None,
     ) -> None:
         self._tenant = checked_name("tenant", tenant)
@@ -132,7 +130,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         tenant: str = "default",
         metadata: dict[str, Any] | None = None,
         entries: type[TranscriptEntry] = TranscriptEntry,
-        summaries: type[S] = _SUMMARIES,
+        summaries: type[S] = SessionSummary,
         on_committed: OnCommitted | None = None,
         upgrade: bool = True,
     ) -> AsyncGenerator[BeanieSessionStore[S]]:
@@ -187,7 +185,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         tenant: str = "default",
         metadata: dict[str, Any] | None = None,
         entries: type[TranscriptEntry] = TranscriptEntry,
-        summaries: type[S] = _SUMMARIES,
+        summaries: type[S] = SessionSummary,
         on_committed: OnCommitted | None = None,
     ) -> BeanieSessionStore[S]:
         """A store on a given database, whatever ``init_beanie`` gave to the Document classes.

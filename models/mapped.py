@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     M = TypeVar("M", bound=BaseModel)
+    Query = Mapping[str, Any]
 
     class FieldPath(ExpressionField, Generic[T]):
         """The place of a field in documents: to compare, to sort by, to change."""
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
         __hash__ = ExpressionField.__hash__
 
         # A comparison is a condition of a query, no bool as that of texts.
-        def __eq__(self, other: object) -> Mapping[str, Any]: ...  # type: ignore[override]
-        def __ne__(self, other: object) -> Mapping[str, Any]: ...  # type: ignore[override]
-        def __gt__(self, other: T) -> Mapping[str, Any]: ...  # type: ignore[override]
-        def __ge__(self, other: T) -> Mapping[str, Any]: ...  # type: ignore[override]
-        def __lt__(self, other: T) -> Mapping[str, Any]: ...  # type: ignore[override]
-        def __le__(self, other: T) -> Mapping[str, Any]: ...  # type: ignore[override]
-        def __pos__(self) -> tuple[str, SortDirection]: ...  # type: ignore[override]
-        def __neg__(self) -> tuple[str, SortDirection]: ...  # type: ignore[override]
+        def __eq__(self, other: object) -> Query: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        def __ne__(self, other: object) -> Query: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        def __gt__(self, other: T) -> Query: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        def __ge__(self, other: T) -> Query: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        def __lt__(self, other: T) -> Query: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        def __le__(self, other: T) -> Query: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        def __pos__(self) -> tuple[str, SortDirection]: ...  # pyright: ignore[reportIncompatibleMethodOverride]
+        def __neg__(self) -> tuple[str, SortDirection]: ...  # pyright: ignore[reportIncompatibleMethodOverride]
         def __getattr__(self, name: str) -> FieldPath[Any]: ...
-        def __getitem__(self, name: str) -> FieldPath[Any]: ...  # type: ignore[override]
+        def __getitem__(self, name: str) -> FieldPath[Any]: ...
 
     class Mapped(Generic[T]):
         """The type of a field: of a class the place, of a document the value.

@@ -36,16 +36,16 @@ class _OwnedUpdate:
     @property
     def update_query(self) -> Any:
         owner: Any = self
-        query = cast("Any", super().update_query)  # type: ignore[misc]
+        query = cast("Any", super().update_query)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         _require_of_team(owner.document_model, query)
         return query
 
 
-class _UpdateMany(_OwnedUpdate, UpdateMany):  # type: ignore[misc]
+class _UpdateMany(_OwnedUpdate, UpdateMany):
     pass
 
 
-class _UpdateOne(_OwnedUpdate, UpdateOne):  # type: ignore[misc]
+class _UpdateOne(_OwnedUpdate, UpdateOne):
     pass
 
 
@@ -66,11 +66,11 @@ class _OwnedFind:
         _refuse(self.document_model, "replaced")
 
 
-class _FindMany(_OwnedFind, FindMany[Any]):  # type: ignore[misc]
+class _FindMany(_OwnedFind, FindMany[Any]):
     UpdateQueryType = _UpdateMany
 
 
-class _FindOne(_OwnedFind, FindOne[Any]):  # type: ignore[misc]
+class _FindOne(_OwnedFind, FindOne[Any]):
     UpdateQueryType = _UpdateOne
 
 
@@ -134,12 +134,12 @@ class StoreOwned:
         async def update(self, *args: Any, **kwargs: Any) -> Any:
             """As Beanie's, of the team's fields alone."""
             with _refreshed():
-                return await super().update(*args, **kwargs)  # type: ignore[misc]
+                return await super().update(*args, **kwargs)
 
         async def sync(self, *args: Any, **kwargs: Any) -> None:
             """As Beanie's."""
             with _refreshed():
-                await super().sync(*args, **kwargs)  # type: ignore[misc]
+                await super().sync(*args, **kwargs)
 
         async def insert(self, *_: Any, **__: Any) -> Any:
             """Refuses: only the store makes such documents."""

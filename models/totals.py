@@ -971,7 +971,7 @@ def _count(value: object) -> int:
 def _number(value: object) -> float | None:
     is_number = type(value) is float or type(value) is int
     # Comparing first: an integer may be too large for a float, and NaN is below nothing.
-    return float(value) if is_number and abs(value) < _MAX_NUMBER else None  # type: ignore[arg-type]
+    return float(value) if is_number and abs(value) < _MAX_NUMBER else None  # pyright: ignore[reportArgumentType]
 
 
 def _name(value: str) -> str:

@@ -1,0 +1,121 @@
+"""Checks with Pyright and mypy, both strict, what a team sees of the types.
+
+That is the Python code in README.md and docs, and the uses of the package beside this file; Pyright
+checks the package itself too. Each checker runs once, over all of it. What is wrong with a block is
+said by the line of its document, and what is left out is listed::
+
+    python tests/typing/check.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from blocks import BadBlockError, blocks_of, documents
+
+ROOT = Path(__file__).parents[2]
+USES = ["service.py", "refused.py"]
+
+WORK = ROOT / ".types"
+MODULES = WORK / "modules"
+# A checkout has any name, and checkers find a package by its own.
+PACKAGE = WORK / "beanie_session_store"
+
+PYRIGHT = {
+    "extends": "../pyproject.toml",
+    "include": [
+        *(f"{PACKAGE.name}/{each}" for each in ("__init__.py", "app", "models", "migrations")),
+        *(f"{PACKAGE.name}/tests/typing/{each}" for each in USES),
+        MODULES.name,
+    ],
+    "ignore": [f"{PACKAGE.name}/migrations/{each}" for each in ("2*.py", "optional/2*.py")],
+}
+
+MYPY = f"""
+[mypy]
+strict = True
+python_version = 3.10
+mypy_path = {WORK}
+cache_dir = {WORK}/mypy
+
+[mypy-{PACKAGE.name}.*]
+follow_imports = silent
+"""
+
+
+class CheckerError(Exception):
+    """A checker did not come to an end."""
+
+
+def pyright() -> Iterator[str]:
+    """What Pyright says, one fault a line."""
+    (WORK / "pyrightconfig.json").write_text(json.dumps(PYRIGHT))
+    said = _run("pyright", "--outputjson", "--pythonpath", sys.executable)
+    for each in json.loads(said)["generalDiagnostics"]:
+        file, line = each["file"], each["range"]["start"]["line"] + 1
+        yield f"{file}:{line}: {each['message']} [pyright {each.get('rule', 'syntax')}]"
+
+
+def mypy() -> Iterator[str]:
+    """What mypy says, one fault a line."""
+    (WORK / "mypy.ini").write_text(MYPY)
+    uses = [str(PACKAGE / "tests/typing" / each) for each in USES]
+    options = ["--python-executable", sys.executable, "--no-error-summary", "--no-pretty"]
+    for line in _run("mypy", *options, *uses, str(MODULES)).splitlines():
+        yield f"{WORK}/{line.removeprefix(f'{WORK}/')} [mypy]"
+
+
+def _run(module: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=WORK,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in {0, 1} or (done.returncode == 1 and not done.stdout):
+        raise CheckerError(f"{module} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def main() -> int:
+    """Write down the modules, have them checked, say what was found."""
+    shutil.rmtree(MODULES, ignore_errors=True)
+    MODULES.mkdir(parents=True)
+    PACKAGE.unlink(missing_ok=True)
+    PACKAGE.symlink_to("..", target_is_directory=True)
+    sources: dict[str, str] = {f"{PACKAGE}/": "", f"{WORK}/": ""}
+    faults: list[str] = []
+    count = 0
+    for document in documents(ROOT):
+        name = str(document.relative_to(ROOT))
+        try:
+            for block in blocks_of(document.read_text()):
+                count += 1
+                if block.unchecked is not None:
+                    print(f"{name}:{block.line}: not checked: {block.unchecked}")
+                    continue
+                module = MODULES / f"block_{count}.py"
+                module.write_text(block.module)
+                sources[f"{module}"] = name
+        except BadBlockError as error:
+            faults.append(f"{name}:{error.line}: {error}")
+    with ThreadPoolExecutor() as checkers:
+        for said in checkers.map(list, [pyright(), mypy()]):
+            faults += said
+    named = re.compile("|".join(re.escape(each) for each in sorted(sources, key=len, reverse=True)))
+    for fault in faults:
+        print(named.sub(lambda found: sources[found[0]], fault), file=sys.stderr)
+    print(f"{count} blocks of code in the documents: {len(faults) or 'no'} errors")
+    return 1 if faults or not count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
