@@ -74,7 +74,7 @@ lint: $(VENV)/.ready
 
 ## Pyright and mypy, both strict, over the package, its uses and the code in the documents.
 types: $(VENV)/.ready
-	$(BIN)/python tests/typing/check.py
+	$(BIN)/python tests/typed/check.py
 
 check: test motor soak lint types
 

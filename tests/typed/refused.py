@@ -44,8 +44,8 @@ async def stores(plain: BeanieSessionStore) -> None:
 
 async def conditions(store: BeanieSessionStore) -> None:
     await store.sessions("tag")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await store.sessions(SessionSummary.totals.turnz > 3)  # type: ignore[attr-defined]  # pyright: ignore
-    await store.sessions(SessionSummary.expires_at > 3)  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
+    await store.sessions(SessionSummary.totals.turnz > 3)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
+    await store.sessions(SessionSummary.expires_at > 3)  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnknownArgumentType]
     await store.sessions(since=date.today())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await store.usage(by=["model", 3])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
@@ -54,6 +54,6 @@ async def values(store: BeanieSessionStore, summary: SessionSummary, hit: Search
     summary.totals = None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
     summary.metadata = "u1"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
     print(summary.expires_at.year)  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
-    print(hit.parsed.subtype)  # type: ignore[union-attr]  # pyright: ignore
+    print(hit.parsed.subtype)  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
     transcript = await store.transcript(session_key("-srv", "s1"))
     print(transcript.turns)  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]

@@ -26,7 +26,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 _PYTHON = {"python", "py", "python3", "pycon"}
-_ASSUMED = re.compile(r"<!-- assumed\n?(.*?)-->\s*", re.DOTALL)
+_ASSUMED = re.compile(r"<!-- assumed(?:\n(.*)| )-->\s*", re.DOTALL)
 _UNCHECKED = re.compile(r"<!-- unchecked: (.*?)\s*-->\s*", re.DOTALL)
 _STATEMENTS = (ast.Import, ast.ImportFrom, ast.AsyncFor, ast.AsyncWith, ast.FunctionDef, ast.With)
 
@@ -70,7 +70,7 @@ def blocks_of(text: str) -> Iterator[Block]:
         begin, end = token.map
         if token.type == "html_block":
             if found := _ASSUMED.fullmatch(token.content):
-                assumed = [*enumerate(found[1].splitlines(), begin + 2)]
+                assumed = [*enumerate((found[1] or "").splitlines(), begin + 2)]
             elif found := _UNCHECKED.fullmatch(token.content):
                 unchecked = end, " ".join(found[1].split())
             elif re.match(r"<!--\s*(assumed|unchecked)", token.content):

@@ -4,7 +4,7 @@ That is the Python code in README.md and docs, and the uses of the package besid
 checks the package itself too. Each checker runs once, over all of it. What is wrong with a block is
 said by the line of its document, and what is left out is listed::
 
-    python tests/typing/check.py
+    python tests/typed/check.py
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PYRIGHT = {
     "extends": "../pyproject.toml",
     "include": [
         *(f"{PACKAGE.name}/{each}" for each in ("__init__.py", "app", "models", "migrations")),
-        *(f"{PACKAGE.name}/tests/typing/{each}" for each in USES),
+        *(f"{PACKAGE.name}/tests/typed/{each}" for each in USES),
         MODULES.name,
     ],
     "ignore": [f"{PACKAGE.name}/migrations/{each}" for each in ("2*.py", "optional/2*.py")],
@@ -66,7 +66,7 @@ def pyright() -> Iterator[str]:
 def mypy() -> Iterator[str]:
     """What mypy says, one fault a line."""
     (WORK / "mypy.ini").write_text(MYPY)
-    uses = [str(PACKAGE / "tests/typing" / each) for each in USES]
+    uses = [str(PACKAGE / "tests/typed" / each) for each in USES]
     options = ["--python-executable", sys.executable, "--no-error-summary", "--no-pretty"]
     for line in _run("mypy", *options, *uses, str(MODULES)).splitlines():
         yield f"{WORK}/{line.removeprefix(f'{WORK}/')} [mypy]"
