@@ -100,6 +100,7 @@ if TYPE_CHECKING:
         UnknownBlock,
     )
     from .models.entry_view import EntryView, UnknownEntry
+    from .models.mapped import Mapped, mapped
     from .models.messages import AssistantEntry, AttachmentEntry, UserEntry
     from .models.records import CostStateEntry
     from .models.system import CompactBoundaryEntry, SystemEntry
@@ -144,6 +145,7 @@ __all__ = [
     "InvalidQueryError",
     "InvalidRetentionError",
     "InvalidURLError",
+    "Mapped",
     "MigrationLockLostError",
     "MongodNotFoundError",
     "MongodStartError",
@@ -210,6 +212,7 @@ __all__ = [
     "enable_search",
     "export_transcripts",
     "import_transcripts",
+    "mapped",
     "parse_entry",
     "preload",
     "retention_policies",
@@ -268,6 +271,7 @@ _HOMES = {
     ".models": "DOCUMENT_MODELS EntryChunk RetentionPolicy SessionSummary TranscriptEntry",
     ".models.blocks": "Block TextBlock ThinkingBlock ToolResultBlock ToolUseBlock UnknownBlock",
     ".models.entry_view": "EntryView UnknownEntry",
+    ".models.mapped": "Mapped mapped",
     ".models.messages": "AssistantEntry AttachmentEntry UserEntry",
     ".models.records": "CostStateEntry",
     ".models.system": "CompactBoundaryEntry SystemEntry",

@@ -1,4 +1,4 @@
-"""Fields of documents as type checkers see them: a value on a document, a place on its class.
+"""Fields of documents as type checkers see them: a value on a document, a path on its class.
 
 On a Document class Beanie gives each field's name the path that queries are made of, which no plain
 annotation says: to a checker ``SessionSummary.expires_at > now`` would compare a date that may be
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Query = Mapping[str, Any]
 
     class FieldPath(ExpressionField, Generic[T]):
-        """The place of a field in documents: to compare, to sort by, to change."""
+        """The path of a field in documents: to compare, to sort by, to change."""
 
         __hash__ = ExpressionField.__hash__
 
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
         def __getitem__(self, name: str) -> FieldPath[Any]: ...
 
     class Mapped(Generic[T]):
-        """The type of a field: of a class the place, of a document the value.
+        """The type of a field: on a document its value, on the class its path in queries.
 
-        The place of a part, or of a list of parts, has the places of that part's fields.
+        The path of a model, or of a list of models, has the paths of that model's fields.
         """
 
         @overload
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
         default_factory: Callable[[], object] | None = None,
         description: str | None = None,
     ) -> Any:
-        """A field with a default, which is of the type of its values."""
+        """Pydantic's ``Field`` for what is ``Mapped``; the default is of the type of its values."""
 
 else:
 

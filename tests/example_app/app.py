@@ -8,15 +8,19 @@ Run it on a client of the driver that the installed Beanie runs on::
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from beanie import PydanticObjectId, init_beanie
+from beanie import (
+    PydanticObjectId,
+    init_beanie,  # pyright: ignore[reportUnknownVariableType]
+)
 from claude_agent_sdk import (
     ClaudeAgentOptions,
     ResultMessage,
+    SessionKey,
     list_sessions_from_store,
     project_key_for_directory,
     query,
@@ -31,6 +35,7 @@ from beanie_session_store import (
     DOCUMENT_MODELS,
     BeanieSessionStore,
     UnknownSessionError,
+    session_key,
     settled,
     upgrade_schema,
 )
@@ -63,7 +68,7 @@ def create_app(client: Any, directory: Path, database: str = "app") -> FastAPI:
     """The service on a MongoDB client, with agents that work in ``directory``."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await upgrade_schema(client[database])
         await init_beanie(
             database=client[database],
@@ -144,8 +149,7 @@ def create_app(client: Any, directory: Path, database: str = "app") -> FastAPI:
             Conversation.customer == owner.id, Conversation.session_id == session_id
         ).delete()
 
-    def key_of(session_id: str) -> Any:
-        project_key = project_key_for_directory(str(directory))
-        return {"project_key": project_key, "session_id": session_id}
+    def key_of(session_id: str) -> SessionKey:
+        return session_key(project_key_for_directory(str(directory)), session_id)
 
     return app

@@ -1,8 +1,8 @@
 """Checks with Pyright and mypy, both strict, what a team sees of the types.
 
-That is the Python code in README.md and docs, and the uses of the package beside this file; Pyright
-checks the package itself too. Each checker runs once, over all of it. What is wrong with a block is
-said by the line of its document, and what is left out is listed::
+That is the Python code in README.md and docs, the uses of the package beside this file and the
+example application; Pyright checks the package itself too. Each checker runs once, over all of it.
+What is wrong with a block is said by the line of its document, and what is left out is listed::
 
     python tests/typed/check.py
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from blocks import BadBlockError, blocks_of, documents
 
 ROOT = Path(__file__).parents[2]
-USES = ["service.py", "refused.py"]
+USES = ["tests/typed/service.py", "tests/typed/refused.py", "tests/example_app"]
 
 WORK = ROOT / ".types"
 MODULES = WORK / "modules"
@@ -32,7 +32,7 @@ PYRIGHT = {
     "extends": "../pyproject.toml",
     "include": [
         *(f"{PACKAGE.name}/{each}" for each in ("__init__.py", "app", "models", "migrations")),
-        *(f"{PACKAGE.name}/tests/typed/{each}" for each in USES),
+        *(f"{PACKAGE.name}/{each}" for each in USES),
         MODULES.name,
     ],
     "ignore": [f"{PACKAGE.name}/migrations/{each}" for each in ("2*.py", "optional/2*.py")],
@@ -41,8 +41,10 @@ PYRIGHT = {
 MYPY = f"""
 [mypy]
 strict = True
+# The files of tests are modules of their own.
+namespace_packages = False
 python_version = 3.10
-mypy_path = {WORK}
+mypy_path = {WORK}:{PACKAGE}/tests/example_app
 cache_dir = {WORK}/mypy
 
 [mypy-{PACKAGE.name}.*]
@@ -66,7 +68,7 @@ def pyright() -> Iterator[str]:
 def mypy() -> Iterator[str]:
     """What mypy says, one fault a line."""
     (WORK / "mypy.ini").write_text(MYPY)
-    uses = [str(PACKAGE / "tests/typed" / each) for each in USES]
+    uses = [str(PACKAGE / each) for each in USES]
     options = ["--python-executable", sys.executable, "--no-error-summary", "--no-pretty"]
     for line in _run("mypy", *options, *uses, str(MODULES)).splitlines():
         yield f"{WORK}/{line.removeprefix(f'{WORK}/')} [mypy]"

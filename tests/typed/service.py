@@ -34,6 +34,7 @@ from beanie_session_store import (
     AssistantEntry,
     BeanieSessionStore,
     EntryView,
+    Mapped,
     SearchHit,
     SessionListing,
     SessionPage,
@@ -53,6 +54,7 @@ from beanie_session_store import (
     enable_search,
     export_transcripts,
     import_transcripts,
+    mapped,
     parse_entry,
     schema_status,
     session_key,
@@ -79,7 +81,7 @@ class AcmeEntry(TranscriptEntry):
 
 class AcmeSummary(SessionSummary):
     owner: str = ""
-    reviewed_at: datetime | None = None
+    reviewed_at: Mapped[datetime | None] = mapped(None)
     ticket: Ticket | None = None
     labels: list[str] = Field(default_factory=list[str])
 
@@ -143,6 +145,7 @@ async def sessions(store: Tenants, after: str | None = None) -> list[dict[str, o
         SessionSummary.totals.turns > 3,
         AcmeSummary.totals.usage.model == "opus",
         AcmeSummary.owner == "mia",
+        AcmeSummary.reviewed_at < week_ago,
         AcmeSummary.metadata["user_id"] == "u1",
         SessionSummary.alive(),
         {"ticket.urgent": True},
@@ -197,10 +200,13 @@ async def documents(store: Store, now: datetime) -> None:
     assert_type(summary.totals.cost_usd, float | None)
     assert_type(summary.expires_at, datetime | None)
     assert_type(summary.metadata, dict[str, Any] | None)
+    assert_type(summary.reviewed_at, datetime | None)
     if summary.expires_at is not None and summary.totals.last_at is not None:
         assert_type(summary.expires_at - summary.totals.last_at, timedelta)
     summary.metadata = {"user_id": "u2"}
     summary.owner = "mia"
+    summary.reviewed_at = now
+    assert_type(summary.reviewed_at, datetime)
     await summary.save()
     await summary.set({AcmeSummary.metadata: {"user_id": "u3"}, AcmeSummary.owner: "ben"})
     await store.load(summary.key())
