@@ -39,8 +39,9 @@ captures: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-## The same on Beanie 1 and Motor, the demo, and a move of sessions from each driver to the other.
+## The same on Beanie 1 and Motor, their types, the demo, and a move of sessions from each driver to the other.
 motor: $(VENV)/.ready $(MOTOR)/.ready
+	$(MOTOR)/bin/python tests/typed/check.py
 	SESSION_STORE_OTHER_PYTHON=$(abspath $(BIN))/python $(MOTOR)/bin/python -m pytest $(PARALLEL) $(ARGS)
 	$(MOTOR)/bin/python -m demo
 

@@ -15,7 +15,7 @@ from .adoption_sources import AdoptionSource, find_source, preset
 from .adoption_writer import RECORDS, AdoptingWriter, OvertakenError, Record, Records
 from .codec import EncodedValue, encode_metadata
 from .connection import Binding, Connection, DatabaseBinding, StoreModels
-from .driver import Database, with_store_rules
+from .driver import AnyDatabase, Database, as_pymongo, with_store_rules
 from .errors import (
     AdoptionError,
     ContentionError,
@@ -99,8 +99,8 @@ class AdoptionReport:
 
 
 async def adopt(
-    source_database: Database,
-    target_database: Database | None = None,
+    source_database: AnyDatabase,
+    target_database: AnyDatabase | None = None,
     *,
     tenant: str | Callable[[str], str | None],
     source: AdoptionSource | str | None = None,
@@ -150,24 +150,25 @@ async def adopt(
     if isinstance(tenant, str):
         checked_name("tenant", tenant)
     encoded_metadata = encode_metadata(metadata)
+    read = as_pymongo(source_database)
     with tempfile.TemporaryFile() as file:
-        with reported(source_database.client, "read the source"):
+        with reported(read.client, "read the source"):
             wanted = preset(source) if isinstance(source, str) else source
-            found = await find_source(source_database, wanted)
+            found = await find_source(read, wanted)
             report = AdoptionReport(found)
-            sessions = await SessionList.read(source_database, found, projects, file)
+            sessions = await SessionList.read(read, found, projects, file)
         report.listed, report.documents = sessions.sessions, sessions.documents
         if dry_run:
             return report
         connection = await _connect(target_database, StoreModels(entries, summaries))
         records = Records(
             with_store_rules(connection.entries.database)[RECORDS],
-            f"{source_database.name}.{found.collection}",
+            f"{read.name}.{found.collection}",
         )
         with reported(connection.client, "prepare the adoption"):
             await records.prepare()
         run = _Run(
-            database=source_database,
+            database=read,
             connection=connection,
             records=records,
             metadata=encoded_metadata,
@@ -181,7 +182,7 @@ async def adopt(
     return report
 
 
-async def _connect(target: Database | None, models: StoreModels) -> Connection:
+async def _connect(target: AnyDatabase | None, models: StoreModels) -> Connection:
     binding: Binding | DatabaseBinding = Binding(models)
     if target is not None:
         await upgrade_schema(target, entries=models.entries, summaries=models.summaries)

@@ -15,10 +15,11 @@ from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from ..models.hooks import warn_of_hooks
 from .bound_models import bind_unbound
 from .driver import (
+    AnyDatabase,
     Client,
     Collection,
-    Database,
     Server,
+    as_pymongo,
     collection_of,
     server_of,
     with_store_rules,
@@ -119,9 +120,9 @@ class Binding:
 class DatabaseBinding:
     """Stays with one database, whatever ``init_beanie`` does."""
 
-    def __init__(self, models: StoreModels, database: Database) -> None:
+    def __init__(self, models: StoreModels, database: AnyDatabase) -> None:
         self.models = models
-        self._database = database
+        self._database = as_pymongo(database)
         self._connection: Connection | None = None
 
     async def connection(self) -> tuple[Connection, bool]:

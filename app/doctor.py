@@ -12,7 +12,7 @@ from ..models import SessionSummary, TranscriptEntry
 from . import database_checks, server_checks
 from .connection import StoreModels
 from .diagnosis import Diagnosis, Finding, Verdict
-from .driver import Database
+from .driver import AnyDatabase
 from .errors import (
     AccessDeniedError,
     InvalidURLError,
@@ -41,7 +41,7 @@ _CHECKS: Sequence[_Check] = (
 
 
 async def diagnose(
-    database: Database,
+    database: AnyDatabase,
     *,
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,

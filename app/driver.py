@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import bson
@@ -60,6 +60,22 @@ Collection = AsyncCollection[Record]
 ClientSession = AsyncClientSession
 
 T = TypeVar("T")
+
+
+class AnyDatabase(Protocol):
+    """A database of either driver, as ``init_beanie`` takes it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def client(self) -> Any: ...
+    def __getitem__(self, name: str) -> Any: ...
+
+
+def as_pymongo(database: AnyDatabase) -> Database:
+    """The same database, of which Motor's have all methods of PyMongo's that are used here."""
+    return cast("Database", database)
+
 
 IS_MOTOR = not hasattr(Document, "get_pymongo_collection")
 """Whether the installed Beanie runs on Motor."""

@@ -15,7 +15,7 @@ from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from .connection import Connection, StoreModels, connect_models
 from .dating import follow
 from .deletion import delete_session
-from .driver import Database, DoneInPartError, TransientFailureError
+from .driver import AnyDatabase, DoneInPartError, TransientFailureError
 from .errors import ContentionError
 from .expiry import EXPIRED
 from .failures import IN_STEPS, reported, require_asyncio
@@ -51,7 +51,7 @@ class Sweeping:
 
 
 async def sweep_sessions(
-    database: Database,
+    database: AnyDatabase,
     *,
     tenant: str | None = None,
     entries: type[TranscriptEntry] = TranscriptEntry,

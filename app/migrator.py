@@ -17,7 +17,7 @@ from ..migrations._operations import Surroundings
 from ..migrations._runner import run_steps
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from .collection_kinds import require_fit_collections
-from .driver import Database, with_store_rules
+from .driver import AnyDatabase, Database, as_pymongo, with_store_rules
 from .errors import InvalidMigrationError, SchemaTooNewError
 from .expiry import policy_collection_name
 from .failures import translated
@@ -81,7 +81,7 @@ class Migrator:
 
     def __init__(
         self,
-        database: Database,
+        database: AnyDatabase,
         entries: type[TranscriptEntry],
         summaries: type[SessionSummary],
         *,
@@ -89,7 +89,7 @@ class Migrator:
         lease: float = LEASE_SECONDS,
         announce: Callable[[str], None] | None = None,
     ) -> None:
-        self._database = with_store_rules(database)
+        self._database = with_store_rules(as_pymongo(database))
         self._entries = collection_name(entries)
         self._renamed = renamed_collections(entries, summaries)
         self._scripts = scripts_in(scripts or packaged_folder())

@@ -8,7 +8,7 @@ from beanie import Document
 
 from ..models import EntryChunk, RetentionPolicy
 from .connection import StoreModels
-from .driver import Client, Collection, Database, with_store_rules
+from .driver import AnyDatabase, Client, Collection, Database, as_pymongo, with_store_rules
 from .model_names import collection_name
 
 
@@ -22,9 +22,9 @@ class Patient:
     models: StoreModels
 
     @classmethod
-    def of(cls, database: Database, models: StoreModels) -> Patient:
+    def of(cls, database: AnyDatabase, models: StoreModels) -> Patient:
         """The patient of a database as a caller has it."""
-        return cls(database.client, with_store_rules(database), models)
+        return cls(database.client, with_store_rules(as_pymongo(database)), models)
 
     @property
     def entries(self) -> Collection:

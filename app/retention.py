@@ -27,9 +27,10 @@ from .dating import (
 )
 from .deletion import delete_session
 from .driver import (
-    Database,
+    AnyDatabase,
     DoneInPartError,
     TransientFailureError,
+    as_pymongo,
     holds_already,
     with_store_rules,
 )
@@ -77,7 +78,7 @@ class Redating:
 
 
 async def set_retention(
-    database: Database,
+    database: AnyDatabase,
     keep: timedelta | None,
     *,
     tenant: str | Every = EVERY,
@@ -126,7 +127,7 @@ async def set_retention(
 
 
 async def clear_retention(
-    database: Database,
+    database: AnyDatabase,
     *,
     tenant: str | Every = EVERY,
     project_key: str | Every = EVERY,
@@ -147,13 +148,13 @@ async def clear_retention(
             return await _follow(connection, owner, on_progress)
 
 
-async def retention_policies(database: Database) -> list[dict[str, Any]]:
+async def retention_policies(database: AnyDatabase) -> list[dict[str, Any]]:
     """The policies: ``{"tenant", "project_key", "keep_seconds", "updated_at"}`` of each.
 
     ``EVERY`` is the tenant, or project key, of one that holds for all others.
     """
     require_asyncio()
-    policies = with_store_rules(database)[policy_collection_name()]
+    policies = with_store_rules(as_pymongo(database))[policy_collection_name()]
     with reported(database.client, "read the retention"):
         order = [("tenant", 1), ("project_key", 1)]
         rows = await policies.find({}, {"_id": 0}, sort=order).to_list()
@@ -352,7 +353,7 @@ async def _batches(
 
 
 async def retention_connection(
-    database: Database, entries: type[TranscriptEntry], summaries: type[SessionSummary]
+    database: AnyDatabase, entries: type[TranscriptEntry], summaries: type[SessionSummary]
 ) -> Connection:
     """A connection to a database in which sessions can expire.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..models import SessionSummary, TranscriptEntry
 from ..models.hooks import warn_of_hooks
 from .collection_kinds import require_fit_collections
-from .driver import Collection, Database, with_store_rules
+from .driver import AnyDatabase, Collection, with_store_rules
 from .errors import SchemaOutdatedError
 from .expiry import policy_collection_name
 from .failures import IN_STEPS, reported, require_asyncio
@@ -27,7 +27,7 @@ out, it meets databases of the one before. Raise it when the store comes to need
 
 
 async def upgrade_schema(
-    database: Database,
+    database: AnyDatabase,
     *,
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
@@ -69,7 +69,7 @@ async def upgrade_schema(
 
 
 async def downgrade_schema(
-    database: Database,
+    database: AnyDatabase,
     *,
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
@@ -104,7 +104,7 @@ async def downgrade_schema(
 
 
 async def schema_status(
-    database: Database,
+    database: AnyDatabase,
     *,
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
@@ -121,7 +121,7 @@ async def schema_status(
 
 
 async def schema_history(
-    database: Database,
+    database: AnyDatabase,
     *,
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,

@@ -12,7 +12,7 @@ from ..models import SessionSummary, TranscriptEntry
 from ..models.messages import AssistantEntry, UserEntry
 from ..models.transcript import parse_entry
 from .connection import Connection
-from .driver import Database
+from .driver import AnyDatabase
 from .errors import SchemaOutdatedError
 from .failures import IN_STEPS, reported, require_asyncio
 from .key import TranscriptKey
@@ -45,7 +45,7 @@ class SearchHit:
 
 
 async def enable_search(
-    database: Database,
+    database: AnyDatabase,
     *,
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
@@ -72,7 +72,7 @@ async def enable_search(
 
 
 async def disable_search(
-    database: Database,
+    database: AnyDatabase,
     *,
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
@@ -86,7 +86,7 @@ async def disable_search(
 
 
 def _migrator(
-    database: Database,
+    database: AnyDatabase,
     entries: type[TranscriptEntry],
     summaries: type[SessionSummary],
     on_progress: Callable[[str], None] | None,

@@ -18,7 +18,7 @@ from .client import open_database
 from .codec import draft_entries, encode_metadata
 from .completion import completed
 from .connection import Binding, Connection, DatabaseBinding, StoreModels
-from .driver import Database
+from .driver import AnyDatabase
 from .errors import InvalidKeyError
 from .failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
 from .key import AnyKey, TranscriptKey, checked_name
@@ -180,7 +180,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
     @classmethod
     def on(
         cls,
-        database: Database,
+        database: AnyDatabase,
         *,
         tenant: str = "default",
         metadata: dict[str, Any] | None = None,

@@ -11,7 +11,7 @@ document does not show is in comments, which Markdown hides::
 
 stands before each block below it, up to the next such comment (an empty one ends it), and
 ``<!-- unchecked: why -->`` right above a block leaves it out. A block that awaits outside of a
-function is the body of one. That is all.
+function is the body of one, and one that imports ``motor`` is for Beanie 1. That is all.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ class Block:
     """The block with what is assumed, each line in its place."""
     unchecked: str | None
     """Why it is left out."""
+
+    @property
+    def is_for_motor(self) -> bool:
+        """Whether it is for Beanie 1, whose databases are Motor's."""
+        return re.search(r"^\s*(from|import) motor\b", self.module, re.MULTILINE) is not None
 
 
 class BadBlockError(Exception):

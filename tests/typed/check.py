@@ -5,6 +5,8 @@ example application; Pyright checks the package itself too. Each checker runs on
 What is wrong with a block is said by the line of its document, and what is left out is listed::
 
     python tests/typed/check.py
+
+Where Beanie 1 is installed it checks what is for Motor, and else all of the rest.
 """
 
 from __future__ import annotations
@@ -20,19 +22,25 @@ from pathlib import Path
 
 from blocks import BadBlockError, blocks_of, documents
 
-ROOT = Path(__file__).parents[2]
-USES = ["tests/typed/service.py", "tests/typed/refused.py", "tests/example_app"]
+from beanie_session_store.app.driver import IS_MOTOR
 
-WORK = ROOT / ".types"
+ROOT = Path(__file__).parents[2]
+OURS = ["__init__.py", "app", "models", "migrations"]
+USES = ["tests/typed/service.py", "tests/typed/refused.py", "tests/example_app"]
+OF_MOTOR = ["tests/typed/motor_service.py"]
+
+WORK = ROOT / ".types" / ("motor" if IS_MOTOR else "pymongo")
 MODULES = WORK / "modules"
 # A checkout has any name, and checkers find a package by its own.
 PACKAGE = WORK / "beanie_session_store"
 
+CHECKED = OF_MOTOR if IS_MOTOR else USES
 PYRIGHT = {
-    "extends": "../pyproject.toml",
+    "extends": "../../pyproject.toml",
+    "venvPath": str(Path(sys.prefix).parent),
+    "venv": Path(sys.prefix).name,
     "include": [
-        *(f"{PACKAGE.name}/{each}" for each in ("__init__.py", "app", "models", "migrations")),
-        *(f"{PACKAGE.name}/{each}" for each in USES),
+        *(f"{PACKAGE.name}/{each}" for each in CHECKED + ([] if IS_MOTOR else OURS)),
         MODULES.name,
     ],
     "ignore": [f"{PACKAGE.name}/migrations/{each}" for each in ("2*.py", "optional/2*.py")],
@@ -59,7 +67,7 @@ class CheckerError(Exception):
 def pyright() -> Iterator[str]:
     """What Pyright says, one fault a line."""
     (WORK / "pyrightconfig.json").write_text(json.dumps(PYRIGHT))
-    said = _run("pyright", "--outputjson", "--pythonpath", sys.executable)
+    said = _run("pyright", "--outputjson")
     for each in json.loads(said)["generalDiagnostics"]:
         file, line = each["file"], each["range"]["start"]["line"] + 1
         yield f"{file}:{line}: {each['message']} [pyright {each.get('rule', 'syntax')}]"
@@ -68,7 +76,7 @@ def pyright() -> Iterator[str]:
 def mypy() -> Iterator[str]:
     """What mypy says, one fault a line."""
     (WORK / "mypy.ini").write_text(MYPY)
-    uses = [str(PACKAGE / each) for each in USES]
+    uses = [str(PACKAGE / each) for each in CHECKED]
     options = ["--python-executable", sys.executable, "--no-error-summary", "--no-pretty"]
     for line in _run("mypy", *options, *uses, str(MODULES)).splitlines():
         yield f"{WORK}/{line.removeprefix(f'{WORK}/')} [mypy]"
@@ -92,7 +100,7 @@ def main() -> int:
     shutil.rmtree(MODULES, ignore_errors=True)
     MODULES.mkdir(parents=True)
     PACKAGE.unlink(missing_ok=True)
-    PACKAGE.symlink_to("..", target_is_directory=True)
+    PACKAGE.symlink_to(ROOT, target_is_directory=True)
     sources: dict[str, str] = {f"{PACKAGE}/": "", f"{WORK}/": ""}
     faults: list[str] = []
     count = 0
@@ -100,6 +108,8 @@ def main() -> int:
         name = str(document.relative_to(ROOT))
         try:
             for block in blocks_of(document.read_text()):
+                if block.is_for_motor != IS_MOTOR:
+                    continue
                 count += 1
                 if block.unchecked is not None:
                     print(f"{name}:{block.line}: not checked: {block.unchecked}")
