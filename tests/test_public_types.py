@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel
 from support.entries import KEY, SUBAGENT, message
 
+import beanie_session_store
 from beanie_session_store import (
     DOCUMENT_MODELS,
     AssistantEntry,
@@ -219,3 +220,28 @@ async def test_a_hit_is_of_one_of_the_kinds_that_are_searched(
             entry = {"type": kind, "message": {"content": content}}
             assert type(parse_entry(entry)) is view
             assert isinstance(parse_entry(entry).text, str)
+
+
+def public_returns() -> dict[str, Any]:
+    """What every public function, method and property says that it returns."""
+    found: dict[str, Any] = {}
+    for name in beanie_session_store.__all__:
+        value = getattr(beanie_session_store, name)
+        if inspect.isfunction(value):
+            found[name] = value.__annotations__.get("return")
+        elif inspect.isclass(value):
+            for member, defined in [*vars(value).items()]:
+                function = getattr(defined, "fget", None) or getattr(defined, "func", None)
+                function = inspect.unwrap(function or getattr(defined, "__func__", defined))
+                if inspect.isfunction(function) and not member.startswith("_"):
+                    found[f"{name}.{member}"] = function.__annotations__.get("return")
+    return found
+
+
+def test_nothing_public_returns_just_anything() -> None:
+    returned = public_returns()
+    assert len(returned) > 100
+    assert returned["BeanieSessionStore.sessions"] == "SessionPage[S_co]"
+    loose = {name for name, annotation in returned.items() if annotation in (None, "Any", Any)}
+    # Whatever a tool has returned, of any JSON type, and the helper that stands before any field.
+    assert loose == {"ToolCall.structured_output", "mapped"}
