@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -17,6 +17,7 @@ from .jsonl import BATCH_BYTES, BATCH_ENTRIES, json_line
 from .key import checked_name
 from .reader import SessionListing
 from .sdk import SessionKey, SessionStore
+from .shown import shown
 from .store import BeanieSessionStore
 from .stored_times import whole_ms
 from .transfer import (
@@ -57,7 +58,7 @@ async def copy_sessions(
         on_problem: called with each session that was not copied, or not whole.
 
     Raises:
-        TransferError: the source cannot be listed.
+        TransferError: the source cannot be listed, or ``projects`` are none.
         UnknownSessionError: the source has no session of what was asked for.
         SessionStoreError: a server is away or refuses; run it again.
     """
@@ -65,6 +66,11 @@ async def copy_sessions(
     checked_workers(workers)
     if projects is not None:
         names = [projects] if isinstance(projects, str) else projects
+        if not isinstance(cast("object", names), Collection):
+            raise TransferError(
+                f"projects must be a list of project keys, not {shown(names, 40)}; nothing was "
+                'written. Pass ["-srv", ...].'
+            )
         # One that is named twice would be copied twice at once.
         projects = list(dict.fromkeys(checked_name("project_key", name) for name in names))
     progress = Progress(TransferReport(), on_progress, on_problem)

@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module
@@ -107,7 +107,7 @@ class DoneInPartError(Exception):
 
 
 @contextlib.contextmanager
-def holds_already(what: str) -> Iterator[None]:
+def holds_already(what: str) -> Generator[None]:
     """Say ``what`` holds whatever fails inside.
 
     Raises:
