@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -231,10 +232,15 @@ def public_returns() -> dict[str, Any]:
             found[name] = value.__annotations__.get("return")
         elif inspect.isclass(value):
             for member, defined in [*vars(value).items()]:
-                function = getattr(defined, "fget", None) or getattr(defined, "func", None)
-                function = inspect.unwrap(function or getattr(defined, "__func__", defined))
-                if inspect.isfunction(function) and not member.startswith("_"):
-                    found[f"{name}.{member}"] = function.__annotations__.get("return")
+                if isinstance(defined, property):
+                    defined = defined.fget
+                elif isinstance(defined, cached_property):
+                    defined = defined.func
+                elif isinstance(defined, (classmethod, staticmethod)):
+                    defined = defined.__func__
+                if inspect.isfunction(defined) and not member.startswith("_"):
+                    annotations = inspect.unwrap(defined).__annotations__
+                    found[f"{name}.{member}"] = annotations.get("return")
     return found
 
 
