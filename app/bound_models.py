@@ -7,6 +7,7 @@ used, for all of the application's own queries would go elsewhere without a word
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,17 @@ from .model_names import collection_name
 _changing = threading.Lock()
 _lent: dict[type[Document], list[Database]] = {}
 """The databases for which classes are lent, the one that each answers from first."""
+
+
+def _begin_anew() -> None:
+    """In a fork: whoever was changing classes is not here, nor is the client of what was lent."""
+    global _changing
+    _changing = threading.Lock()
+    _lent.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 @asynccontextmanager

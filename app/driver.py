@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from ..models.plain import JSON_CODEC
+from . import forks
 from .abandoned import MARKED, end_abandoned
 from .attempts import Attempts
 from .completion import completed
@@ -161,18 +163,34 @@ def require_installed_driver(client: object) -> None:
 
 
 def is_of_running_loop(client: Any) -> bool:
-    """Whether a client may be used here; PyMongo says itself where it may not.
+    """Whether a client may be used here; PyMongo says itself which other loop is not its own.
 
     Motor sends a command from any event loop, and fails only when the answer comes.
     """
+    if forks.count and is_of_parent(client):
+        return False
     return not IS_MOTOR or client.get_io_loop() is asyncio.get_running_loop()
+
+
+def is_of_parent(client: Any) -> bool:
+    """Whether a client was opened in a process that this one is a fork of.
+
+    What served it there, monitors, threads and connections, is not here: in the event loop of the
+    parent, Motor would wait for ever, and PyMongo shares sockets with it.
+    """
+    if not forks.count:
+        return False
+    # The driver notes who opened it, until it is opened anew here, which is refused.
+    topology = getattr(client.delegate if IS_MOTOR else client, "_topology", None)
+    return getattr(topology, "_pid", None) not in (None, os.getpid())
 
 
 def is_of_the_past(client: Any) -> bool:
     """Whether a client can be used by nobody any more: it was closed, or its event loop was."""
     inner = client.delegate if IS_MOTOR else client
     loop = client.io_loop if IS_MOTOR else inner._loop
-    return getattr(inner, "_closed", False) or (loop is not None and loop.is_closed())
+    is_closed = getattr(inner, "_closed", False) or (loop is not None and loop.is_closed())
+    return is_closed or is_of_parent(client)
 
 
 async def _settled(answer: Any) -> Any:
@@ -612,6 +630,7 @@ __all__ = [
     "holds_already",
     "insert_encoded",
     "is_not_ready",
+    "is_of_parent",
     "is_of_running_loop",
     "is_of_the_past",
     "open_change_stream",

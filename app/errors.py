@@ -52,7 +52,7 @@ class ClientClosedError(SessionStoreError, RuntimeError):
 
 
 class EventLoopError(SessionStoreError, RuntimeError):
-    """The store was called outside asyncio, or from another loop than its client's."""
+    """The store was called outside asyncio, or in another loop or process than its client's."""
 
 
 class DriverMismatchError(SessionStoreError, TypeError):

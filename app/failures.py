@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from types import TracebackType
 from typing import Any
@@ -18,12 +19,14 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
+from . import forks
 from .driver import (
     Client,
     DoneInPartError,
     OutcomeUnknownError,
     TransientFailureError,
     is_not_ready,
+    is_of_parent,
     is_of_running_loop,
     require_installed_driver,
 )
@@ -43,6 +46,12 @@ URL_ADVICE = (
     "It must read mongodb://user:password@host:port/database or mongodb+srv://..., with special "
     "characters of user and password percent-encoded; or name the database with database=... "
     "where the string has none."
+)
+
+FORK_ADVICE = (
+    "Make the client, call init_beanie and asyncio.run() in the child, after the fork: in the "
+    "lifespan of the app under gunicorn (with preload_app too), in worker_process_init under "
+    "Celery; or start children with multiprocessing's 'spawn'."
 )
 
 _UNAUTHORIZED = 13
@@ -68,6 +77,12 @@ def require_asyncio() -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        if forks.was_in_loop:
+            raise EventLoopError(
+                f"The session store was used in a fork (process {os.getpid()}) that was made "
+                "inside a running event loop, which does not run on in the fork; nothing was read "
+                f"or written. {FORK_ADVICE}"
+            ) from None
         raise EventLoopError(
             "The session store needs asyncio, which MongoDB's drivers are built on; there is no "
             "running asyncio event loop here. Under trio, run the agent in a thread with "
@@ -135,6 +150,12 @@ class reported:
         return " ".join(map(str, self._doing))
 
     def _wrong_loop(self) -> EventLoopError:
+        if is_of_parent(self._client):
+            return EventLoopError(
+                f"Could not {self._said()}: the MongoDB client was opened by another process, of "
+                f"which this one ({os.getpid()}) is a fork, and serves that one alone; nothing was "
+                f"read or written. {FORK_ADVICE}"
+            )
         return EventLoopError(
             f"Could not {self._said()}: the MongoDB client belongs to another event loop. Make the "
             "client, call init_beanie and use the store all inside one asyncio.run()."

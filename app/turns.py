@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from types import TracebackType
 
+from . import forks
 from .errors import EventLoopError
 from .key import TranscriptKey
 
@@ -24,7 +24,7 @@ class Turns:
         self._waiting: _Waiting = {}
         """Who waits for its turn, by the sessions that are being written to."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
+        self._forks = 0
 
     def turn(self, key: TranscriptKey) -> Turn:
         """``async with`` waits for the turn of this call for the key's session, and holds it.
@@ -35,17 +35,17 @@ class Turns:
             EventLoopError: the store is used by another event loop.
         """
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        # A fork may run the loop of its parent, whose writes never end here.
+        if loop is not self._loop or self._forks != forks.count:
             self._move(loop)
         return Turn(self._waiting, key.session)
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
         before = self._loop
-        # A fork has its parent's loop, which looks alive and never runs there.
         if (
             before is not None
             and not before.is_closed()
-            and self._process == os.getpid()
+            and self._forks == forks.count
             # Whoever waited would never be woken: that takes the loop that gave the turn before.
             and (before.is_running() or self._waiting)
         ):
@@ -54,9 +54,9 @@ class Turns:
                 "run_until_complete(); nothing was read or written. Make a store for each event "
                 "loop, on a client of its own."
             )
-        # What a closed loop left is never taken up again.
+        # What a closed loop or a parent left is never taken up again.
         self._waiting = {}
-        self._loop, self._process = loop, os.getpid()
+        self._loop, self._forks = loop, forks.count
 
 
 class Turn:
