@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from beanie import init_beanie
 from support.database import prepared
 from support.entries import KEY, message
 
