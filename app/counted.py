@@ -21,7 +21,7 @@ from ..models.totals import Mark, StoredEntry, Tally, Wanted, failures_of, writt
 from .codec import bson_elements
 from .connection import Connection
 from .key import TranscriptKey
-from .reader import CONTENT, content_of, copied_until, retried
+from .reader import CONTENT, content_of, retried, told_of_others
 
 # BSON elements without their values, which are binary and an Int64.
 _COUNTED_HEAD = b"\x05counted\0"
@@ -211,7 +211,7 @@ async def mark_entries(connection: Connection, key: TranscriptKey) -> None:
 
 async def _mark(connection: Connection, key: TranscriptKey, *, clears: bool) -> None:
     totals = Tally(is_complete=True)
-    totals.copied_until = await copied_until(connection, key, None)
+    totals.copied_until = (await told_of_others(connection, key, None)).copied_until
     changes: list[UpdateOne] = []
     # No index has the order of all transcripts together, and what is sorted may be large.
     rows = connection.entries.find(

@@ -264,6 +264,9 @@ async def _documents(
     count = sum(map(len, encoded.values()))
     if not count or any(entry.chunks for batch in encoded.values() for entry in batch):
         return None
+    if totals.accounts_asked:
+        # What a fork carried over is looked up in another session.
+        return None
 
     def mtime(now: int, _: int | None) -> int:
         return now if session.mtime is None else min(session.mtime, now)

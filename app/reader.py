@@ -29,7 +29,7 @@ from pymongo.errors import (
 )
 
 from ..models.packing import unpack
-from ..models.totals import TEXTS, Tally
+from ..models.totals import TEXTS, Account, Tally, carried_in
 from .attempts import Attempts
 from .codec import idempotency_key
 from .connection import Connection
@@ -180,6 +180,8 @@ class LoadedSession(NamedTuple):
     """The entries of each transcript in order, by subpath."""
     copied: int
     """How many entries at the start of the main one are the history of another session."""
+    carried_usd: float
+    """What of the accounts of cost was spent in another session."""
 
 
 async def load_session(connection: Connection, key: TranscriptKey) -> LoadedSession:
@@ -190,7 +192,7 @@ async def load_session(connection: Connection, key: TranscriptKey) -> LoadedSess
         async with snapshot(connection.client, connection.server) as session:
             live = await live_of(connection, key, session)
             if live is None:
-                return LoadedSession(found, 0)
+                return LoadedSession(found, 0, 0.0)
             cursor = connection.entries.find(
                 {**key.session_filter(), **live.in_session()},
                 {**CONTENT, "subpath": 1},
@@ -204,9 +206,9 @@ async def load_session(connection: Connection, key: TranscriptKey) -> LoadedSess
                     transcript = key.with_subpath(subpath)
                     entry = await content_of(connection, transcript, document, session)
                 found.setdefault(subpath, []).append(entry)
-            until = await copied_until(connection, key, session)
-            copied = max(0, until - live.first_seq + 1)
-        return LoadedSession(found, copied)
+            told = await told_of_others(connection, key, session)
+            copied = max(0, told.copied_until - live.first_seq + 1)
+        return LoadedSession(found, copied, told.carried_usd)
 
     return await retried(connection.client, attempt)
 
@@ -483,15 +485,28 @@ async def session_entries(
         yield subpath, document["seq"], entry
 
 
-async def copied_until(
+class ToldOfOthers(NamedTuple):
+    """What a summary says of other sessions, which shows in none of its own entries."""
+
+    copied_until: int
+    """The position to which the main transcript was copied from another one."""
+    carried: dict[float, Account | None]
+    """What accounts of cost had come to in another session."""
+
+    @property
+    def carried_usd(self) -> float:
+        """What of the accounts was spent there, as far as it is known."""
+        return sum(account.total for account in self.carried.values() if account is not None)
+
+
+async def told_of_others(
     connection: Connection, key: TranscriptKey, session: ClientSession | None
-) -> int:
-    """The position to which the main transcript of a session was copied from another one."""
-    row = await connection.summaries.find_one(
-        key.session_filter(), {"_id": 0, "totals.copied_until": 1}, session=session
-    )
+) -> ToldOfOthers:
+    """What the summary of a session says of others."""
+    fields = {"_id": 0, "totals.copied_until": 1, "totals.in_flight.carried": 1}
+    row = await connection.summaries.find_one(key.session_filter(), fields, session=session)
     totals: dict[str, Any] = (row or {}).get("totals") or {}
-    return totals.get("copied_until", 0)
+    return ToldOfOthers(totals.get("copied_until", 0), carried_in(totals))
 
 
 async def stored_before(

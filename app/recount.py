@@ -9,8 +9,9 @@ from ..models.totals import Tally
 from .connection import Connection
 from .counted import mark_entries
 from .driver import ClientSession, snapshot
+from .forked_accounts import accounts_at
 from .key import TranscriptKey
-from .reader import copied_until, retried, session_entries, stored_before
+from .reader import retried, session_entries, stored_before, told_of_others
 from .summaries import fold_on
 
 _FOLDED_AT_ONCE = 500
@@ -51,8 +52,8 @@ async def recount(
     """
     totals = Tally(is_complete=True) if onto is None else onto.totals
     totals.is_exact = False
-    # Which of the entries were copied shows in none of them.
-    totals.copied_until = await copied_until(connection, key, session)
+    told = await told_of_others(connection, key, session)
+    totals.copied_until = told.copied_until
     data: dict[str, Any] | None = None if onto is None else onto.data
     pending: list[dict[str, Any]] = []
     last_seq = 0 if onto is None else onto.last_seq
@@ -64,6 +65,13 @@ async def recount(
         if leaves := totals.leaves_asked:
             stored = await stored_before(connection, key.session, leaves, seq, session)
             totals.settle_leaves(stored)
+        if asked := totals.accounts_asked:
+            # What was told once stays, whatever became of the other session.
+            known = told.carried
+            if totals.fork_point is not None and not known.keys() >= set(asked):
+                point = totals.fork_point
+                known = await accounts_at(connection, key, point, asked, session) | known
+            totals.settle_accounts(known)
         if not subpath:
             pending.append(entry)
         if len(pending) == _FOLDED_AT_ONCE:

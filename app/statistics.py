@@ -27,22 +27,27 @@ _BEYOND = 1e16
 """More than totals ever count. Other types are above or below all numbers."""
 
 _SUMS = (*_COUNTS, "cost_usd")
+_SETS = ("sessions", "without_cost", "with_source_cost")
 
 # A row is nothing where the agent has written no account yet, and where all of that is nothing.
 _HAS_COST: dict[str, Any] = {
     "$or": [{"$ne": ["$totals.usage.cost_usd", 0]}, {"$eq": ["$totals.cost_usd", 0]}]
 }
 
-_FORK_WITH_COST: dict[str, Any] = {
-    "$cond": [
-        {
-            "$and": [
-                {"$gt": ["$totals.forked_from", None]},
-                {"$ne": ["$totals.usage.cost_usd", 0]},
-            ]
-        },
-        "$_id",
-        "$$REMOVE",
+
+def _is_number(field: str) -> dict[str, Any]:
+    return {"$and": [{"$gt": [field, -_BEYOND]}, {"$lt": [field, _BEYOND]}]}
+
+
+def _sessions_where(condition: dict[str, Any]) -> dict[str, Any]:
+    return {"$addToSet": {"$cond": [condition, "$_id", "$$REMOVE"]}}
+
+
+_HAS_ACCOUNT = _is_number("$totals.cost_usd")
+_HAS_SOURCE_COST: dict[str, Any] = {
+    "$and": [
+        {"$eq": ["$totals.has_source_cost", True]},
+        {"$ne": ["$totals.usage.cost_usd", 0]},
     ]
 }
 
@@ -63,9 +68,12 @@ class UsageStatistics:
     cost_usd: float | None
     """US dollars, by the agents' own account; what the agent has not written yet is missing.
     ``None`` where no agent has written any."""
-    forks: int
-    """In how many of the sessions that is also what the session that they were forked from had
-    spent until then: an agent's account goes on over forks, and does not tell the two apart."""
+    without_cost: int
+    """In how many of the sessions no agent has written an account of cost, for it runs yet or
+    ended before: what they took is not in ``cost_usd``."""
+    with_source_cost: int
+    """In how many of the sessions ``cost_usd`` also has what was spent in the session that they
+    were forked from, for it could not be told how much that was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +168,13 @@ async def usage(
                 "sessions": {"$addToSet": "$_id"},
                 **{name: _sum(f"$totals.usage.{name}") for name in _SUMS},
                 "is_known": {"$max": _HAS_COST},
-                "forks": {"$addToSet": _FORK_WITH_COST},
+                "without_cost": _sessions_where({"$not": [_HAS_ACCOUNT]}),
+                "with_source_cost": _sessions_where(_HAS_SOURCE_COST),
             }
         },
         {
             "$set": {
-                "sessions": {"$size": "$sessions"},
-                "forks": {"$size": "$forks"},
+                **{name: {"$size": f"${name}"} for name in _SETS},
                 "cost_usd": {"$cond": ["$is_known", "$cost_usd", None]},
             }
         },
@@ -175,8 +183,7 @@ async def usage(
     return [
         UsageStatistics(
             group={name: row["_id"].get(f"k{number}") for number, name in enumerate(by)},
-            sessions=row["sessions"],
-            forks=row["forks"],
+            **{name: row[name] for name in _SETS},
             **{name: _count(row[name]) for name in _COUNTS},
             cost_usd=None if row["cost_usd"] is None else _number(row["cost_usd"]),
         )
@@ -209,8 +216,7 @@ async def tools(connection: Connection, tenant: str, wanted: SessionFilter) -> l
 
 def _sum(field: str) -> dict[str, Any]:
     """The sum of a field, without what is no number, or no finite one."""
-    is_number = {"$and": [{"$gt": [field, -_BEYOND]}, {"$lt": [field, _BEYOND]}]}
-    return {"$sum": {"$cond": [is_number, field, 0]}}
+    return {"$sum": {"$cond": [_is_number(field), field, 0]}}
 
 
 def _count(total: object) -> int:

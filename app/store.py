@@ -437,10 +437,11 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
         with reported(connection.client, "read the transcripts of", session):
-            transcripts, copied = await reader.load_session(connection, session)
+            transcripts, copied, carried_usd = await reader.load_session(connection, session)
         if not transcripts:
             return None
-        return Transcript(transcripts.pop("", []), transcripts, copied=copied)
+        main = transcripts.pop("", [])
+        return Transcript(main, transcripts, copied=copied, carried_usd=carried_usd)
 
     async def agent_metadata(self, key: AnyKey) -> dict[str, Any] | None:
         """What the agent says of the subagent whose transcript it is; the last of it counts."""

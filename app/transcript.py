@@ -69,6 +69,8 @@ class Transcript(Conversation):
         subagents: the entries of each subagent's transcript, by subpath.
         copied: how many entries at the start of the main transcript are the history of another
             session, whose usage is :attr:`copied_usage` like that of a fork.
+        carried_usd: what of the agent's account of cost was spent before in the session that it
+            was forked from; the store knows it (``SessionSummary.totals.carried_usd``).
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class Transcript(Conversation):
         subagents: Mapping[str, Entries] | None = None,
         *,
         copied: int = 0,
+        carried_usd: float = 0.0,
     ) -> None:
+        self._carried_usd = carried_usd
         super().__init__(entries, self.started_by, copied=copied)
         others = subagents or {}
         self.subagents = [
@@ -129,9 +133,10 @@ class Transcript(Conversation):
     def cost_usd(self) -> float | None:
         """The cost in US dollars by the agent's own account; ``None`` without one.
 
-        The agent writes it when its process ends in good order. It includes subagents, and in a
-        fork what the forked session had cost. What old agents wrote on each entry counts for the
-        days before there was such an account.
+        The agent writes it when its process ends in good order. It includes subagents. An
+        agent that forks a session goes on with its account: what the session had cost before is
+        in it, unless ``carried_usd`` told how much that was. What old agents wrote on each entry
+        counts for the days before there was such an account.
         """
         totals: dict[float | None, float] = {}
         for entry in self.entries.of(CostStateEntry):
@@ -144,7 +149,9 @@ class Transcript(Conversation):
                 at = (response.day, response.model)
                 logged[at] = logged.get(at, 0.0) + response.cost
         apart = costs_apart(logged, totals)
-        return sum((*totals.values(), *apart.values())) if totals or apart else None
+        if not totals and not apart:
+            return None
+        return sum(totals.values()) - self._carried_usd + sum(apart.values())
 
     @cached_property
     def title(self) -> str | None:

@@ -22,7 +22,7 @@ from pymongo.errors import (
 )
 
 from ..models.entry import CHUNK_INDEX, COUNTED_INDEX, ORDER_INDEX, UUID_INDEX
-from ..models.totals import Tally, Wanted
+from ..models.totals import Account, Tally, Wanted
 from .attempts import Attempts
 from .background import go_on
 from .claim import (
@@ -51,6 +51,7 @@ from .driver import (
 )
 from .errors import ContentionError, UnknownSessionError, UnsoundSessionError
 from .expiry import EXPIRED
+from .forked_accounts import accounts_at
 from .key import TranscriptKey
 from .living import live_of
 from .observing import Stored
@@ -272,6 +273,8 @@ class Writer:
                 continue
             if folded.totals.leaves_asked:
                 await _settle_leaves(connection, key, known, folded.totals)
+            if folded.totals.accounts_asked:
+                await _settle_accounts(connection, key, folded.totals)
             try:
                 claim = claim_for(
                     connection, len(batch), known, folded, retention, tries, self._mtime
@@ -482,6 +485,17 @@ async def _settle_leaves(
         return await stored_before(connection, key, leaves, known.next_seq, None)
 
     totals.settle_leaves(await retried(connection.client, attempt))
+
+
+async def _settle_accounts(connection: Connection, key: TranscriptKey, totals: Tally) -> None:
+    """Look up what accounts of cost had come to when the session was forked from another one."""
+    point = totals.fork_point
+    assert point is not None
+
+    async def attempt() -> dict[float, Account | None]:
+        return await accounts_at(connection, key, point, totals.accounts_asked, None)
+
+    totals.settle_accounts(await retried(connection.client, attempt))
 
 
 async def _free_marks(connection: Connection, key: TranscriptKey, claim: Claim) -> None:

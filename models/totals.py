@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, cast
 
 from bson.int64 import Int64
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from .mapped import Mapped, mapped
 from .messages import SYNTHETIC_MODEL
@@ -59,6 +59,8 @@ _CALLS_THAT_FIT = 8
 _MAX_ACCOUNTS = 16
 _MAX_MODELS_PER_ACCOUNT = 32
 _MAX_MODELS_OF_ACCOUNTS = 128
+# A fork has one, unless others write accounts of cost.
+_MAX_CARRIED = 2
 # Sums of what lies below stay in what BSON holds.
 _MAX_COUNT = 2**36
 _MAX_NUMBER = 1e15
@@ -89,9 +91,10 @@ class UsageRow(BaseModel):
     output: Mapped[int] = mapped(0)
     cache_creation: Mapped[int] = mapped(0)
     cache_read: Mapped[int] = mapped(0)
-    cost_usd: Mapped[float] = mapped(
+    cost_usd: Mapped[float | None] = mapped(
         default=0.0,
-        description="By the agent's own account, on the day on which the agent wrote it.",
+        description="By the agent's own account, on the day on which the agent wrote it; None "
+        "where it has written none in the session.",
     )
 
 
@@ -121,13 +124,21 @@ class SessionTotals(BaseModel):
     tools: Mapped[list[ToolRow]] = mapped([])
     cost_usd: Mapped[float | None] = mapped(
         default=None,
-        description="US dollars by the agent's own account, which a fork takes over from the "
-        "session it was forked from; absent until the agent writes it.",
+        description="US dollars by the agent's own account, without what a fork took over from "
+        "the session that it was forked from; absent until the agent writes it.",
     )
     forked_from: Mapped[str | None] = mapped(
+        default=None, description="The session that it was forked from."
+    )
+    carried_usd: Mapped[float | None] = mapped(
         default=None,
-        description="The session that it was forked from, what was spent in which until then is "
-        "in cost_usd too.",
+        description="US dollars of a fork's account that were spent in the session that it was "
+        "forked from, and are not in cost_usd.",
+    )
+    has_source_cost: Mapped[bool] = mapped(
+        default=False,
+        description="Whether cost_usd also has what was spent before in the session that it was "
+        "forked from, for it could not be told how much that was.",
     )
     copied_until: Mapped[int | None] = mapped(
         default=None,
@@ -146,6 +157,14 @@ class SessionTotals(BaseModel):
         """Whether they were ever counted; an older release stored none, and all of it is 0 then."""
         return self.next_seq > 0
 
+    @model_validator(mode="after")
+    def _without_unknown_costs(self) -> SessionTotals:
+        # They are stored as 0, to count on with.
+        if self.cost_usd is None:
+            for row in self.usage:
+                row.cost_usd = None
+        return self
+
     @property
     def by_model(self) -> dict[str, UsageRow]:
         """The usage of all days together, by model; ``day`` is empty."""
@@ -154,7 +173,10 @@ class SessionTotals(BaseModel):
             known = found.setdefault(row.model, UsageRow(day="", model=row.model))
             for name in ("responses", "input", "output", "cache_creation", "cache_read"):
                 setattr(known, name, getattr(known, name) + getattr(row, name))
-            known.cost_usd += row.cost_usd
+            if row.cost_usd is None:
+                known.cost_usd = None
+            elif known.cost_usd is not None:
+                known.cost_usd += row.cost_usd
         return found
 
     @property
@@ -181,6 +203,24 @@ class Wanted(NamedTuple):
     """The digests of the failures that were counted."""
     calls: set[tuple[str, str]]
     """Failed calls that are not known, by subpath and id."""
+
+
+class Account(NamedTuple):
+    """A state of an agent's account of cost, in US dollars."""
+
+    total: float
+    by_model: dict[str, float]
+
+
+class ForkPoint(NamedTuple):
+    """Where a session was forked from another one, as far as a response was copied."""
+
+    session_id: str
+    """Of the other session."""
+    uuid: str
+    """Of the last entry of a response that was copied, as it is there."""
+    at: float
+    """When that was written, epoch milliseconds."""
 
 
 class StoredEntry(NamedTuple):
@@ -212,16 +252,19 @@ class Tally:
     """
 
     __slots__ = (
+        "_asked",
         "accounts",
         "answered",
         "branch",
         "calls",
+        "carried",
         "copied_until",
         "costs",
         "cwd",
         "entries",
         "first_at",
         "first_prompt",
+        "fork_point",
         "forked_from",
         "is_complete",
         "is_exact",
@@ -271,6 +314,11 @@ class Tally:
         """The costs that entries of old agents say, see :attr:`Response.cost`."""
         self.settled_usd: float | None = None
         """The cost on accounts too old to be remembered one by one."""
+        self.fork_point: ForkPoint | None = None
+        self.carried: dict[float, Account | None] = {}
+        """What accounts, by their start, had come to when the session was forked, if that can be
+        told: an agent that forks goes on with the account of the session that it forks."""
+        self._asked: dict[float, str] = {}
         self.summaries = OwnSummaries()
         """Which of older agents' summaries titles the session."""
 
@@ -286,7 +334,18 @@ class Tally:
         if not self.accounts and self.settled_usd is None and not logged:
             return None
         accounts = sum((total for total, _ in self.accounts.values()), self.settled_usd or 0.0)
-        return accounts + sum(logged.values())
+        return accounts - (self.carried_usd or 0.0) + sum(logged.values())
+
+    @property
+    def carried_usd(self) -> float | None:
+        """What of the accounts was spent before the session was forked, ``None`` if nothing."""
+        known = [account.total for account in self.carried.values() if account is not None]
+        return sum(known) if known else None
+
+    @property
+    def has_source_cost(self) -> bool:
+        """Whether the cost has what was spent before the fork, for it could not be told."""
+        return None in self.carried.values()
 
     def _logged_apart(self) -> dict[tuple[str, str], float]:
         if self.settled_usd is not None:
@@ -393,6 +452,28 @@ class Tally:
         self.summaries.settle(stored)
         self._title_by_summary()
 
+    @property
+    def accounts_asked(self) -> list[float]:
+        """The starts of accounts just added that are older than the fork that this session is.
+
+        What each had come to by then, :meth:`settle_accounts` must be told.
+        """
+        return list(self._asked)
+
+    def settle_accounts(self, found: Mapping[float, Account | None]) -> None:
+        """Take what accounts had come to when the session was forked for the other session's."""
+        for start, day in self._asked.items():
+            account = found.get(start)
+            # It never goes down, so that is another one.
+            if account is not None and account.total > self.accounts.get(start, (0.0, {}))[0]:
+                account = None
+            self.carried[start] = account
+            for model, cost in account.by_model.items() if account else ():
+                at = self._row(day, model)
+                self.usage.setdefault(at, NOTHING)
+                self.costs[at] = self.costs.get(at, 0.0) - cost
+        self._asked = {}
+
     def resumed(self) -> Tally:
         """The same, to count on with, which keeps only what is under way."""
         return Tally.of(self.document(0), self.texts)
@@ -432,10 +513,12 @@ class Tally:
         }
         if self.copied_until:
             document["copied_until"] = Int64(self.copied_until)
-        for name in ("cost_usd", "forked_from", "first_at", "last_at"):
+        for name in ("cost_usd", "forked_from", "carried_usd", "first_at", "last_at"):
             value = getattr(self, name)
             if value is not None:
                 document[name] = value
+        if self.has_source_cost:
+            document["has_source_cost"] = True
         in_flight: dict[str, Any] = {}
         if self.is_exact:
             in_flight["is_exact"] = True
@@ -448,6 +531,20 @@ class Tally:
             in_flight["accounts"] = [
                 [start, total, [[model, cost] for model, cost in costs.items()]]
                 for start, (total, costs) in self.accounts.items()
+            ]
+        if self.fork_point is not None:
+            in_flight["fork_point"] = list(self.fork_point)
+        if self.carried:
+            in_flight["carried"] = [
+                [
+                    start,
+                    *(
+                        [account.total, list(map(list, account.by_model.items()))]
+                        if account
+                        else ()
+                    ),
+                ]
+                for start, account in self.carried.items()
             ]
         if self.summaries:
             in_flight["summaries"] = list(map(list, self.summaries.pending))
@@ -514,6 +611,9 @@ class Tally:
         tally._join_calls(tally.responses.all())
         for start, total, costs in in_flight.get("accounts", ()):
             tally.accounts[start] = (total, dict(costs))
+        if "fork_point" in in_flight:
+            tally.fork_point = ForkPoint(*in_flight["fork_point"])
+        tally.carried = carried_in(document)
         tally.summaries = OwnSummaries(in_flight.get("summaries", ()))
         tally.settled_usd = in_flight.get("settled_usd")
         for day, model, cost, accounted in in_flight.get("logged", ()):
@@ -609,6 +709,8 @@ class Tally:
                 call_id = _call_id(block)
                 if call_id is not None:
                     self._open(subpath, call_id, _UNCOUNTED)
+            if not subpath:
+                self._add_fork_point(entry)
             return None
         mark: Mark | None = None
         written = written_in(entry, subpath, message)
@@ -636,6 +738,12 @@ class Tally:
         if not failures:
             return mark
         return Mark((*(mark.counted if mark else ()), *failures), mark.response if mark else None)
+
+    def _add_fork_point(self, entry: Mapping[str, Any]) -> None:
+        point = _fork_point(entry)
+        if point is not None:
+            self.fork_point = point
+            self.forked_from = point.session_id
 
     def _want(self, identity: bytes, instant: bytes) -> None:
         instants = self.wanted.instants.get(identity)
@@ -783,9 +891,11 @@ class Tally:
         if total is None:
             return
         start = _number(entry.get("startTime"))
+        day = _day(self.last_at)
+        if start not in self.accounts and start is not None and self._may_be_carried(start):
+            self._asked[start] = day
         _, before = self.accounts.pop(start, (0.0, {}))
         costs = _costs_by_model(entry.get("modelUsage"), before)
-        day = _day(self.last_at)
         for model, cost in costs.items():
             at = self._row(day, model)
             self.usage.setdefault(at, NOTHING)
@@ -796,6 +906,14 @@ class Tally:
             oldest, _ = self.accounts.pop(next(iter(self.accounts)))
             self.settled_usd = (self.settled_usd or 0.0) + oldest
         self._merge_models_of_accounts()
+
+    def _may_be_carried(self, start: float) -> bool:
+        return (
+            self.fork_point is not None
+            and start <= self.fork_point.at
+            and start not in self.carried
+            and len(self.carried) + len(self._asked) < _MAX_CARRIED
+        )
 
     def _merge_models_of_accounts(self) -> None:
         """Forget how the oldest accounts fell to models, where all of them take too much room.
@@ -885,6 +1003,34 @@ def _session_of(forked_from: object) -> str | None:
         return None
     session = cast("dict[str, Any]", forked_from).get("sessionId")
     return _text(session) if isinstance(session, str) else None
+
+
+def _fork_point(entry: Mapping[str, Any]) -> ForkPoint | None:
+    """Where a response that a fork copied is in the other session."""
+    source: object = entry.get("forkedFrom")
+    if isinstance(source, dict):
+        source = cast("dict[str, Any]", source)
+        session, uuid = source.get("sessionId"), source.get("messageUuid")
+    else:
+        session, uuid = entry.get("requestSessionId"), entry.get("uuid")
+    at = moment(entry.get("timestamp"))
+    if not (isinstance(session, str) and isinstance(uuid, str)) or at is None:
+        return None
+    return ForkPoint(_text(session), _text(uuid), at.timestamp() * 1000)
+
+
+def account_in(entry: Mapping[str, Any]) -> Account | None:
+    """What an entry with the state of an account says of it."""
+    total = _number(entry.get("totalCostUSD"))
+    return None if total is None else Account(total, _costs_by_model(entry.get("modelUsage"), {}))
+
+
+def carried_in(totals: Mapping[str, Any]) -> dict[float, Account | None]:
+    """:attr:`Tally.carried` of the totals that a summary keeps."""
+    return {
+        start: Account(known[0], dict(known[1])) if known else None
+        for start, *known in totals.get("in_flight", {}).get("carried", ())
+    }
 
 
 def is_copied(entry: Mapping[str, Any]) -> bool:

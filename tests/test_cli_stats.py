@@ -42,10 +42,20 @@ async def test_a_pipe_gets_whole_numbers_and_nothing_else(command: SessionStoreC
     done = await command("stats", "--tenant", TENANT, *SINCE)
     assert (done.code, done.errors) == (0, "")
     assert table(done.output) == [
-        ["MODEL", "SESSIONS", "REPLIES", "INPUT", "OUTPUT", "TO-CACHE", "CACHED", "COST"],
-        ["opus", "3", "6", "6000", "1000", "0", "0", "1.350000"],
-        ["haiku", "1", "3", "3000", "140", "0", "0", "0.020000"],
-        ["all", "3", "9", "9000", "1140", "0", "0", "1.370000"],
+        [
+            "MODEL",
+            "SESSIONS",
+            "REPLIES",
+            "INPUT",
+            "OUTPUT",
+            "TO-CACHE",
+            "CACHED",
+            "COST",
+            "NO-COST",
+        ],
+        ["opus", "3", "6", "6000", "1000", "0", "0", "1.350000", "0"],
+        ["haiku", "1", "3", "3000", "140", "0", "0", "0.020000", "0"],
+        ["all", "3", "9", "9000", "1140", "0", "0", "1.370000", "0"],
     ]
 
 
@@ -194,12 +204,43 @@ async def test_a_cost_below_nothing_does_no_harm(
 ) -> None:
     key: Any = {"project_key": "p", "session_id": "s"}
     await store.append(key, [answered("2026-11-20", "opus", 5), answered("2026-11-20", "haiku", 6)])
-    rows = {"totals.usage.0.cost_usd": 1.0, "totals.usage.1.cost_usd": -1.0}
+    rows = {"totals.usage.0.cost_usd": 1.0, "totals.usage.1.cost_usd": -1.0, "totals.cost_usd": 0.0}
     await collection_of(SessionSummary).update_one({"tenant": "default"}, {"$set": rows})
     done = await command("stats", *SINCE, "--chart", "cost")
     assert (done.code, done.errors) == (0, "")
     assert "2026-11-20  █" in done.output
     assert "-1.000000" in done.output
+
+
+async def test_sessions_without_an_account_of_cost_are_counted(
+    store: BeanieSessionStore, command: SessionStoreCommand
+) -> None:
+    """The agent ended before it wrote one: what they cost is unknown, and not nothing."""
+    for number, costs in enumerate((0.5, 0.25, None, None, None)):
+        account = {"totalCostUSD": costs, "modelUsage": {"opus": {"costUSD": costs}}}
+        await store.append(
+            {"project_key": f"p{number % 2}", "session_id": f"s{number}"},
+            [answered("2026-11-20", "opus", 5)]
+            + ([{"type": "cost-state", "startTime": 1, **account}] if costs else []),
+        )
+    asked = (*SINCE, "--by", "project")
+    done = await command("stats", *asked)
+    told = "Of 5 sessions, 3 have no account of cost"
+    assert told in done.errors
+    assert [[row[0], *row[-2:]] for row in table(done.output)] == [
+        ["PROJECT", "COST", "NO-COST"],
+        ["p0", "0.500000", "2"],
+        ["p1", "0.250000", "1"],
+        ["all", "0.750000", "3"],
+    ]
+    rows = (await command("--json", "stats", *asked)).json["rows"]
+    assert [(row["cost_usd"], row["without_cost"]) for row in rows] == [(0.5, 2), (0.25, 1)]
+    shown = await command.on_terminal(200, "stats", *asked, NO_COLOR="1")
+    assert told in shown
+    assert "NO-COST" in shown
+    narrow = await command.on_terminal(60, "stats", *asked, NO_COLOR="1")
+    assert "NO-COST" not in narrow
+    assert told in " ".join(narrow.split())
 
 
 async def test_only_summaries_are_read(command: SessionStoreCommand, database: Database) -> None:

@@ -536,11 +536,22 @@ async def test_an_account_of_cost_holds_what_came_since_it_began(
 async def test_a_cost_that_no_agent_wrote_is_unknown(session: Session) -> None:
     await session.append("", [u(), a("m0")])
     (usage,) = await BeanieSessionStore().usage(by="model")
-    assert usage.cost_usd is None
+    assert (usage.cost_usd, usage.without_cost) == (None, 1)
+    assert await costs() == (None, [None], None)
     nothing = {"type": "cost-state", "totalCostUSD": 0, "startTime": 1, "modelUsage": {}}
     await session.append("", [nothing])
     (usage,) = await BeanieSessionStore().usage(by="model")
-    assert usage.cost_usd == 0
+    assert (usage.cost_usd, usage.without_cost) == (0, 0)
+    assert await costs() == (0, [0], 0)
+
+
+async def costs() -> tuple[float | None, list[float | None], float | None]:
+    """The cost of the session, of its rows, and of its one model."""
+    summary = await SessionSummary.find_one()
+    assert summary is not None
+    assert summary.totals is not None
+    totals = summary.totals
+    return totals.cost_usd, [row.cost_usd for row in totals.usage], totals.by_model["opus"].cost_usd
 
 
 async def test_copies_are_told_on_a_server_without_transactions(
@@ -551,26 +562,3 @@ async def test_copies_are_told_on_a_server_without_transactions(
     await session.append("", history, 7)
     await session.append(COMPACTION, again(history), 7)
     await session.assert_counted(30)
-
-
-async def test_a_cost_that_a_fork_has_carried_over_is_marked(session: Session) -> None:
-    account = {
-        "type": "cost-state",
-        "totalCostUSD": 2.0,
-        "startTime": 1,
-        "modelUsage": {"opus": {"costUSD": 2.0}},
-    }
-    history = [u(), a("m0")]
-    await session.append("", [*history, account])
-    (usage,) = await BeanieSessionStore().usage(by=())
-    assert (usage.cost_usd, usage.forks) == (2.0, 0)
-    fork = Session("fork")
-    copied = again(history, forkedFrom={"sessionId": "session", "messageUuid": "x"})
-    await fork.append("", [*copied, u(), a("m1"), {**account, "totalCostUSD": 3.0}], 1)
-    assert (await fork.counted()).responses == 1
-    (usage,) = await BeanieSessionStore().usage(by=())
-    assert usage.forks == 1
-    summary = await SessionSummary.find_one({"session_id": "fork"})
-    assert summary is not None
-    assert summary.totals is not None
-    assert summary.totals.forked_from == "session"

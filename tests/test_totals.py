@@ -147,7 +147,7 @@ def counted(summary: SessionSummary) -> dict[str, Any]:
     totals = summary.totals
     assert totals is not None
     assert totals.next_seq == summary.next_seq
-    assert sum(row.cost_usd for row in totals.usage) == pytest.approx(totals.cost_usd or 0)
+    assert sum(row.cost_usd or 0 for row in totals.usage) == pytest.approx(totals.cost_usd or 0)
     return {
         "entries": totals.entries,
         "turns": totals.turns,

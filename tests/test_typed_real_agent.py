@@ -197,6 +197,22 @@ def test_the_agents_account_goes_on_over_resumes_and_forks(story: Story) -> None
     assert costs == [account.total_cost_usd for account in accounts]
 
 
+async def test_sessions_and_their_forks_cost_together_what_the_agent_says(story: Story) -> None:
+    async with story.place.store() as store:
+        summaries = [
+            await store.summary(story.place.key(turn.run.session_id)) for turn in story.turns[1:]
+        ]
+        (usage,) = await store.usage(by=())
+    totals = [summary.totals for summary in summaries]
+    source, fork = totals
+    account = _last_account(story.transcript(story.forked)).total_cost_usd
+    assert fork.forked_from == story.begun.run.session_id
+    assert fork.carried_usd == source.cost_usd
+    assert 0 < fork.cost_usd < source.cost_usd
+    assert usage.cost_usd == pytest.approx(account)
+    assert (usage.without_cost, usage.with_source_cost) == (0, 0)
+
+
 def test_a_fork_has_spent_only_what_it_did_itself(story: Story) -> None:
     forked = story.transcript(story.forked)
     (own,) = forked.usage.values()

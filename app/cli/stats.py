@@ -106,15 +106,27 @@ def stats_command(
         out.print(_heading(options.tenant, first, end))
     total = [found.total] if found.total is not None and len(found.rows) > 1 else []
     print_usage(groups, [*found.rows, *total])
-    if found.total is not None and found.total.forks:
-        typer.echo(
-            f"The cost of {counted(found.total.forks, 'fork')} is also what was spent before in "
-            "the sessions forked from.",
-            err=True,
-        )
+    if found.total is not None:
+        _print_doubts(found.total)
     measure = chart or (_usual(found) if out.is_terminal else Measure.NONE)
     if measure is not Measure.NONE:
         _draw(found.days, groups, measure, None if end is not None else now.date())
+
+
+def _print_doubts(total: UsageStatistics) -> None:
+    sessions = counted(total.sessions, "session")
+    if total.without_cost:
+        typer.echo(
+            f"Of {sessions}, {total.without_cost:,} have no account of cost (the agent runs yet, "
+            "or ended before it wrote one): what they cost is not known.",
+            err=True,
+        )
+    if total.with_source_cost:
+        typer.echo(
+            f"Of {sessions}, {total.with_source_cost:,} are forks whose cost is also what was "
+            "spent before in the sessions forked from.",
+            err=True,
+        )
 
 
 def _day(option: str, text: str | None, now: datetime) -> date | None:

@@ -24,11 +24,13 @@ _GAP = 2
 def print_usage(groups: Sequence[str], rows: Sequence[UsageStatistics]) -> None:
     """Print a row each, the groups in front; a row without a group is the sum of all.
 
-    Where a terminal has no room for it all, tokens of all kinds are one number, and the groups are
-    cut, but no number is.
+    A terminal has a column for sessions without a cost only if there are any. Where it has no room
+    for it all, tokens of all kinds are one number, and the groups are cut, but no number is.
     """
     out = console()
     numbers = [*_BEFORE, *map(_tokens, _TOKENS), _COST]
+    if not out.is_terminal or any(row.without_cost for row in rows):
+        numbers.append(_WITHOUT_COST)
     named = [_group(group, number, 1.0) for number, group in enumerate(groups)]
     if out.is_terminal and _width([*named, *numbers], rows) > out.width:
         numbers = [*_BEFORE, _ALL_TOKENS, _COST]
@@ -92,4 +94,7 @@ _COST: Column[UsageStatistics] = Column(
     lambda row: "" if row.cost_usd is None else f"{row.cost_usd:.6f}",
     lambda row: dollars(row.cost_usd),
     is_number=True,
+)
+_WITHOUT_COST: Column[UsageStatistics] = Column(
+    "NO-COST", lambda row: str(row.without_cost), is_number=True
 )
