@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -12,6 +12,7 @@ from pymongo.errors import OperationFailure
 
 from ..migrations._log import LOG_COLLECTION
 from ..models import EntryChunk
+from .adoption_writer import RECORDS
 from .diagnosis import Finding
 from .expiry import policy_collection_name
 from .patient import Patient
@@ -36,18 +37,22 @@ async def permissions(patient: Patient) -> Finding:
     privileges = status["authenticatedUserPrivileges"]
     name = patient.database.name
     lacking = list(_lacking(privileges, name, needed_to_use(patient)))
-    advice = f"As an administrator: db.grantRolesToUser({json.dumps(users[0]['user'])}, "
-    advice += f'[{{role: "readWrite", db: {json.dumps(name)}}}])'
+    advice = f"db.grantRolesToUser({json.dumps(users[0]['user'])}, "
+    advice += f'[{{role: "readWrite", db: {json.dumps(name)}}}]), or the roles of docs/operating.md'
     if lacking:
         found = f"the store needs more than {user} may do: {_shown(lacking)}"
-        return Finding("permissions", "bad", found, advice)
-    lacking = list(_lacking(privileges, name, needed_to_migrate(patient)))
-    if lacking:
+        return Finding("permissions", "bad", found, f"As an administrator: {advice}")
+    missed: list[str] = []
+    for purpose, needs in needed_besides(patient).items():
+        lacking = list(_lacking(privileges, name, needs))
+        if lacking:
+            missed.append(f"{purpose} ({_shown(lacking)})")
+    if missed:
         return Finding(
             "permissions",
             "warning",
-            f"{user} may use the store, but not migrate it or watch sessions: {_shown(lacking)}",
-            f"{advice}, or let another user run 'session-store schema upgrade'.",
+            f"{user} may use the store, but not {', nor '.join(missed)}",
+            f"Leave that to another user, or, as an administrator: {advice}",
         )
     return Finding("permissions", "good", f"{user} may use and migrate the store")
 
@@ -86,23 +91,28 @@ def needed_to_use(patient: Patient) -> Sequence[Need]:
     changed = ("find", "insert", "update", "remove", "listIndexes")
     return [
         *(Need(patient.collection(model).name, changed) for model in _stored(patient)),
-        # init_beanie looks at the indexes of every collection.
-        Need(policy_collection_name(), ("find", "listIndexes")),
+        Need(policy_collection_name(), ("find",)),
         Need(LOG_COLLECTION, ("find",)),
     ]
 
 
-def needed_to_migrate(patient: Patient) -> Sequence[Need]:
-    """What an upgrade of the schema, changes of the retention and a live tail do besides."""
-    made = ("createCollection", "createIndex")
+def needed_besides(patient: Patient) -> Mapping[str, Sequence[Need]]:
+    """What else there is to do with a store, and what it takes."""
     written = ("insert", "update", "remove")
-    return [
-        *(Need(patient.collection(model).name, made) for model in patient.classes),
-        Need("", ("listCollections",)),
-        Need(LOG_COLLECTION, written),
-        Need(policy_collection_name(), written),
-        Need(patient.entries.name, ("changeStream",)),
-    ]
+    classes = [patient.collection(model).name for model in patient.classes]
+    return {
+        "watch sessions": [Need(patient.entries.name, ("changeStream",))],
+        "delete sessions by a condition": [Need(RECORDS, ("remove",))],
+        "call init_beanie without skip_indexes=True": [
+            Need(name, ("createIndex",)) for name in classes
+        ],
+        "migrate it": [
+            *(Need(name, ("createCollection", "createIndex", "listIndexes")) for name in classes),
+            Need("", ("listCollections",)),
+            Need(LOG_COLLECTION, written),
+        ],
+        "change the retention": [Need(policy_collection_name(), written)],
+    }
 
 
 def _stored(patient: Patient) -> Sequence[Any]:

@@ -236,11 +236,9 @@ async def test_sessions_without_an_account_of_cost_are_counted(
     rows = (await command("--json", "stats", *asked)).json["rows"]
     assert [(row["cost_usd"], row["without_cost"]) for row in rows] == [(0.5, 2), (0.25, 1)]
     shown = await command.on_terminal(200, "stats", *asked, NO_COLOR="1")
-    assert told in shown
     assert "NO-COST" in shown
     narrow = await command.on_terminal(60, "stats", *asked, NO_COLOR="1")
     assert "NO-COST" not in narrow
-    assert told in " ".join(narrow.split())
 
 
 async def test_only_summaries_are_read(command: SessionStoreCommand, database: Database) -> None:

@@ -247,7 +247,9 @@ async def test_totals_of_the_summary_are_those_of_the_transcript(story: Story) -
             )
             own = [call.name for call in transcript.all_tool_calls if call.result is not None]
             assert summary.totals.tool_calls == dict(Counter(own))
-            assert summary.totals.cost_usd == pytest.approx(transcript.cost_usd)
+            read = await store.transcript(key)
+            assert read is not None
+            assert summary.totals.cost_usd == pytest.approx(read.cost_usd)
             assert summary.totals.cost_usd == pytest.approx(row.cost_usd)
             assert summary.cwd == story.place.project
             assert summary.totals.entries == sum(map(len, turn.stored.values()))
