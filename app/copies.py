@@ -163,7 +163,7 @@ class _OurSource:
         self, projects: Sequence[str] | None, session_id: str | None
     ) -> AsyncIterator[SessionListing]:
         for project in [None] if projects is None else projects:
-            async for listing in self._store.session_keys(project, session_id):
+            async for listing in self._store.all_sessions(project, session_id):
                 yield listing
 
     async def entries(

@@ -97,7 +97,7 @@ async def export_transcripts(
     place = _archive if archive else _folder
     async with place(target, overwrite) as (root, deliver):
         run = _Export(store, write, root, overwrite, deliver, progress)
-        await in_parallel(store.session_keys(project_key, session_id), run.session, workers)
+        await in_parallel(store.all_sessions(project_key, session_id), run.session, workers)
     return report
 
 
@@ -107,7 +107,7 @@ async def _count(
     session_id: str | None,
     report: TransferReport,
 ) -> None:
-    async for _ in store.session_keys(project_key, session_id):
+    async for _ in store.all_sessions(project_key, session_id):
         report.listed += 1
     if not report.listed:
         of_project = "" if project_key is None else f" of project {project_key}"

@@ -101,7 +101,7 @@ def needed_besides(patient: Patient) -> Mapping[str, Sequence[Need]]:
     written = ("insert", "update", "remove")
     classes = [patient.collection(model).name for model in patient.classes]
     return {
-        "watch sessions": [Need(patient.entries.name, ("changeStream",))],
+        "watch sessions": [Need(patient.summaries.name, ("changeStream",))],
         "delete sessions by a condition": [Need(RECORDS, ("remove",))],
         "call init_beanie without skip_indexes=True": [
             Need(name, ("createIndex",)) for name in classes

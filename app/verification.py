@@ -89,7 +89,7 @@ async def verify_sessions(
     Args:
         store: the store of the tenant.
         sessions: which ones; default is all of the tenant, also those that have entries but no
-            summary (``store.session_keys()`` and ``store.lost_sessions()``).
+            summary (``store.all_sessions()`` and ``store.lost_sessions()``).
         repair: make each summary say what is stored. It is safe while others append.
         bring_back: with ``repair``, as for ``store.repair``; for sessions that were chosen.
         workers: sessions to verify at once.
@@ -140,15 +140,15 @@ async def verify_sessions(
         if on_progress is not None:
             on_progress(report)
 
-    await in_parallel(sessions or all_sessions(store), verify, workers)
+    await in_parallel(sessions or with_lost(store), verify, workers)
     return report
 
 
-async def all_sessions(
+async def with_lost(
     store: BeanieSessionStore, project_key: str | None = None
 ) -> AsyncIterator[SessionListing]:
     """The sessions of a tenant, then those that have entries but no summary."""
-    async for listing in store.session_keys(project_key):
+    async for listing in store.all_sessions(project_key):
         yield listing
     async for listing in store.lost_sessions(project_key):
         yield listing

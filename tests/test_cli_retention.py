@@ -147,7 +147,7 @@ async def test_what_would_end_at_once_is_counted_before_it_is_agreed_to(
         listed = 0
         for tenant in ages:
             store = BeanieSessionStore(tenant=tenant)
-            listed += len([each async for each in store.session_keys()])
+            listed += len([each async for each in store.all_sessions()])
         return listed
 
     assert await ending("set", "30d", "--all-tenants") == 3

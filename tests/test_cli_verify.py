@@ -121,7 +121,7 @@ async def test_sessions_can_be_verified_from_python(
     progress: list[int] = []
     report = await verify_sessions(
         filled,
-        filled.session_keys(),
+        filled.all_sessions(),
         repair=True,
         workers=2,
         on_progress=lambda report: progress.append(report.sessions),
@@ -134,11 +134,11 @@ async def test_sessions_can_be_verified_from_python(
     assert [each.listing.session_id for each in problems] == ["s4"]
     for workers in (0, True, "2", 1.5):
         with pytest.raises(TransferError, match="workers must be"):
-            await verify_sessions(filled, filled.session_keys(), workers=workers)  # type: ignore
+            await verify_sessions(filled, filled.all_sessions(), workers=workers)  # type: ignore
 
 
 async def test_sessions_deleted_meanwhile_are_no_failure(filled: BeanieSessionStore) -> None:
-    listed = [listing async for listing in filled.session_keys()]
+    listed = [listing async for listing in filled.all_sessions()]
     await filled.delete(listed[0].key())
 
     async def gone():

@@ -99,7 +99,7 @@ async def test_a_tenant_is_copied_to_another_with_interleaving_and_metadata(
     assert rows["a"] == rows["b"]
     times = [await store.list_sessions("project") for store in (source, target)]
     assert times[0] == times[1]
-    copied = [listing async for listing in target.session_keys()]
+    copied = [listing async for listing in target.all_sessions()]
     assert [listing.metadata for listing in copied] == [source.metadata] * 2
     assert (await copy_sessions(source, target)).entries == 0
     own = BeanieSessionStore(tenant="c", metadata={"user_id": "u2"})

@@ -359,7 +359,7 @@ async def test_permissions_are_named_one_by_one(secured: SecuredServer) -> None:
     async with on(url) as database:
         verdict, text = said(await diagnose(database), "permissions")
     assert verdict == "warning"
-    assert "but not watch sessions (changeStream on claude_transcript_entries), nor delete" in text
+    assert "but not watch sessions (changeStream on claude_transcript_summaries), nor call" in text
     assert "nor call init_beanie without skip_indexes=True (createIndex on claude_transcr" in text
     assert "listCollections on the database" in text
     # An administrator who follows the page gives the application what is good for it.
@@ -405,8 +405,8 @@ async def test_the_permissions_that_are_asked_for_are_enough(secured: SecuredSer
         await clear_retention(database)
         await store.hold(KEY)
         assert (await store.repair(KEY)).is_sound
-        assert [each async for each in store.session_keys()]
-        assert (await store.sessions()).sessions
+        assert [each async for each in store.all_sessions()]
+        assert (await store.find_sessions()).sessions
         await store.delete(KEY)
 
 

@@ -95,7 +95,7 @@ async def test_a_stale_document_that_is_saved_stops_nothing(own: BeanieSessionSt
     assert row == before[0] | {"rating": 5, "metadata": {"user": "u2"}, "notes": []}
     await own.append(KEY, [message("goes on")])
     assert not (await own.verify(KEY)).differences
-    (listing,) = [each async for each in own.session_keys()]
+    (listing,) = [each async for each in own.all_sessions()]
     assert listing.metadata == {"user": "u2"}
 
 
@@ -249,11 +249,11 @@ async def test_nulls_that_an_earlier_save_left_are_no_values(own: BeanieSessionS
     await collection_of(OwnSummary).update_many({}, {"$set": nulls})
     other = BeanieSessionStore(entries=OwnEntry, summaries=OwnSummary)
     await other.append(KEY, [message("more")])
-    (listing,) = [each async for each in other.session_keys()]
+    (listing,) = [each async for each in other.all_sessions()]
     assert listing.metadata == {"user": "u1"}
     assert len(await other.list_sessions("p")) == 1
     assert len(await other.list_session_summaries("p")) == 1
-    assert len((await other.sessions()).sessions) == 1
+    assert len((await other.find_sessions()).sessions) == 1
     assert not (await other.verify(KEY)).differences
     assert (await other.summary(KEY)) is not None
 
@@ -261,10 +261,10 @@ async def test_nulls_that_an_earlier_save_left_are_no_values(own: BeanieSessionS
 async def test_metadata_is_set_after_the_fact(own: BeanieSessionStore) -> None:
     for metadata in ({"user": "u2"}, {"odd": "\ud83d", "\0": 1}, None, {"big": 2**80}, {"a": 1}):
         await own.set_metadata(KEY, metadata)
-        (listing,) = [each async for each in own.session_keys()]
+        (listing,) = [each async for each in own.all_sessions()]
         assert listing.metadata == metadata
         await own.append(KEY, [message("more")])
-    assert len((await own.sessions(metadata={"a": 1})).sessions) == 1
+    assert len((await own.find_sessions(metadata={"a": 1})).sessions) == 1
     with pytest.raises(UnknownSessionError):
         await own.set_metadata(KEY | {"session_id": str(uuid4())}, {})
     for wrong in ("text", {"when": object()}, {"x": "y" * 70_000}):

@@ -361,7 +361,7 @@ async def test_an_archive_that_was_cut_or_changed_anywhere_is_refused(
             damaged.write_bytes(content)
             with pytest.raises(TransferError, match=r"damaged.tar.gz"):
                 await import_transcripts(other, damaged)
-    assert [listing async for listing in other.session_keys()] == []
+    assert [listing async for listing in other.all_sessions()] == []
 
 
 async def test_a_broken_line_in_an_archive_is_named_by_the_archive(

@@ -526,7 +526,7 @@ async def test_what_takes_more_than_one_document_is_left_to_the_replay(
     huge = NewSession("project", "huge", None, {"": [message(large)]})
     small = NewSession("project", "small", None, {"": [message("x")]})
     assert await store.insert_sessions([huge, small]) == [None, 1]
-    assert [each.session_id async for each in store.session_keys()] == ["small"]
+    assert [each.session_id async for each in store.all_sessions()] == ["small"]
     assert await store.insert_sessions([huge, small]) == [None, 0]
 
 
@@ -757,7 +757,7 @@ async def test_a_killed_import_that_is_run_again_ends_as_one_clean_run(
     assert (done.code, done.json["failed"]) == (0, 0), done.errors
     clean = BeanieSessionStore(tenant="clean")
     await import_transcripts(clean, projects)
-    async for listing in clean.session_keys():
+    async for listing in clean.all_sessions():
         for subpath in ["", *await clean.list_subkeys(listing.subkeys_key)]:
             key = listing.key(subpath)
             assert await store.load(key) == await clean.load(key)

@@ -221,7 +221,7 @@ async def test_a_file_of_any_time_is_imported_sound(
         write(path, *TURNS[1], {"type": "user", "text": "x" * 100_000})
     os.utime(path, (seconds, seconds))
     await import_transcripts(store, projects)
-    report = await verify_sessions(store, store.session_keys())
+    report = await verify_sessions(store, store.all_sessions())
     assert (report.is_sound, report.sessions) == (True, 2), report.problems
     await assert_summary_is_the_fold(store, KEY)
     summary = await SessionSummary.find_one({"session_id": GOOD, "project_key": "-srv"})

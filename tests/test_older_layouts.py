@@ -44,7 +44,7 @@ def project(tmp_path: Path) -> Path:
 async def sessions(store: BeanieSessionStore) -> dict[str, dict[str, Any]]:
     """The entries of every session, by subpath."""
     found: dict[str, dict[str, Any]] = {}
-    async for listing in store.session_keys():
+    async for listing in store.all_sessions():
         subpaths = ["", *await store.list_subkeys(listing.subkeys_key)]
         loaded = {subpath: await store.load(listing.key(subpath)) for subpath in subpaths}
         found[listing.session_id] = {path: each for path, each in loaded.items() if each}

@@ -26,10 +26,11 @@ BLOCKS = python_blocks(README)
 MOTOR_BLOCKS = python_blocks(ROOT / "docs" / "compatibility.md")
 LIVE_BLOCKS = python_blocks(ROOT / "docs" / "live-tail.md")
 OPERATING_BLOCKS = python_blocks(ROOT / "docs" / "operating.md")
+USING_BLOCKS = python_blocks(ROOT / "docs" / "using.md")
 # Others go on from something.
 ALL_BLOCKS = [
     block
-    for block in BLOCKS + MOTOR_BLOCKS + LIVE_BLOCKS + OPERATING_BLOCKS
+    for block in BLOCKS + MOTOR_BLOCKS + LIVE_BLOCKS + OPERATING_BLOCKS + USING_BLOCKS
     if "asyncio.run(" in block or "FastAPI(" in block
 ]
 
@@ -45,6 +46,7 @@ with TestClient(block.app) as client:
     first = client.post(ask.format("acme"), params={{"user_id": "u1", "prompt": "PLAIN hello"}})
     assert first.status_code == 200, first.text
     session_id = first.json()["session_id"]
+    assert first.json()["project_key"] == "-srv"
     again = client.post(
         ask.format("acme"),
         params={{"user_id": "u1", "prompt": "PLAIN and again", "session_id": session_id}},
@@ -53,6 +55,8 @@ with TestClient(block.app) as client:
     (listed,) = client.get("/tenants/acme/sessions").json()
     assert listed["session_id"] == session_id
     assert client.get("/tenants/other/sessions").json() == []
+    theirs = {{"user_id": "u2", "prompt": "PLAIN go on", "session_id": session_id}}
+    assert client.post(ask.format("other"), params=theirs).status_code == 404
 print("done")
 """
 
@@ -88,6 +92,8 @@ async def main():
                 await asyncio.sleep(0.05)
             store = BeanieSessionStore(tenant="acme")
             await store.append(KEY, [{{"type": "mode"}}] * 3)
+            for unknown in (PATH.replace("s1", "s2"), PATH.replace("acme", "other")):
+                assert (await http.get(unknown)).status_code == 404
             watching = asyncio.create_task(ids(http, 5))
             await store.append(KEY, [{{"type": "tag"}}] * 2)
             assert await watching == [1, 2, 3, 4, 5]

@@ -92,8 +92,8 @@ async def assert_gone_for_readers(reader: BeanieSessionStore) -> None:
     assert await reader.list_sessions("project") == []
     assert await reader.list_session_summaries("project") == []
     assert await reader.list_subkeys(KEY) == []
-    assert [listing async for listing in reader.session_keys()] == []
-    assert (await reader.sessions()).sessions == []
+    assert [listing async for listing in reader.all_sessions()] == []
+    assert (await reader.find_sessions()).sessions == []
     assert await reader.usage() == []
     for change in (reader.hold, reader.release, reader.verify, reader.repair):
         with pytest.raises(UnknownSessionError):

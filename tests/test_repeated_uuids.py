@@ -402,4 +402,4 @@ async def test_the_key_of_a_further_one_is_made_of_uuid_and_content(
         f"sha256:{digest}:{hashlib.sha256(written.encode()).hexdigest()}"
         for written in (json.dumps(entry, sort_keys=True) for entry in ATTACHMENTS[1:])
     ]
-    assert (await verify_sessions(store, store.session_keys())).is_sound
+    assert (await verify_sessions(store, store.all_sessions())).is_sound

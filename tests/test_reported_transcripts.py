@@ -45,7 +45,7 @@ async def imported(case: Case, store: BeanieSessionStore, tmp_path: Path) -> Bea
 
 
 async def listed(store: BeanieSessionStore) -> list[SessionListing]:
-    return [listing async for listing in store.session_keys()]
+    return [listing async for listing in store.all_sessions()]
 
 
 async def loaded(store: BeanieSessionStore, listing: SessionListing) -> Session:

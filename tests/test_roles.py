@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
+import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -73,15 +76,17 @@ async def run_store(database: Database) -> None:
     await store.append(key, [text])
     await store.append({**key, "subpath": "subagents/agent-a1"}, [message()])
     async with aclosing(store.watch(key)) as entries:
-        async for _ in entries:
-            break
-    assert await store.load(key) == [text]
+        await anext(entries)
+        coming = asyncio.ensure_future(anext(entries))
+        await store.append(key, [text | {"uuid": str(uuid.uuid4())}])
+        await coming
+    assert len(await store.load(key) or []) == 2
     assert await store.list_sessions(PROJECT)
     assert await store.list_session_summaries(PROJECT)
     assert await store.list_subkeys(key)
-    assert (await store.sessions(title="hello")).sessions
+    assert (await store.find_sessions(title="hello")).sessions
     assert [each async for each in store.stream(key, with_subagents=True)]
-    assert [each async for each in store.session_keys()]
+    assert [each async for each in store.all_sessions()]
     assert (await store.session_named(session)).session_id == session
     await store.usage()
     await store.tools()
@@ -94,7 +99,7 @@ async def run_store(database: Database) -> None:
     await store.hold(key)
     await store.release(key)
     assert (await store.verify(key)).is_sound
-    assert (await verify_sessions(store, store.session_keys(), repair=True)).unsound == 0
+    assert (await verify_sessions(store, store.all_sessions(), repair=True)).unsound == 0
     await store.insert_sessions([NewSession(PROJECT, "new", None, {"": [message()]})])
     replay = await store.replay({**key, "session_id": "replayed"})
     await replay.add([message()])
@@ -111,7 +116,8 @@ async def run_large(database: Database) -> None:
     """An entry that exceeds a document, for which nothing else is needed."""
     await init_beanie(database=database, document_models=DOCUMENT_MODELS, skip_indexes=True)
     store = BeanieSessionStore()
-    large = message(type="system", content="x" * LARGE)
+    # What compression makes no smaller.
+    large = message(type="system", content=base64.b64encode(os.urandom(LARGE)).decode())
     await store.append(KEY, [large])
     assert await store.load(KEY) == [large]
     await store.hold(KEY, wait=True)

@@ -60,7 +60,7 @@ def sessions_command(
 
     async def command(database: Database) -> SessionPage:
         store = await store_on(context, database, upgrade=False)
-        return await store.sessions(
+        return await store.find_sessions(
             project_key=project,
             title=title,
             tag=tag,

@@ -62,7 +62,7 @@ def verify_command(
 
     Example: session-store --tenant acme verify --repair
     """
-    from ..verification import all_sessions, verify_sessions
+    from ..verification import verify_sessions, with_lost
 
     if bring_back and not (repair and sessions):
         fail("--bring-back is for sessions that are named, together with --repair.", MISUSED)
@@ -71,7 +71,7 @@ def verify_command(
     async def command(database: Database) -> VerificationReport:
         store = await store_on(context, database, upgrade=False)
         wanted = (
-            _named(store, sessions, project, repair) if sessions else all_sessions(store, project)
+            _named(store, sessions, project, repair) if sessions else with_lost(store, project)
         )
         return await verify_sessions(
             store,

@@ -178,7 +178,7 @@ async def keys(store: Store, names: Mapping[str, str], subkey: SessionKey) -> No
         assert_type(await store.list_subkeys(key), list[str])
         await store.append(key, [{"type": "user", "uuid": "1", "message": {"content": "Hi"}}])
         await store.delete(key, wait=True)
-    async for listing in store.session_keys():
+    async for listing in store.all_sessions():
         assert_type(listing, SessionListing)
         assert_type(listing.key(), SessionKey)
         await store.hold(listing.key())
@@ -286,4 +286,4 @@ async def databases(database: AsyncDatabase[dict[str, Any]], acme: Store) -> Non
     await copy_sessions(plain, acme)
     await import_transcripts(acme, "~/.claude/projects")
     await export_transcripts(acme, "pages", format="html")
-    assert_type((await verify_sessions(acme, acme.session_keys())).is_sound, bool)
+    assert_type((await verify_sessions(acme, acme.all_sessions())).is_sound, bool)
