@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 
-count = 0
+count: int = 0
 """How many forks lie between the process that imported this and the one that runs."""
 
-was_in_loop = False
+was_in_loop: bool = False
 """Whether the fork was made inside a running event loop, which does not run on in it."""
 
 

@@ -107,7 +107,11 @@ def needed_besides(patient: Patient) -> Mapping[str, Sequence[Need]]:
             Need(name, ("createIndex",)) for name in classes
         ],
         "migrate it": [
-            *(Need(name, ("createCollection", "createIndex", "listIndexes")) for name in classes),
+            *(
+                Need(patient.collection(model).name, ("createCollection",))
+                for model in _stored(patient)
+            ),
+            *(Need(name, ("createIndex", "listIndexes")) for name in classes),
             Need("", ("listCollections",)),
             Need(LOG_COLLECTION, written),
         ],
