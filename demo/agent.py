@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from beanie_session_store.app.loopback.environment import agent_settings, loopback_settings
+
 Entry = dict[str, Any]
 
 NOT_MIRRORED = frozenset(
@@ -103,22 +105,11 @@ class Host:
 
     def environment(self) -> dict[str, str]:
         """All that the host's processes see: nothing of this process's own environment."""
-        environment = {
-            "HOME": str(self.home),
-            "TMPDIR": str(self.home / "tmp"),
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "TERM": "dumb",
-            "LANG": "C.UTF-8",
-            "IS_SANDBOX": "1",
-            "ANTHROPIC_API_KEY": self.api_key,
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-            "DISABLE_AUTOUPDATER": "1",
-            "DISABLE_ERROR_REPORTING": "1",
-            "DISABLE_TELEMETRY": "1",
-        }
+        place = {"PATH": "/usr/local/bin:/usr/bin:/bin", "TERM": "dumb", "LANG": "C.UTF-8"}
         if self.api_url:
-            return environment | {"ANTHROPIC_BASE_URL": self.api_url}
-        return environment | {k: os.environ[k] for k in _FOR_THE_REAL_API if k in os.environ}
+            return place | loopback_settings(self.home, self.api_url)
+        real = {k: os.environ[k] for k in _FOR_THE_REAL_API if k in os.environ}
+        return place | agent_settings(self.home) | real | {"ANTHROPIC_API_KEY": self.api_key}
 
 
 def read_lines(path: Path) -> list[Entry]:

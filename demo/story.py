@@ -18,10 +18,11 @@ from typing import Any
 from claude_agent_sdk import project_key_for_directory
 
 from beanie_session_store import BeanieSessionStore
+from beanie_session_store.app.loopback.messages_api import LoopbackMessagesApi
+from beanie_session_store.app.loopback.requests import ModelRequest
 
 from .agent import Entry, Host, Run, Target
-from .messages_api import LoopbackMessagesApi
-from .script import Conversation
+from .script import obedient_script
 from .stored import Transcripts, load_all
 
 FIRST_PROMPT = (
@@ -92,7 +93,7 @@ def _run(
     if api_key:
         run = Host(home, api_key=api_key).run(prompt, timeout=300, **options)
     else:
-        with LoopbackMessagesApi() as api:
+        with LoopbackMessagesApi(obedient_script) as api:
             run = Host(home, api_url=api.url).run(prompt, **options)
             first_request = api.requests[0]
     seconds = time.monotonic() - started
@@ -117,7 +118,7 @@ def messages_of(entries: list[Entry]) -> list[dict[str, Any]]:
 
 def tool_results(messages: list[dict[str, Any]]) -> str:
     """What tools returned in a conversation."""
-    return "\n".join(result.strip() for result in Conversation.of({"messages": messages}).results)
+    return "\n".join(result.strip() for result in ModelRequest.of({"messages": messages}).results)
 
 
 def said(messages: Any) -> str:

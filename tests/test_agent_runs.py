@@ -23,9 +23,10 @@ from beanie_session_store import (
     InvalidOptionsError,
     UnknownSessionError,
 )
+from beanie_session_store.app.loopback.messages_api import LoopbackMessagesApi
 from beanie_session_store.app.run_folders import RunFolder
 from beanie_session_store.demo.agent import Host, run_python
-from beanie_session_store.demo.messages_api import LoopbackMessagesApi
+from beanie_session_store.demo.script import obedient_script
 
 PROCESS = Path(__file__).parent / "support" / "agent_runs.py"
 SECRET = "xylophone-73"
@@ -45,7 +46,7 @@ class Service:
 
     def run(self, *steps: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
         """What came of each step, and what each request told the model."""
-        with LoopbackMessagesApi() as api:
+        with LoopbackMessagesApi(obedient_script) as api:
             environment = Host(self.home, api.url).environment()
             done = run_python([str(PROCESS)], environment, self.job | {"steps": steps}, 150)
             return json.loads(done), [json.dumps(each["messages"]) for each in api.requests]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
+from beanie_session_store.app.loopback.messages_api import LoopbackMessagesApi
 from beanie_session_store.demo.agent import Host, run_python
-from beanie_session_store.demo.messages_api import LoopbackMessagesApi
+from beanie_session_store.demo.script import obedient_script
 
 FOLDER = Path(__file__).parent / "example_app"
 
@@ -76,7 +77,7 @@ def test_a_service_keeps_its_tenants_agents_next_to_its_own_documents(
     visit.write_text(VISIT)
     with MongoClient[dict[str, Any]](mongo_url) as client:
         client[database_name]["customers"].insert_one({"name": "was there before"})
-        with LoopbackMessagesApi() as api:
+        with LoopbackMessagesApi(obedient_script) as api:
             job = {
                 "folder": str(FOLDER),
                 "url": mongo_url,

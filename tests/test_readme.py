@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from beanie_session_store.app.driver import IS_MOTOR
+from beanie_session_store.app.loopback.messages_api import LoopbackMessagesApi
 from beanie_session_store.demo.agent import Host
-from beanie_session_store.demo.messages_api import LoopbackMessagesApi
+from beanie_session_store.demo.script import obedient_script
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -110,7 +111,7 @@ print("done")
 def environment(tmp_path: Path, mongo_url: str) -> Iterator[dict[str, str]]:
     """What the block sees: a clean home, the loopback API and a server."""
     (tmp_path / "tmp").mkdir()
-    with LoopbackMessagesApi() as api:
+    with LoopbackMessagesApi(obedient_script) as api:
         yield Host(tmp_path, api_url=api.url).environment() | {"MONGODB_URL": mongo_url}
 
 

@@ -31,8 +31,9 @@ from beanie_session_store import (
     import_transcripts,
 )
 from beanie_session_store.app.driver import Database
+from beanie_session_store.app.loopback.messages_api import LoopbackMessagesApi
 from beanie_session_store.demo.agent import Host, Target, mirrored
-from beanie_session_store.demo.messages_api import LoopbackMessagesApi
+from beanie_session_store.demo.script import obedient_script
 from beanie_session_store.demo.stored import load_all
 
 pytestmark = pytest.mark.agent
@@ -138,7 +139,7 @@ async def test_the_agent_resumes_from_an_exported_tree_without_a_store(
     await import_transcripts(store, projects)
     home = tmp_path / "home"
     await export_transcripts(store, home / ".claude" / "projects")
-    with LoopbackMessagesApi() as api:
+    with LoopbackMessagesApi(obedient_script) as api:
         said = resume(Host(home, api.url), first.run.session_id, SECOND_PROMPT, Path(place.project))
         assert COMMAND_OUTPUT in said["result"]
         assert FIRST_PROMPT in texts(api.requests[0])
@@ -158,7 +159,7 @@ async def test_a_mirrored_session_is_exported_to_what_the_agent_resumes(
         await export_transcripts(
             store, home / ".claude" / "projects", session_id=first.run.session_id
         )
-    with LoopbackMessagesApi() as api:
+    with LoopbackMessagesApi(obedient_script) as api:
         said = resume(Host(home, api.url), first.run.session_id, SECOND_PROMPT, Path(place.project))
         assert COMMAND_OUTPUT in said["result"]
 

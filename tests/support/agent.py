@@ -14,8 +14,9 @@ from claude_agent_sdk import project_key_for_directory
 from pymongo import MongoClient
 
 from beanie_session_store import BeanieSessionStore
+from beanie_session_store.app.loopback.messages_api import LoopbackMessagesApi
 from beanie_session_store.demo.agent import Entry, Host, Run, Target, read_lines
-from beanie_session_store.demo.messages_api import LoopbackMessagesApi
+from beanie_session_store.demo.script import obedient_script
 from beanie_session_store.demo.stored import Transcripts, load_all
 
 Json = dict[str, Any]
@@ -70,7 +71,7 @@ class Workplace:
         home = self.directory / f"host-{uuid.uuid4().hex[:8]}"
         home.mkdir()
         record = home / "appended.jsonl"
-        with LoopbackMessagesApi() as api:
+        with LoopbackMessagesApi(obedient_script) as api:
             run = Host(home, api.url).run(
                 prompt,
                 store=self.target,

@@ -3,7 +3,7 @@
 It listens on a free port of 127.0.0.1, keeps every request body for inspection, refuses to
 answer for ever (a runaway agent gets an error it does not retry), and ends with its block:
 
-    with LoopbackMessagesApi() as api:
+    with LoopbackMessagesApi(script) as api:
         ...  # ANTHROPIC_BASE_URL=api.url
     assert "hello" in json.dumps(api.requests[0])
 """
@@ -12,32 +12,35 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from .script import Block, Conversation, Script, Text, obedient_script
+from .replies import Block, Failure, Reply, Text
+from .requests import ModelRequest
 
 Json = dict[str, Any]
+Script = Callable[[ModelRequest], Reply]
+"""What to answer to a request; called on a thread of the server's, several at a time."""
+
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
 class LoopbackMessagesApi:
     """The server; ``requests`` may be read at any time, also while the agent runs."""
 
-    def __init__(self, script: Script = obedient_script, *, max_replies: int = 200) -> None:
+    def __init__(self, script: Script, *, max_replies: int = 200) -> None:
         self._script = script
         self._max_replies = max_replies
         self._requests: list[Json] = []
         self._lock = threading.Lock()
         # The agent drops what repeats an id it has seen, also one from before a resume.
         self._name = secrets.token_hex(4)
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
+        self._server = _Server(("127.0.0.1", 0), _handler_for(self))
 
     def __enter__(self) -> LoopbackMessagesApi:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -57,14 +60,24 @@ class LoopbackMessagesApi:
         with self._lock:
             return list(self._requests)
 
-    def answer(self, request: Json) -> tuple[str, Sequence[Block]]:
+    def answer(self, request: Json) -> tuple[str, Reply]:
         """Name the reply and ask the script for it; called by the handler, on its thread."""
         with self._lock:
             number = len(self._requests)
             if number >= self._max_replies:
                 raise ValueError(f"more than {self._max_replies} requests")
             self._requests.append(request)
-        return f"{self._name}{number:06d}", self._script(Conversation.of(request))
+        return f"{self._name}{number:06d}", self._script(ModelRequest.of(request))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # An agent that is ended in the middle of a request hangs up on it.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler_for(api: LoopbackMessagesApi) -> type[BaseHTTPRequestHandler]:
@@ -73,7 +86,7 @@ def _handler_for(api: LoopbackMessagesApi) -> type[BaseHTTPRequestHandler]:
         timeout = 60  # a client that stalls frees its thread
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            """Say nothing: the terminal belongs to the demo."""
+            """Say nothing: the terminal belongs to whoever runs the agent."""
 
         def do_GET(self) -> None:
             self._send_json(200, {})
@@ -86,10 +99,13 @@ def _handler_for(api: LoopbackMessagesApi) -> type[BaseHTTPRequestHandler]:
                 request = self._read_json()
                 if self.path.partition("?")[0] != "/v1/messages":
                     return self._send_json(200, {"input_tokens": _tokens(request)})
-                name, blocks = api.answer(request)
+                name, reply = api.answer(request)
             except Exception as error:
-                return self._send_json(400, _error(f"{type(error).__name__}: {error}"))
-            message = _message(name, request, blocks)
+                reason = f"{type(error).__name__}: {error}"
+                return self._send_json(400, _error("invalid_request_error", reason))
+            if isinstance(reply, Failure):
+                return self._send_json(reply.status, _error(reply.kind, reply.message))
+            message = _message(name, request, reply)
             if not request.get("stream"):
                 return self._send_json(200, message)
             self._stream(_events(message))
@@ -187,5 +203,5 @@ def _events(message: Json) -> Iterator[Json]:
     yield {"type": "message_stop"}
 
 
-def _error(text: str) -> Json:
-    return {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
+def _error(kind: str, text: str) -> Json:
+    return {"type": "error", "error": {"type": kind, "message": text}}
