@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,23 +89,23 @@ class WorkerDatabases:
     def __init__(self, url: str) -> None:
         self._url = url
         self._client: MongoClient[dict[str, Any]] = MongoClient(url)
-        self._shared = _new_name()
-        self._migrated: set[tuple[type[TranscriptEntry], type[SessionSummary]]] = set()
+        self._shared: dict[tuple[type[TranscriptEntry], type[SessionSummary]], str] = {}
 
     @contextmanager
-    def shared(self, classes: StoreClasses) -> Iterator[str]:
-        """The database of this process; it is emptied afterwards."""
+    def shared(self, classes: StoreClasses) -> Generator[str]:
+        """The database of this process for a store of these classes; it is emptied afterwards."""
         kinds = (classes.entries, classes.summaries)
-        if kinds not in self._migrated:
-            self._migrate(self._shared, classes)
-            self._migrated.add(kinds)
+        if kinds not in self._shared:
+            name = _new_name()
+            self._migrate(name, classes)
+            self._shared[kinds] = name
         try:
-            yield self._shared
+            yield self._shared[kinds]
         finally:
-            self._empty(self._shared)
+            self._empty(self._shared[kinds])
 
     @contextmanager
-    def fresh(self, classes: StoreClasses) -> Iterator[str]:
+    def fresh(self, classes: StoreClasses) -> Generator[str]:
         """A new database; it is dropped afterwards."""
         name = _new_name()
         try:
@@ -117,8 +117,8 @@ class WorkerDatabases:
     def close(self) -> None:
         """Remove what is left."""
         with self._client:
-            if self._migrated:
-                self._client.drop_database(self._shared)
+            for name in self._shared.values():
+                self._client.drop_database(name)
 
     def _migrate(self, name: str, classes: StoreClasses) -> None:
         async def migrate() -> None:

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ..app.loopback.replies import Block, Failure, Reply, Text, ToolUse
 from ..app.loopback.requests import ModelRequest
@@ -86,7 +86,7 @@ class Script:
         Raises:
             TypeError: an argument is of another type.
         """
-        if not isinstance(arguments, Mapping):
+        if not isinstance(cast("object", arguments), Mapping):
             raise TypeError(
                 f"The arguments of a tool are a JSON object, not {shown(arguments)}: "
                 'calls("Bash", {"command": "ls"})'

@@ -186,15 +186,16 @@ def _tokens(value: Any) -> int:
 def _events(message: Json) -> Iterator[Json]:
     """A message as the API streams it: its frame, then every block empty, filled and closed."""
     ending = {key: message[key] for key in ("stop_reason", "stop_sequence")}
-    start = message | {"content": [], "stop_reason": None}
+    start: Json = message | {"content": [], "stop_reason": None}
     start["usage"] = message["usage"] | {"output_tokens": 1}
     yield {"type": "message_start", "message": start}
     for index, block in enumerate(message["content"]):
+        empty: Json = {"text": ""} if block["type"] == "text" else {"input": {}}
         if block["type"] == "text":
-            empty, delta = {"text": ""}, {"type": "text_delta", "text": block["text"]}
+            delta = {"type": "text_delta", "text": block["text"]}
         else:
             arguments = json.dumps(block["input"])
-            empty, delta = {"input": {}}, {"type": "input_json_delta", "partial_json": arguments}
+            delta = {"type": "input_json_delta", "partial_json": arguments}
         yield {"type": "content_block_start", "index": index, "content_block": block | empty}
         yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
