@@ -18,6 +18,7 @@ from ..app.completion import settled
 from ..app.driver import Database, bind_models, close_client, open_client
 from ..app.embedded import EmbeddedMongo
 from ..app.errors import MongodNotFoundError, MongodStartError, SessionStoreError
+from ..app.shown import shown
 from ..app.store import BeanieSessionStore
 from ..models import DOCUMENT_MODELS
 from .databases import Documents, Isolation, StoreClasses, WorkerDatabases
@@ -43,7 +44,7 @@ def session_store_url() -> Iterator[str]:
     try:
         mongo.start()
     except (MongodNotFoundError, MongodStartError) as error:
-        pytest.fail(f"The tests need a MongoDB server: {error}", pytrace=False)
+        raise _failure(f"The tests need a MongoDB server: {error}") from None
     try:
         yield mongo.url
     finally:
@@ -90,20 +91,19 @@ def session_store_database_name(
     databases = _session_store_databases
     ways = {"tenant": databases.shared, "database": databases.fresh}
     if session_store_isolation not in ways:
-        pytest.fail(
+        raise _failure(
             'session_store_isolation must return "tenant" or "database", not '
-            f"{session_store_isolation!r}.",
-            pytrace=False,
+            f"{shown(session_store_isolation)}."
         )
     try:
         classes = StoreClasses.of(session_store_documents)
     except (TypeError, ValueError) as error:
-        pytest.fail(str(error), pytrace=False)
+        raise _failure(str(error)) from None
     with ExitStack() as stack:
         try:
             name = stack.enter_context(ways[session_store_isolation](classes))
         except SessionStoreError as error:
-            pytest.fail(f"There is no database for the test: {error}", pytrace=False)
+            raise _failure(f"There is no database for the test: {error}") from None
         yield name
 
 
@@ -113,11 +113,10 @@ def session_store_database(request: pytest.FixtureRequest) -> Database:
     if "anyio_backend" in request.fixturenames:
         return request.getfixturevalue("_session_store_database_of_anyio")
     if not request.config.pluginmanager.hasplugin("asyncio"):
-        pytest.fail(
+        raise _failure(
             "session_store and session_store_database need an event loop, and pytest-asyncio is "
             "not there. Install it with `pip install 'beanie-session-store[testing]'`, or mark "
-            "the test with pytest.mark.anyio.",
-            pytrace=False,
+            "the test with pytest.mark.anyio."
         )
     return request.getfixturevalue(f"_session_store_database_in_{_loop_scope(request)}_loop")
 
@@ -162,11 +161,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             item.add_report_section("call", "scripted agent", told)
         raise
     if (agent := item.stash.get(_AGENT, None)) and (problem := agent.problem()):
-        pytest.fail(problem, pytrace=False)
+        raise _failure(problem)
     return outcome
 
 
 # Behind them
+
+
+def _failure(reason: str) -> Exception:
+    """What fails a test and shows the reason alone, without the lines of code that found it."""
+    return pytest.fail.Exception(reason, pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -108,6 +108,7 @@ class Script:
             TypeError: an argument is no text.
             ValueError: the prompt is empty.
         """
+        checked_text("subagent_type", subagent_type)
         subagent = self._open_script(Subject(checked_text("prompt", prompt), is_whole=True))
         arguments = {
             "description": "Work for a subagent",
