@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +195,44 @@ async def test_agents_of_two_tenants_at_once(
     assert "For Rival." in heard
     assert "Acme" not in heard
     await close_client(client)
+
+
+left: dict[str, Any] = {}
+
+
+def of_the_agent_left() -> list[str]:
+    """The commands of processes that ask the model of the test that left one."""
+    found: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if left["url"].encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text())
+    return found
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
+async def test_an_agent_is_left_with_a_tool(scripted_agent: ScriptedAgent) -> None:
+    started = scripted_agent.directory / "started"
+    wait = "touch started; while [ -e started ]; do sleep 0.1; done"
+    scripted_agent.calls("Bash", {"command": wait})
+
+    async def run() -> None:
+        async for _ in query(prompt="Wait", options=scripted_agent.options()):
+            pass
+
+    left["task"] = asyncio.create_task(run())
+    left["url"] = scripted_agent.env["ANTHROPIC_BASE_URL"]
+    while not started.exists():
+        assert not left["task"].done(), await left["task"]
+        await asyncio.sleep(0.05)
+    assert any("claude" in each for each in of_the_agent_left())
+    assert any(wait in each for each in of_the_agent_left())
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
+async def test_nothing_of_it_is_there_in_the_next() -> None:
+    assert of_the_agent_left() == []
+    with pytest.raises(Exception, match=r"-9|137|SIGKILL|terminated"):
+        await left["task"]
