@@ -155,7 +155,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test whose agent did not keep to the script, and tell what it did if it fails."""
     try:
         outcome = yield
-    except Exception:
+    except (Exception, pytest.fail.Exception):
         if agent := item.stash.get(_AGENT, None):
             told = agent.problem() or agent.account()
             item.add_report_section("call", "scripted agent", told)
@@ -168,7 +168,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 # Behind them
 
 
-def _failure(reason: str) -> Exception:
+def _failure(reason: str) -> BaseException:
     """What fails a test and shows the reason alone, without the lines of code that found it."""
     return pytest.fail.Exception(reason, pytrace=False)
 

@@ -63,7 +63,7 @@ def test_tests_that_fail_say_why_and_leave_nothing_behind(tmp_path: Path) -> Non
     assert team.processes() == []
     assert list((team.folder / "tmp").glob("embedded-mongo-*")) == []
     said = outcome.said
-    assert len(said) == 6
+    assert len(said) == 7
     assert "API Error: 402 The test has scripted no turn" in said["test_asks_more_than_is_scripted"]
     for name, asked in (
         ("test_asks_more_than_is_scripted", "2. result of Bash '42' (prompt 'What is it?')"),
@@ -76,6 +76,8 @@ def test_tests_that_fail_say_why_and_leave_nothing_behind(tmp_path: Path) -> Non
     assert "scripted_agent: says('Twice.')" in unused
     assert "on('Never'): calls('Bash', {'command': 'true'})" in unused
     assert "1. prompt 'What is it?' -> says('Once.')" in unused
+    assert "of its own reason" in said["test_fails_by_itself"]
+    assert "scripted_agent: says('Never said.')" in outcome.output
     assert "in the middle" in said["test_fails_while_a_tool_runs"]
     assert "has One and Other" in said["TestWithTwoClassesForOne.test_asks_for_a_store"]
     assert "not 'table'" in said["TestWithAnUnknownIsolation.test_asks_for_a_store"]

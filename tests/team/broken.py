@@ -36,6 +36,11 @@ async def test_asks_less_than_is_scripted(scripted_agent: ScriptedAgent) -> None
     await run(scripted_agent, "What is it?")
 
 
+async def test_fails_by_itself(scripted_agent: ScriptedAgent) -> None:
+    scripted_agent.says("Never said.")
+    pytest.fail("of its own reason")
+
+
 async def test_fails_while_a_tool_runs(
     session_store: BeanieSessionStore, scripted_agent: ScriptedAgent
 ) -> None:
