@@ -34,7 +34,7 @@ def test_a_team_tests_stores_loops_and_agents(tmp_path: Path, mongo_url: str) ->
     team.copy(FILES / "kept.py", *EXAMPLE_APP)
     outcome = team.run()
     assert outcome.code == 0, outcome.output[-5000:]
-    assert len(outcome.said) == 19
+    assert len(outcome.said) == 20
     assert team.processes() == []
 
 

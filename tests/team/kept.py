@@ -14,6 +14,7 @@ import httpx
 import pytest
 from beanie import Document, init_beanie
 from claude_agent_sdk import ClaudeAgentOptions, ResultMessage, query
+from fastapi.testclient import TestClient
 from pymongo import MongoClient
 
 from app import create_app
@@ -195,6 +196,19 @@ async def test_agents_of_two_tenants_at_once(
     assert "For Rival." in heard
     assert "Acme" not in heard
     await close_client(client)
+
+
+def test_a_service_in_a_thread_of_its_own(
+    session_store_url: str, session_store_database_name: str, scripted_agent: ScriptedAgent
+) -> None:
+    scripted_agent.says("For Acme.")
+    client = open_client(session_store_url)
+    app = create_app(client, scripted_agent.directory, session_store_database_name)
+    with TestClient(app) as http:
+        path = f"/customers/{http.post('/customers', json={'name': 'Acme'}).json()['_id']}/ask"
+        assert http.post(path, json={"prompt": "Who?"}).json()["answer"] == "For Acme."
+        assert http.portal is not None
+        http.portal.call(close_client, client)
 
 
 left: dict[str, Any] = {}
