@@ -94,7 +94,7 @@ def of_one_to_kill(url: str) -> str:
 async def forget_killed(url: str) -> None:
     """End what killed processes left open, which the server does by itself only after a minute."""
     connections: list[dict[str, Any]] = [
-        {"$currentOp": {"idleConnections": True}},
+        {"$currentOp": {"idleConnections": True, "idleSessions": False}},
         {"$match": {"appName": _KILLED}},
     ]
     async with connected(url) as client:
