@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from pymongo import MongoClient
-from support.database import prepared
+from support.database import Databases, bound
 from support.secured import SecuredServer, secured_server
 from support.server import connected
 
@@ -27,6 +27,12 @@ settings.load_profile("untimed")
 
 # Fail points let a test break a chosen command.
 SERVER_PARAMETERS = {"enableTestCommands": 1, "ttlMonitorSleepSecs": 1}
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives as long as the tests: modules, and the tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -54,23 +60,30 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredServer]
         yield server
 
 
-@pytest.fixture
-def database_name(mongo_url: str) -> Iterator[str]:
-    """A database of the test's own on the replica set, dropped afterwards."""
-    yield from _own_database(mongo_url)
+@pytest.fixture(scope="session")
+def databases(mongo_url: str) -> Iterator[Databases]:
+    """The databases of the replica set."""
+    yield from _databases(mongo_url)
+
+
+@pytest.fixture(scope="session")
+def standalone_databases(standalone_url: str) -> Iterator[Databases]:
+    """The databases of the standalone server."""
+    yield from _databases(standalone_url)
+
+
+def _databases(url: str) -> Iterator[Databases]:
+    databases = Databases(url, lambda: f"test_{uuid.uuid4().hex[:16]}")
+    yield databases
+    databases.close()
 
 
 @pytest.fixture
-def standalone_database_name(standalone_url: str) -> Iterator[str]:
-    """A database of the test's own on the standalone server, dropped afterwards."""
-    yield from _own_database(standalone_url)
-
-
-def _own_database(url: str) -> Iterator[str]:
-    name = f"test_{uuid.uuid4().hex[:16]}"
-    yield name
-    with MongoClient(url) as client:
-        client.drop_database(name)
+def database_name(databases: Databases, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database of the test's own, not there yet unless the test asks for ``database`` too."""
+    is_migrated = "database" in request.fixturenames
+    with databases.migrated() if is_migrated else databases.bare() as name:
+        yield name
 
 
 @pytest.fixture
@@ -78,7 +91,14 @@ async def database(mongo_url: str, database_name: str) -> AsyncIterator[Database
     """A migrated database on the replica set, with Beanie initialised on it."""
     # A failure that the server only pretends is over at once, so look again soon.
     async with connected(mongo_url, heartbeatFrequencyMS=500) as client:
-        yield await prepared(client[database_name])
+        yield await bound(client[database_name])
+
+
+@pytest.fixture
+def standalone_database_name(standalone_databases: Databases) -> Iterator[str]:
+    """A migrated database of the test's own on the standalone server."""
+    with standalone_databases.migrated() as name:
+        yield name
 
 
 @pytest.fixture
@@ -87,7 +107,7 @@ async def standalone_database(
 ) -> AsyncIterator[Database]:
     """A migrated database on the standalone server, with Beanie initialised on it."""
     async with connected(standalone_url) as client:
-        yield await prepared(client[standalone_database_name])
+        yield await bound(client[standalone_database_name])
 
 
 @pytest.fixture

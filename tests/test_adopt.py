@@ -27,9 +27,9 @@ from claude_agent_sdk import (
     project_key_for_directory,
 )
 from pymongo import MongoClient
+from support.command import invoked
 from support.entries import assert_summary_is_the_fold, marker, message
 from support.server import connected, forget_killed, of_one_to_kill, profiled
-from typer.testing import CliRunner
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -46,7 +46,6 @@ from beanie_session_store.app.adoption_sources import (
     find_source,
     preset,
 )
-from beanie_session_store.app.cli import root
 from beanie_session_store.app.driver import Database
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -590,7 +589,6 @@ async def test_the_command_adopts_and_says_what_it_found(
 ) -> None:
     await adapter.write("s", turn(1))
     await adapter.write("other", [(MAIN, None), *turn(2)], "-srv-other")
-    root.load_commands()
     command = [
         *("--url", mongo_url, "--database", database.name, "--tenant", "acme", "adopt"),
         *("--source-database", adapter.database.name, "--tenant-for", "-srv-o=others"),
@@ -598,7 +596,7 @@ async def test_the_command_adopts_and_says_what_it_found(
 
     async def run(*more: str) -> tuple[int, str]:
         # The command runs a loop of its own.
-        result = await asyncio.to_thread(CliRunner().invoke, root.app, [*command, *more])
+        result = await asyncio.to_thread(invoked, [*command, *more])
         return result.exit_code, result.output
 
     code, out = await run("--dry-run")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
+from support.command import invoked
 
 from beanie_session_store.app.cli.root import app, load_commands
 
@@ -45,7 +45,7 @@ ALL = list(options())
 
 def call(*arguments: str, **environment: str) -> tuple[int, str]:
     given = {"SESSION_STORE_MONGODB_URL": NOBODY, **environment}
-    finished = CliRunner().invoke(app, list(arguments), env=given)
+    finished = invoked(arguments, given)
     return finished.exit_code, finished.output
 
 

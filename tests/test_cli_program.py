@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 import typer
-from support.command import MAIN, Finished, SessionStoreCommand
+from support.command import MAIN, Finished, SessionStoreCommand, invoked
 from support.command import called as called_here
 from support.entries import KEY, message
-from typer.testing import CliRunner
 
 from beanie_session_store import BeanieSessionStore, EmbeddedMongo
 from beanie_session_store.app.cli.root import app, load_commands
@@ -211,9 +210,8 @@ def test_the_shell_that_asks_gets_its_completion() -> None:
 def test_doctor_leaves_the_logger_of_its_process_as_it_was() -> None:
     logger = logging.getLogger("beanie_session_store.app.driver")
     before = logger.level
-    load_commands()
     url = "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=200"
-    finished = CliRunner().invoke(app, ["--url", url, "doctor"])
+    finished = invoked(["--url", url, "doctor"])
     assert finished.exit_code == 1
     assert "server" in finished.output
     assert logger.level == before

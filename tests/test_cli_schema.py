@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
-from typer.testing import CliRunner, Result
+from support.command import invoked
+from typer.testing import Result
 
 import beanie_session_store
 from beanie_session_store import BeanieSessionStore
-from beanie_session_store.app.cli import root
 
 PACKAGED = Path(beanie_session_store.__file__).parent / "migrations"
 NAMES = [path.stem for path in sorted(PACKAGED.glob("2*.py"))]
@@ -28,11 +28,9 @@ Call = Callable[..., Result]
 
 @pytest.fixture
 def call(mongo_url: str, database_name: str) -> Call:
-    root.load_commands()
-
     def invoke(*arguments: str, **options: Any) -> Result:
         base = ["--url", mongo_url, "--database", database_name]
-        return CliRunner().invoke(root.app, [*base, *arguments], **options)
+        return invoked([*base, *arguments], **options)
 
     return invoke
 
@@ -190,7 +188,7 @@ def test_misuse_exits_with_two(monkeypatch: pytest.MonkeyPatch, call: Call) -> N
         ["--url", "mongodb://127.0.0.1:9/db", "--entries", "absent.module", "schema", "status"],
         ["schema", "absent"],
     ):
-        result = CliRunner().invoke(root.app, arguments)
+        result = invoked(arguments)
         assert result.exit_code == 2, arguments
         assert "Traceback" not in result.output
 

@@ -26,11 +26,11 @@ from bson import (
 )
 from bson.datetime_ms import DatetimeMS
 from pymongo import MongoClient
+from support.command import invoked
 from support.entries import KEY, SUBAGENT, turn
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from beanie_session_store import BeanieSessionStore
-from beanie_session_store.app.cli.root import app, load_commands
 
 ANSWER = {
     "type": "assistant",
@@ -68,7 +68,6 @@ FIGURES = ("responses", "input", "output", "cache_creation", "cache_read", "cost
 @pytest.fixture(scope="module")
 def odd(mongo_url: str) -> Iterator[tuple[str, str, list[str]]]:
     """A database with one session for each field and value, and one that is sound."""
-    load_commands()
     database = "test_stored_values"
 
     async def fill() -> None:
@@ -100,7 +99,7 @@ def odd(mongo_url: str) -> Iterator[tuple[str, str, list[str]]]:
 
 def call(odd: tuple[str, str, list[str]], *arguments: str) -> Result:
     url, database, _ = odd
-    finished = CliRunner().invoke(app, ["--url", url, "--database", database, *arguments])
+    finished = invoked(["--url", url, "--database", database, *arguments])
     # Not one of ours, which have an exit code.
     assert finished.exception is None or isinstance(finished.exception, SystemExit), (
         arguments,

@@ -35,10 +35,13 @@ class Given:
 class Program(TyperGroup):
     """The root of all commands."""
 
-    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Run the command that the arguments name, and end the process with its exit code."""
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         _spread(self)
         _refuse_blanks(self)
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run the command that the arguments name, and end the process with its exit code."""
         try:
             code = super().main(*args, **kwargs | {"prog_name": NAME, "standalone_mode": False})
         except OSError as error:

@@ -19,14 +19,20 @@ import sys
 import termios
 import threading
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from typer.testing import CliRunner
+import typer.testing
+from typer.testing import CliRunner, Result
 
 from beanie_session_store.app.cli import root
 from beanie_session_store.app.cli.ending import warn_in_a_line
+
+# Else all commands are built anew for each call, which takes longer than most calls do.
+typer.testing._get_command = cache(typer.main.get_command)
 
 MAIN = "from beanie_session_store.app.cli.root import main; main()"
 
@@ -48,14 +54,21 @@ class Finished:
 _one_at_a_time = threading.Lock()
 
 
+def invoked(
+    arguments: Sequence[str], env: Mapping[str, str | None] | None = None, **options: Any
+) -> Result:
+    """A call in this process and thread, as Typer tells it."""
+    root.load_commands()
+    return CliRunner().invoke(root.app, arguments, env=env, **options)
+
+
 def called(*arguments: Any, **environment: str | None) -> Finished:
     """A call in this process, from a thread without a running loop; ``None`` unsets a variable."""
-    root.load_commands()
     with _one_at_a_time, warnings.catch_warnings():
         # As main() has them.
         warnings.resetwarnings()
         warn_in_a_line()
-        result = CliRunner().invoke(root.app, list(map(str, arguments)), env=environment)
+        result = invoked(list(map(str, arguments)), environment)
     if not isinstance(result.exception, SystemExit | None):
         raise result.exception
     return Finished(result.exit_code, result.stdout, result.stderr)

@@ -1,20 +1,34 @@
-"""A database that is migrated, with Beanie initialised on it."""
+"""Databases that are migrated, with Beanie initialised on them."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from beanie import init_beanie
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 from beanie_session_store import DOCUMENT_MODELS, upgrade_schema
 from beanie_session_store.app.driver import Database, close_client, open_client
 
+_LOG = "claude_transcript_migrations"
+_OURS = "tests-between"
+_MANY = 8
+
 
 async def prepared(database: Database) -> Database:
+    """Migrate a database, and initialise Beanie on it."""
     await upgrade_schema(database)
+    return await bound(database)
+
+
+async def bound(database: Database) -> Database:
+    """Initialise Beanie on a database that is migrated."""
     await init_beanie(database=database, document_models=DOCUMENT_MODELS)
     return database
 
@@ -33,3 +47,114 @@ def own_loop(
         loop.run_until_complete(close_client(client))
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+@dataclass(frozen=True)
+class _Used:
+    """A database that a test has done with, and what it was before."""
+
+    name: str
+    migrated: dict[str, Any]
+    connections: frozenset[int]
+    """Those that were open then: who has one may still have something on its way."""
+
+
+class Databases:
+    """Databases of one server, each for one test at a time.
+
+    To migrate one takes longer than most tests do, so one that a test leaves with its collections
+    and indexes as they were is emptied and used again.
+    """
+
+    def __init__(self, url: str, new_name: Callable[[], str]) -> None:
+        self._url = url
+        self._new_name = new_name
+        self._client = MongoClient[dict[str, Any]](url, appname=_OURS)
+        self._used: deque[_Used] = deque()
+
+    @contextmanager
+    def bare(self) -> Iterator[str]:
+        """A database that is not there yet, dropped at exit."""
+        name = self._new_name()
+        yield name
+        self._client.drop_database(name)
+
+    @contextmanager
+    def migrated(self) -> Iterator[str]:
+        """A database that is migrated and empty."""
+        name, migrated = self._left_clean() or self._new()
+        yield name
+        self._used.append(_Used(name, migrated, self._connections()))
+
+    def close(self) -> None:
+        """Drop all that is there."""
+        for used in self._used:
+            self._client.drop_database(used.name)
+        self._client.close()
+
+    def _new(self) -> tuple[str, dict[str, Any]]:
+        async def migrate() -> None:
+            client = open_client(self._url)
+            await upgrade_schema(client[name])
+            await close_client(client)
+
+        name = self._new_name()
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(migrate())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+        return name, self._description(name)
+
+    def _left_clean(self) -> tuple[str, dict[str, Any]] | None:
+        """One of those that were used, emptied."""
+        open_now = self._connections() if self._used else frozenset()
+        for used in [each for each in self._used if open_now.isdisjoint(each.connections)]:
+            self._used.remove(used)
+            if self._emptied(used):
+                return used.name, used.migrated
+            self._client.drop_database(used.name)
+        if len(self._used) > _MANY:
+            # Where others use the server too, they may stay connected for long.
+            self._client.drop_database(self._used.popleft().name)
+        return None
+
+    def _emptied(self, used: _Used) -> bool:
+        database = self._client[used.name]
+        if self._description(used.name) != used.migrated:
+            return False
+        try:
+            for name in used.migrated:
+                if name != _LOG:
+                    database.command(
+                        "delete", name, deletes=[{"q": {}, "limit": 0}], maxTimeMS=1000
+                    )
+        except PyMongoError:
+            # A transaction that its writer left open holds a document.
+            return False
+        return True
+
+    def _description(self, name: str) -> dict[str, Any]:
+        database = self._client[name]
+        return {
+            each["name"]: (
+                each["options"],
+                list(database[each["name"]].list_indexes()),
+                list(database[each["name"]].find()) if each["name"] == _LOG else None,
+            )
+            for each in database.list_collections()
+        }
+
+    def _connections(self) -> frozenset[int]:
+        """Whose are open, but for ours."""
+        everyone = {"allUsers": True, "idleConnections": True, "idleSessions": False}
+        theirs = {"client": {"$exists": True}, "appName": {"$ne": _OURS}}
+        found = self._client.admin.aggregate(
+            [
+                {"$currentOp": everyone},
+                {"$match": theirs},
+                {"$project": {"connectionId": 1}},
+            ]
+        )
+        return frozenset(each["connectionId"] for each in found)
