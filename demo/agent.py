@@ -81,7 +81,7 @@ class Host:
         store: Target,
         cwd: Path,
         record: Path | None = None,
-        timeout: float = 120,
+        timeout: float = 600,
         **options: Any,
     ) -> Run:
         """Run one prompt to its end; ``options`` are those of ``ClaudeAgentOptions``."""

@@ -32,6 +32,7 @@ COLUMNS = 80
 _BLOCK = re.compile(r"(```console\n)(.*?)(```\n)", re.DOTALL)
 # What differs from run to run, as it could be for a reader.
 _MASKS = (
+    (re.compile(r"^so far: .*\n", re.MULTILINE), ""),
     (re.compile(r"127\.0\.0\.1:\d+"), "localhost:27017"),
     (re.compile(r"embedded-[0-9a-f]{8}"), "rs0"),
     (re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"), "2026-11-02 08:00:00 UTC"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
-from support.command import MAIN, invoked
+from support.command import MAIN, invoked, without_progress
 from support.database import Databases
 from support.entries import KEY, turn
 from support.secured import PASSWORD, SecuredServer
@@ -314,10 +313,9 @@ def started(url: str, database: str, *arguments: str, **options: Any) -> subproc
 
 
 def told(process: subprocess.Popen[bytes]) -> bytes:
-    """What a process says on stderr to its end, but for how far it is, which time decides."""
+    """What a process says on stderr to its end, but for how far it is."""
     _, errors = process.communicate()
-    lines = errors.splitlines(keepends=True)
-    return b"".join(line for line in lines if not re.match(rb"\d+ sessions .* looked at: ", line))
+    return without_progress(errors.decode()).encode()
 
 
 PRINTING = [

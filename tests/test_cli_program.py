@@ -16,6 +16,7 @@ from support.command import called as called_here
 from support.entries import KEY, message
 
 from beanie_session_store import BeanieSessionStore, EmbeddedMongo
+from beanie_session_store.app.cli import pace
 from beanie_session_store.app.cli.root import app, load_commands
 from beanie_session_store.app.driver import Database
 
@@ -215,6 +216,18 @@ def test_doctor_leaves_the_logger_of_its_process_as_it_was() -> None:
     assert finished.exit_code == 1
     assert "server" in finished.output
     assert logger.level == before
+
+
+def test_how_far_a_command_is_is_told_every_other_second(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(pace, "monotonic", lambda: now)
+    tell = pace.lines_on_progress()
+    for now in (0.0, 1.9, 2.0, 3.9, 4.1):
+        tell(f"{now} s")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "so far: 2.0 s\nso far: 4.1 s\n")
 
 
 async def test_the_version_is_told() -> None:
