@@ -255,12 +255,13 @@ async def test_no_such_session_makes_an_append_fail(
     assert (await store.verify(KEY)).is_sound
 
 
+@pytest.mark.parametrize("steps", [2, pytest.param(6, marks=pytest.mark.soak)])
 async def test_a_fold_that_just_fits_a_document_fits_beside_all_totals(
-    store: BeanieSessionStore,
+    store: BeanieSessionStore, steps: int
 ) -> None:
     for make in (many_accounts, many_rows, many_tools, waiting_summaries):
         await store.append(KEY, make())
-    for spare in range(0, 1024 * 1024, 192 * 1024):
+    for spare in range(0, 1024 * 1024, 1024 * 1024 // steps):
         title = random.Random(3).randbytes((16 * 1024 * 1024 - spare) // 2).hex()
         await store.append(KEY, [{"type": "custom-title", "customTitle": title}])
         (summary,) = await store.list_session_summaries("project")

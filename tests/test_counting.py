@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import count
+from itertools import count, product
 from typing import Any
 
 import hypothesis.strategies as st
@@ -204,8 +204,16 @@ async def test_a_history_written_again_in_the_same_file(
     await session.assert_counted(responses)
 
 
-@pytest.mark.parametrize("batch", [1, 7, 1000])
-@pytest.mark.parametrize("response", ["ocgo", "", None])
+@pytest.mark.parametrize(
+    ("response", "batch"),
+    [
+        *(("ocgo", 1), ("", 7), (None, 1000)),
+        *(
+            pytest.param(response, batch, marks=pytest.mark.soak)
+            for response, batch in product(["ocgo", "", None], [1, 7, 1000])
+        ),
+    ],
+)
 async def test_a_relay_gives_all_responses_one_id(
     session: Session, response: str | None, batch: int
 ) -> None:
@@ -379,14 +387,15 @@ def stories(draw: Any) -> Story:
     return story
 
 
+@pytest.mark.parametrize("stories_told", [40, pytest.param(300, marks=pytest.mark.soak)])
 def test_any_story_is_counted_as_the_independent_count_does(
-    mongo_url: str, database_name: str
+    mongo_url: str, database_name: str, stories_told: int
 ) -> None:
     numbers = count()
 
     with own_loop(mongo_url, database_name) as run:
 
-        @settings(max_examples=150, derandomize=True, database=None)
+        @settings(max_examples=stories_told, derandomize=True, database=None)
         @given(stories(), st.randoms(use_true_random=False))
         def check(story: Story, chance: random.Random) -> None:
             async def work() -> None:
