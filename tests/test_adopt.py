@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import os
 import signal
-import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -29,6 +28,7 @@ from claude_agent_sdk import (
 from pymongo import MongoClient
 from support.command import invoked
 from support.entries import assert_summary_is_the_fold, marker, message
+from support.processes import PREPARED
 from support.server import connected, forget_killed, of_one_to_kill, profiled
 
 from beanie_session_store import (
@@ -307,7 +307,7 @@ async def test_a_run_after_a_kill_equals_a_clean_run(
         code = CHILD.format(url=url, source=adapter.database.name, target=database.name)
         killed = 0
         for share in (0.1, 0.6):
-            child = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+            child = await asyncio.create_subprocess_exec(PREPARED, "-c", code)
             while child.returncode is None:
                 target = database["claude_transcript_entries"]
                 if await target.estimated_document_count() > total * share:

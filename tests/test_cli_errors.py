@@ -17,6 +17,7 @@ from pymongo import MongoClient
 from support.command import MAIN, invoked, without_progress
 from support.database import Databases
 from support.entries import KEY, turn
+from support.processes import PREPARED
 from support.secured import PASSWORD, SecuredServer
 from typer.testing import Result
 
@@ -306,7 +307,7 @@ def test_a_session_to_copy_that_is_none(call: Call, mongo_url: str, filled: str)
 
 def started(url: str, database: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", MAIN, "--url", url, "--database", database, *arguments],
+        [PREPARED, "-c", MAIN, "--url", url, "--database", database, *arguments],
         stderr=subprocess.PIPE,
         **options,
     )

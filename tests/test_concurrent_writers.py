@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, seqs, turn
+from support.processes import PREPARED
 from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import BeanieSessionStore, TranscriptEntry
@@ -47,7 +47,7 @@ async def test_two_processes_append_to_one_session_at_once(
 ) -> None:
     writers = [
         await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", WRITER, mongo_url, database_name),
+            *(PREPARED, "-c", WRITER, mongo_url, database_name),
             *(name, str(ENTRIES_PER_PROCESS)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

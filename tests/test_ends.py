@@ -7,7 +7,6 @@ import json
 import random
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from support.command import SessionStoreCommand
 from support.entries import KEY, assert_summary_is_the_fold, turn
 from support.open_transactions import open_transactions
+from support.processes import PREPARED
 from support.server import connected
 from support.watchdog import WATCHDOG_SECONDS
 
@@ -239,10 +239,9 @@ async def test_a_script_that_is_interrupted_leaves_nothing_open(
     database: Database, mongo_url: str, seconds: float, again: bool
 ) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", SCRIPT, mongo_url, database.name),
+        *(PREPARED, "-c", SCRIPT, mongo_url, database.name),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     await process.stdout.readline()
@@ -266,7 +265,7 @@ async def test_a_script_that_is_terminated_blocks_its_sessions_for_seconds(
 ) -> None:
     """Python ends at once on SIGTERM, so it is one more dead writer."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", SCRIPT, mongo_url, database.name), stdout=asyncio.subprocess.PIPE
+        *(PREPARED, "-c", SCRIPT, mongo_url, database.name), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     await process.stdout.readline()
@@ -298,15 +297,14 @@ async def test_the_readmes_service_that_is_stopped_leaves_nothing_open(
     assert "settled()" in block
     block = block.replace('client["app"]', f'client["{database_name}"]')
     (tmp_path / "block.py").write_text(block.replace('"/srv"', f'"{tmp_path}"'))
-    (tmp_path / "service.py").write_text(SERVICE)
     monkeypatch.setenv("MONGODB_URL", mongo_url)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(tmp_path / "service.py"), str(port)),
+        *(PREPARED, "-c", SERVICE, str(port)),
+        cwd=tmp_path,
         stderr=asyncio.subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while True:
         try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 
 from beanie import init_beanie
 from pymongo.errors import PyMongoError
 from support.entries import KEY, assert_summary_is_the_fold, seqs, turn
+from support.processes import PREPARED
 from support.server import connected, failing
 
 from beanie_session_store import (
@@ -99,7 +99,7 @@ async def test_a_writer_killed_inside_its_transaction_leaves_nothing_and_blocks_
     try:
         async with failing(database, "insert", blockConnection=True, blockTimeMS=3000):
             writer = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", WRITER, mongo_url, database.name), stdout=subprocess.PIPE
+                *(PREPARED, "-c", WRITER, mongo_url, database.name), stdout=subprocess.PIPE
             )
             assert writer.stdout is not None
             assert await writer.stdout.readline() == b"appending\n"

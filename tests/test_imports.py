@@ -8,7 +8,6 @@ import os
 import random
 import re
 import signal
-import sys
 import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,6 +18,7 @@ import pytest
 from claude_agent_sdk import import_session_to_store
 from support.command import SessionStoreCommand
 from support.entries import assert_summary_is_the_fold, marker, message, turn
+from support.processes import PREPARED
 from support.server import connected, failing, forget_killed, of_one_to_kill, profiled
 
 from beanie_session_store import (
@@ -746,7 +746,7 @@ async def test_a_killed_import_that_is_run_again_ends_as_one_clean_run(
     # Among the small ones, which are stored together, and within the large ones.
     for kill_at in (1500, 3000, 2500):
         killed = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", program, of_one_to_kill(mongo_url), database.name),
+            *(PREPARED, "-c", program, of_one_to_kill(mongo_url), database.name),
             *(projects, str(kill_at)),
         )
         assert await killed.wait() == -signal.SIGKILL

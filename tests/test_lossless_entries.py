@@ -9,7 +9,6 @@ import math
 import random
 import struct
 import subprocess
-import sys
 import textwrap
 import threading
 import uuid
@@ -24,6 +23,7 @@ from claude_agent_sdk import fold_session_summary
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.database import own_loop
+from support.processes import PREPARED
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -307,7 +307,7 @@ def test_the_deepest_json_that_python_parses_comes_back(mongo_url: str, database
         asyncio.run(main())
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), mongo_url, database_name],
+        [PREPARED, "-c", textwrap.dedent(script), mongo_url, database_name],
         capture_output=True,
         text=True,
         check=False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from beanie import init_beanie
 from support.entries import message
+from support.processes import PREPARED
 
 import beanie_session_store
 from beanie_session_store import (
@@ -83,7 +83,7 @@ async def filled(database: Database, request: pytest.FixtureRequest) -> Database
 @asynccontextmanager
 async def writing(mongo_url: str, database: Database, told: dict[str, Any]) -> AsyncIterator[None]:
     writer = await asyncio.create_subprocess_exec(
-        sys.executable,
+        PREPARED,
         "-c",
         textwrap.dedent(WRITER),
         mongo_url,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, timezone
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import PREPARED
 from support.server import connected
 from support.watchdog import WATCHDOG_SECONDS
 
@@ -105,7 +105,7 @@ async def start(
     mongo_url: str, database: Database, folder: Path, lease: float
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable,
+        PREPARED,
         "-c",
         textwrap.dedent(UPGRADE),
         mongo_url,

@@ -21,6 +21,7 @@ from bson import Binary, Decimal128, ObjectId
 from bson.code import Code
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent
 from pymongo.monitoring import CommandSucceededEvent as Succeeded
+from support.processes import PREPARED
 from support.server import connected
 from support.watchdog import WATCHDOG_SECONDS
 
@@ -549,7 +550,7 @@ def test_a_store_used_before_init_beanie_says_so() -> None:
         asyncio.run(main())
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
+        [PREPARED, "-c", textwrap.dedent(script)],
         capture_output=True,
         text=True,
         check=False,
@@ -579,7 +580,7 @@ async def test_init_beanie_without_the_chunks_is_noticed(
         asyncio.run(main())
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
+        PREPARED,
         "-c",
         textwrap.dedent(script),
         mongo_url,

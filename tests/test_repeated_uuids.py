@@ -10,7 +10,6 @@ import hashlib
 import json
 import random
 import subprocess
-import sys
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from support.entries import (
     seqs,
     turn,
 )
+from support.processes import PREPARED
 from support.server import connected
 
 from beanie_session_store import (
@@ -225,7 +225,7 @@ async def test_two_processes_at_once(
 ) -> None:
     def write(size: int, entries: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", WRITER, mongo_url, database_name, str(size)],
+            [PREPARED, "-c", WRITER, mongo_url, database_name, str(size)],
             input=json.dumps(entries),
             capture_output=True,
             text=True,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import subprocess
-import sys
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, turn
+from support.processes import PREPARED
 from support.server import without_expiry
 
 from beanie_session_store import (
@@ -405,7 +405,7 @@ async def test_redating_that_is_killed_goes_on_where_it_was(
     for number in range(sessions):
         key = {"project_key": "project", "session_id": f"session-{number:04}"}
         await store.append(key, [message(str(n)) for n in range(entries)])
-    command = [sys.executable, "-c", REDATING, mongo_url, database.name, "90"]
+    command = [PREPARED, "-c", REDATING, mongo_url, database.name, "90"]
     for _ in range(2):
         process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
         assert process.stdout is not None

@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import pty
-import signal
 import struct
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 import typer.testing
+from support.processes import PREPARED
 from typer.testing import CliRunner, Result
 
 from beanie_session_store.app.cli import pace, root
@@ -115,15 +115,15 @@ class SessionStoreCommand:
         **env: str,
     ) -> asyncio.subprocess.Process:
         """The process of a call, whose output is for the caller to read."""
+        # Python reads how it is to write before it begins with anything.
+        python = sys.executable if "PYTHONIOENCODING" in env else PREPARED
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", MAIN, *map(str, arguments)),
+            *(python, "-c", MAIN, *map(str, arguments)),
             env={**os.environ, **self._environment, **env},
             cwd=cwd,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            # A shell lets what it runs in the background ignore it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     @property
