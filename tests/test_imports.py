@@ -721,11 +721,24 @@ async def test_what_users_get_wrong_is_one_line(
 # Killed in the middle
 
 
+@pytest.mark.parametrize(
+    ("small_ones", "large_ones", "kills"),
+    [
+        (110, 4, (500, 1000, 800)),
+        pytest.param(250, 12, (1500, 3000, 2500), marks=pytest.mark.soak),
+    ],
+)
 async def test_a_killed_import_that_is_run_again_ends_as_one_clean_run(
-    projects: Path, mongo_url: str, database: Database, command: SessionStoreCommand
+    projects: Path,
+    mongo_url: str,
+    database: Database,
+    command: SessionStoreCommand,
+    small_ones: int,
+    large_ones: int,
+    kills: tuple[int, ...],
 ) -> None:
-    small(projects, 250)
-    for number in range(12):
+    small(projects, small_ones)
+    for number in range(large_ones):
         session_id = f"{number:08d}{SESSION[8:]}"
         lines = [entry for part in range(200) for entry in turn(part)]
         write(main(projects, session_id), *lines)
@@ -744,7 +757,7 @@ async def test_a_killed_import_that_is_run_again_ends_as_one_clean_run(
     store = BeanieSessionStore()
     stored = 0
     # Among the small ones, which are stored together, and within the large ones.
-    for kill_at in (1500, 3000, 2500):
+    for kill_at in kills:
         killed = await asyncio.create_subprocess_exec(
             *(PREPARED, "-c", program, of_one_to_kill(mongo_url), database.name),
             *(projects, str(kill_at)),
@@ -752,7 +765,7 @@ async def test_a_killed_import_that_is_run_again_ends_as_one_clean_run(
         assert await killed.wait() == -signal.SIGKILL
         await forget_killed(mongo_url)
         before, stored = stored, await TranscriptEntry.count()
-        assert before < stored < 250 * 18 + 12 * 1212
+        assert before < stored < small_ones * 18 + large_ones * 1212
     done = await command("--json", "import", projects)
     assert (done.code, done.json["failed"]) == (0, 0), done.errors
     clean = BeanieSessionStore(tenant="clean")
@@ -763,4 +776,4 @@ async def test_a_killed_import_that_is_run_again_ends_as_one_clean_run(
             assert await store.load(key) == await clean.load(key)
         await assert_summary_is_the_fold(store, listing.key())
     again = await import_transcripts(store, projects)
-    assert (again.entries, again.unchanged) == (0, 263)
+    assert (again.entries, again.unchanged) == (0, small_ones + large_ones + 1)

@@ -75,8 +75,9 @@ def without_progress(errors: str) -> str:
 def called(*arguments: Any, **environment: str | None) -> Finished:
     """A call in this process, from a thread without a running loop; ``None`` unsets a variable."""
     with _one_at_a_time, warnings.catch_warnings():
-        # As main() has them.
+        # As main() has them; whatever another test has left may be collected meanwhile.
         warnings.resetwarnings()
+        warnings.simplefilter("ignore", ResourceWarning)
         warn_in_a_line()
         result = invoked(list(map(str, arguments)), environment)
     if not isinstance(result.exception, SystemExit | None):
