@@ -13,12 +13,13 @@ import os
 import pty
 import re
 import select
+import shlex
 import struct
 import subprocess
 import sys
 import tempfile
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,9 +41,9 @@ _MASKS = (
 )
 
 
-def captured(document: str) -> str:
-    """The document with what its commands print today."""
-    with _workplace() as run:
+def captured(document: str, program: Sequence[str] = ("session-store",)) -> str:
+    """The document with what its commands print today; ``program`` is what is run for ours."""
+    with _workplace(program) as run:
         return _BLOCK.sub(lambda block: block[1] + _rewritten(block[2], run) + block[3], document)
 
 
@@ -56,7 +57,7 @@ def _rewritten(block: str, run: Callable[[str], str]) -> str:
 
 
 @contextmanager
-def _workplace() -> Iterator[Callable[[str], str]]:
+def _workplace(program: Sequence[str]) -> Iterator[Callable[[str], str]]:
     """A home with recorded sessions, and a server; gives what runs a command line there."""
     with tempfile.TemporaryDirectory() as home, EmbeddedMongo() as mongo:
         write_sessions(Path(home) / ".claude" / "projects")
@@ -70,17 +71,24 @@ def _workplace() -> Iterator[Callable[[str], str]]:
             "SESSION_STORE_TENANT": "acme",
             "TERM": "xterm-256color",
         }
-        yield lambda line: _masked(_run(line, Path(home), environment))
+        yield lambda line: _masked(_run(_words(line, program), Path(home), environment))
 
 
-def _run(line: str, home: Path, environment: dict[str, str]) -> str:
+def _words(line: str, program: Sequence[str]) -> list[str]:
+    words = shlex.split(line)
+    if words[0] == "session-store" and "|" not in words:
+        return [*program, *words[1:]]
+    return ["sh", "-c", line]
+
+
+def _run(words: list[str], home: Path, environment: dict[str, str]) -> str:
     """What a command line prints to a terminal; what it says on stderr comes by a pipe."""
     terminal, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
     errors, pipe = os.pipe()
     nobody = subprocess.DEVNULL
     process = subprocess.Popen(
-        ["sh", "-c", line], cwd=home, env=environment, stdin=nobody, stdout=slave, stderr=pipe
+        words, cwd=home, env=environment, stdin=nobody, stdout=slave, stderr=pipe
     )
     os.close(slave)
     os.close(pipe)

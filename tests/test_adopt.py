@@ -294,12 +294,13 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("many", [250, pytest.param(600, marks=pytest.mark.soak)])
 async def test_a_run_after_a_kill_equals_a_clean_run(
-    shape: str, database: Database, mongo_url: str, clean_name: str
+    shape: str, many: int, database: Database, mongo_url: str, clean_name: str
 ) -> None:
     async with source_adapter(mongo_url, shape) as adapter:
         for session in range(4):
-            alike = [(MAIN, marker("same"))] * 600
+            alike = [(MAIN, marker("same"))] * many
             await adapter.write(f"s{session}", [*alike, *turn(1), *alike, *turn(2)])
             await adapter.write(f"s{session}", [step for n in range(3) for step in turn(n)])
         total = await adapter.entries.count_documents({})

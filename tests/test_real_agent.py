@@ -451,6 +451,7 @@ def _metadata_on_disk(story: Story) -> Entry:
 # The demo
 
 
+@pytest.mark.soak
 def test_the_demo_passes_without_credentials(mongo_url: str) -> None:
     finished = _demo({"SESSION_STORE_MONGODB_URL": mongo_url})
     assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -28,8 +28,8 @@ async def prepared(database: Database) -> Database:
 
 
 async def bound(database: Database) -> Database:
-    """Initialise Beanie on a database that is migrated."""
-    await init_beanie(database=database, document_models=DOCUMENT_MODELS)
+    """Initialise Beanie on a database that is migrated, and has its indexes from that."""
+    await init_beanie(database=database, document_models=DOCUMENT_MODELS, skip_indexes=True)
     return database
 
 
