@@ -70,9 +70,7 @@ def verify_command(
 
     async def command(database: Database) -> VerificationReport:
         store = await store_on(context, database, upgrade=False)
-        wanted = (
-            _named(store, sessions, project, repair) if sessions else with_lost(store, project)
-        )
+        wanted = _named(store, sessions, project, repair) if sessions else with_lost(store, project)
         return await verify_sessions(
             store,
             wanted,
