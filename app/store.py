@@ -610,14 +610,14 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         that somebody still writes to begins anew.
 
         Args:
-            criteria: as for :meth:`find_sessions`; one condition at least must be given.
-            project_key: as for :meth:`find_sessions`.
-            tag: as for :meth:`find_sessions`.
-            branch: as for :meth:`find_sessions`.
-            title: as for :meth:`find_sessions`.
-            metadata: as for :meth:`find_sessions`.
-            since: as for :meth:`find_sessions`.
-            until: as for :meth:`find_sessions`.
+            criteria: as for :meth:`sessions`; one condition at least must be given.
+            project_key: as for :meth:`sessions`.
+            tag: as for :meth:`sessions`.
+            branch: as for :meth:`sessions`.
+            title: as for :meth:`sessions`.
+            metadata: as for :meth:`sessions`.
+            since: as for :meth:`sessions`.
+            until: as for :meth:`sessions`.
             dry_run: only look what would be deleted.
             on_progress: called now and then with how far it is.
 
@@ -680,7 +680,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
             with reported(connection.client, doing, transcript, unanswered=NOT_KNOWN):
                 await change(connection, transcript)
 
-    async def find_sessions(
+    async def sessions(
         self,
         *criteria: Criterion,
         project_key: str | None = None,
@@ -741,15 +741,15 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         Only summaries are read. Usage belongs to the day (UTC) on which the agent wrote it.
 
         Args:
-            criteria: as for :meth:`find_sessions`.
+            criteria: as for :meth:`sessions`.
             by: what makes a group: some of ``day``, ``model``, ``project_key``, ``branch``,
                 ``tag`` and ``metadata.<field>``; nothing (``()``) for one sum of all.
             since: from this day on.
             until: before this day.
-            project_key: as for :meth:`find_sessions`.
-            tag: as for :meth:`find_sessions`.
-            branch: as for :meth:`find_sessions`.
-            metadata: as for :meth:`find_sessions`.
+            project_key: as for :meth:`sessions`.
+            tag: as for :meth:`sessions`.
+            branch: as for :meth:`sessions`.
+            metadata: as for :meth:`sessions`.
 
         Raises:
             InvalidQueryError: an argument is of a wrong type, or could be a query operator.
@@ -777,7 +777,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
     ) -> list[ToolStatistics]:
         """Calls and failures by tool over the tenant's sessions, the most called first.
 
-        Only summaries are read. The arguments choose whole sessions, as for :meth:`find_sessions`.
+        Only summaries are read. The arguments choose whole sessions, as for :meth:`sessions`.
 
         Raises:
             InvalidQueryError: an argument is of a wrong type, or could be a query operator.

@@ -210,12 +210,12 @@ METHODS: dict[str, tuple[st.SearchStrategy[Any], Call]] = {
     ),
     "sessions": (
         st.tuples(CRITERIA, FILTER, ANYTHING, ANYTHING, ANYTHING),
-        lambda s, a: s.find_sessions(*a[0], **a[1], title=a[2], limit=a[3], after=a[4]),
+        lambda s, a: s.sessions(*a[0], **a[1], title=a[2], limit=a[3], after=a[4]),
     ),
-    "sessions by metadata": (DICTS, lambda s, a: s.find_sessions(metadata=a)),
-    "sessions by criterion": (DICTS, lambda s, a: s.find_sessions(a)),
-    "sessions by title": (TEXTS, lambda s, a: s.find_sessions(title=a)),
-    "sessions since": (st.sampled_from(EDGES), lambda s, a: s.find_sessions(since=a, until=a)),
+    "sessions by metadata": (DICTS, lambda s, a: s.sessions(metadata=a)),
+    "sessions by criterion": (DICTS, lambda s, a: s.sessions(a)),
+    "sessions by title": (TEXTS, lambda s, a: s.sessions(title=a)),
+    "sessions since": (st.sampled_from(EDGES), lambda s, a: s.sessions(since=a, until=a)),
     "usage": (
         st.tuples(CRITERIA, FILTER, ANYTHING),
         lambda s, a: s.usage(*a[0], **a[1], by=a[2]),
@@ -424,7 +424,7 @@ async def test_a_condition_that_cannot_be_put_is_refused_before_the_database(nam
     # Nothing is initialised here, so that a question would be another error.
     condition = BAD_CONDITIONS[name]
     with pytest.raises(InvalidQueryError, match="nothing was read"):
-        await BeanieSessionStore().find_sessions(**condition)
+        await BeanieSessionStore().sessions(**condition)
     if not condition.keys() & {"title", "since", "until", "limit", "after"}:
         for method in ("usage", "tools"):
             with pytest.raises(InvalidQueryError, match="nothing was read"):
@@ -467,7 +467,7 @@ def test_metadata_of_a_store_is_refused_or_kept() -> None:
 
 async def test_the_longest_title_is_looked_for(store: BeanieSessionStore) -> None:
     for title in ("(" * 8192, "é" * 4096, "x" * 8192):
-        assert (await store.find_sessions(title=title)).sessions == []
+        assert (await store.sessions(title=title)).sessions == []
 
 
 async def test_a_query_on_free_text_is_ended_in_time(
@@ -481,8 +481,8 @@ async def test_a_query_on_free_text_is_ended_in_time(
     await admin.command({**fail, "mode": "alwaysOn"})
     try:
         for free in (
-            lambda: store.find_sessions(title="(a+)+$"),
-            lambda: store.find_sessions({"title": {"$regex": "^(a+)+$"}}),
+            lambda: store.sessions(title="(a+)+$"),
+            lambda: store.sessions({"title": {"$regex": "^(a+)+$"}}),
             lambda: store.usage({"tag": "x"}),
             lambda: store.tools({"tag": "x"}),
             lambda: store.search("prompt"),
@@ -490,7 +490,7 @@ async def test_a_query_on_free_text_is_ended_in_time(
             with pytest.raises(SlowQueryError, match="longer than it may; nothing was changed"):
                 await free()
         # What indexes answer has no limit.
-        assert len((await store.find_sessions(project_key="p")).sessions) == 3
+        assert len((await store.sessions(project_key="p")).sessions) == 3
     finally:
         await admin.command({**fail, "mode": "off"})
 

@@ -78,7 +78,7 @@ async def test_connecting_elsewhere_leaves_the_application_where_it_is(
         await ours.append(KEY, [message("ours")])
         await theirs.append(KEY, [message("theirs")])
         assert await theirs.summary(KEY) is not None
-        assert len((await theirs.find_sessions()).sessions) == 1
+        assert len((await theirs.sessions()).sessions) == 1
         assert set(bound_to().values()) == {database.name}
         assert await SessionSummary.find(SessionSummary.first_prompt == "ours").count() == 1
     assert [collection_of(model) for model in DOCUMENT_MODELS] == collections
@@ -161,7 +161,7 @@ async def test_threads_connect_at_once(mongo_url: str, database_name: str) -> No
             ) as store:
                 await store.append(KEY, [message(f"{number}")])
                 await asyncio.sleep(number % 3 / 20)
-                page = await store.find_sessions()
+                page = await store.sessions()
                 return [session.first_prompt for session in page.sessions]
 
         return asyncio.run(work())

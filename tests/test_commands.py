@@ -72,7 +72,7 @@ async def test_every_filter_begins_with_tenant_and_project(commands: Commands) -
     await store.list_subkeys(KEY)
     assert (await store.verify(KEY)).is_sound
     await store.repair(KEY)
-    await store.find_sessions(project_key="project")
+    await store.sessions(project_key="project")
     await store.usage(project_key="project")
     await store.tools(project_key="project")
     await store.delete(SUBAGENT)
@@ -99,7 +99,7 @@ async def test_every_filter_begins_with_tenant_and_project(commands: Commands) -
         }
         assert listing or fields[2] == "session_id"
     commands.sent.clear()
-    await store.find_sessions({"$or": [{"tenant": "other"}]}, tag="x")
+    await store.sessions({"$or": [{"tenant": "other"}]}, tag="x")
     await store.usage(metadata={"user_id": "u1"})
     await store.tools(branch="main")
     with pytest.raises(SchemaOutdatedError):

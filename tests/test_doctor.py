@@ -406,7 +406,7 @@ async def test_the_permissions_that_are_asked_for_are_enough(secured: SecuredSer
         await store.hold(KEY)
         assert (await store.repair(KEY)).is_sound
         assert [each async for each in store.all_sessions()]
-        assert (await store.find_sessions()).sessions
+        assert (await store.sessions()).sessions
         await store.delete(KEY)
 
 

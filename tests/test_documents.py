@@ -253,7 +253,7 @@ async def test_nulls_that_an_earlier_save_left_are_no_values(own: BeanieSessionS
     assert listing.metadata == {"user": "u1"}
     assert len(await other.list_sessions("p")) == 1
     assert len(await other.list_session_summaries("p")) == 1
-    assert len((await other.find_sessions()).sessions) == 1
+    assert len((await other.sessions()).sessions) == 1
     assert not (await other.verify(KEY)).differences
     assert (await other.summary(KEY)) is not None
 
@@ -264,7 +264,7 @@ async def test_metadata_is_set_after_the_fact(own: BeanieSessionStore) -> None:
         (listing,) = [each async for each in own.all_sessions()]
         assert listing.metadata == metadata
         await own.append(KEY, [message("more")])
-    assert len((await own.find_sessions(metadata={"a": 1})).sessions) == 1
+    assert len((await own.sessions(metadata={"a": 1})).sessions) == 1
     with pytest.raises(UnknownSessionError):
         await own.set_metadata(KEY | {"session_id": str(uuid4())}, {})
     for wrong in ("text", {"when": object()}, {"x": "y" * 70_000}):

@@ -68,7 +68,7 @@ def calls(store: BeanieSessionStore) -> list[Callable[[], Awaitable[Any]]]:
         lambda: store.hold(KEY),
         lambda: store.list_sessions("project"),
         lambda: store.summary(KEY),
-        lambda: store.find_sessions(),
+        lambda: store.sessions(),
         lambda: store.verify(KEY),
     ]
 

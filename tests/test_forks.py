@@ -89,7 +89,7 @@ def calls(store: BeanieSessionStore, database: Database) -> list[Work]:
         lambda: store.hold(KEY),
         lambda: store.list_sessions("project"),
         lambda: store.summary(KEY),
-        lambda: store.find_sessions(),
+        lambda: store.sessions(),
         lambda: store.usage(),
         lambda: store.verify(KEY),
         lambda: drained(store.stream(KEY)),

@@ -92,7 +92,7 @@ async def all_pages(store: BeanieSessionStore, limit: int, **wanted: Any) -> lis
     found: list[int] = []
     after = None
     while True:
-        page = await store.find_sessions(limit=limit, after=after, **wanted)
+        page = await store.sessions(limit=limit, after=after, **wanted)
         found += numbers(page.sessions)
         after = page.cursor
         if after is None:
@@ -115,14 +115,14 @@ async def test_pages_hold_every_session_once_and_the_latest_first(database: Data
 async def test_a_session_that_becomes_active_is_not_met_twice(database: Database) -> None:
     await fill(database, 40)
     store = BeanieSessionStore(tenant="acme")
-    page = await store.find_sessions(limit=10)
+    page = await store.sessions(limit=10)
     moved = page.sessions[3]
     await store.append(
         {"project_key": moved.project_key, "session_id": moved.session_id}, [message()]
     )
     rest = await all_pages(store, 10, until=START + timedelta(days=30))
     assert len(rest) == 29
-    after = (await store.find_sessions(limit=30, after=page.cursor)).sessions
+    after = (await store.sessions(limit=30, after=page.cursor)).sessions
     assert len(after) == 20
     assert not set(numbers(after)) & set(numbers(page.sessions))
 
@@ -152,12 +152,10 @@ async def test_a_filter_finds_just_what_fits(database: Database, wanted: Any, fi
 async def test_criteria_are_of_the_odm_and_stay_in_the_tenant(database: Database) -> None:
     await fill(database, 40)
     store = BeanieSessionStore(tenant="acme")
-    page = await store.find_sessions(
-        SessionSummary.branch == "b2", SessionSummary.project_key == "p0"
-    )
+    page = await store.sessions(SessionSummary.branch == "b2", SessionSummary.project_key == "p0")
     assert sorted(numbers(page.sessions)) == [2, 12, 22, 32]
     for escape in ({"tenant": "other"}, {"$or": [{"tenant": "other"}, {"tag": "none"}]}):
-        assert (await store.find_sessions(escape)).sessions == []
+        assert (await store.sessions(escape)).sessions == []
         assert await store.usage(escape) == []
         assert await store.tools(escape) == []
 
@@ -269,12 +267,12 @@ async def test_search_needs_its_index_and_finds_what_was_said(
 )
 async def test_a_condition_that_is_none_is_refused(store: BeanieSessionStore, wanted: Any) -> None:
     with pytest.raises(InvalidQueryError, match="nothing was read"):
-        await store.find_sessions(**wanted)
+        await store.sessions(**wanted)
 
 
 async def test_other_queries_refuse_what_is_no_condition(store: BeanieSessionStore) -> None:
     calls: list[Any] = [
-        store.find_sessions("tag"),  # type: ignore[arg-type]
+        store.sessions("tag"),  # type: ignore[arg-type]
         store.usage(by="$tenant"),
         store.usage(by=["metadata.$x"]),
         store.usage(by=[{"$x": 1}]),  # type: ignore[list-item]
@@ -290,7 +288,7 @@ async def test_other_queries_refuse_what_is_no_condition(store: BeanieSessionSto
     for call in calls:
         with pytest.raises(InvalidQueryError):
             await call
-    for call in (store.find_sessions(project_key={"$ne": 1}), store.search("x", project_key="")):  # type: ignore[arg-type]
+    for call in (store.sessions(project_key={"$ne": 1}), store.search("x", project_key="")):  # type: ignore[arg-type]
         with pytest.raises(InvalidKeyError):
             await call
 
@@ -302,7 +300,7 @@ async def test_expired_sessions_are_in_no_answer(database: Database) -> None:
     gone = datetime.now(timezone.utc) - timedelta(days=1)
     await database[SUMMARIES].update_many({}, {"$set": {"expires_at": gone}})
     store = BeanieSessionStore(tenant="acme")
-    assert (await store.find_sessions()).sessions == []
+    assert (await store.sessions()).sessions == []
     assert await store.usage() == []
     assert await store.tools() == []
 
@@ -330,15 +328,15 @@ async def explained(database: Database, call: Any) -> Record:
 async def test_no_query_examines_more_than_it_needs(database: Database) -> None:
     await fill(database)
     store = BeanieSessionStore(tenant="acme")
-    await store.find_sessions(limit=1)
+    await store.sessions(limit=1)
     by_activity = "IXSCAN { tenant: 1, active_at: -1, _id: -1 }"
 
-    latest = await explained(database, store.find_sessions(limit=50))
+    latest = await explained(database, store.sessions(limit=50))
     assert latest["plan"] == by_activity
     assert (latest["keys"], latest["documents"], latest["sorted"]) == (51, 51, False)
 
-    page = await store.find_sessions(limit=1000)
-    later = await explained(database, store.find_sessions(limit=50, after=page.cursor))
+    page = await store.sessions(limit=1000)
+    later = await explained(database, store.sessions(limit=50, after=page.cursor))
     assert later["plan"] == by_activity
     assert later["keys"] <= 55
     assert later["documents"] <= 55
@@ -346,15 +344,15 @@ async def test_no_query_examines_more_than_it_needs(database: Database) -> None:
 
     recent = START + timedelta(minutes=990)
     for wanted in ({}, {"tag": "t7"}, {"branch": "b1"}, {"title": "x"}, {"metadata": {"a": 1}}):
-        found = await explained(database, store.find_sessions(since=recent, **wanted))
+        found = await explained(database, store.sessions(since=recent, **wanted))
         assert found["plan"] == by_activity
         assert found["keys"] <= 16
         assert not found["sorted"]
-        found = await explained(database, store.find_sessions(limit=50, **wanted))
+        found = await explained(database, store.sessions(limit=50, **wanted))
         assert found["documents"] <= 1500
 
     for project in ({"project_key": "p0"}, {"project_key": "nowhere"}):
-        found = await explained(database, store.find_sessions(limit=50, **project))
+        found = await explained(database, store.sessions(limit=50, **project))
         assert found["documents"] <= 105
 
     everything = await explained(database, store.usage(by=("day", "model", "project_key")))

@@ -113,7 +113,7 @@ async def transcript(store: BeanieSessionStore, key: Any) -> None:
 
 
 async def sessions(store: BeanieSessionStore, key: Any) -> None:
-    await store.find_sessions(project_key=key["project_key"])
+    await store.sessions(project_key=key["project_key"])
 
 
 async def usage(store: BeanieSessionStore, key: Any) -> None:

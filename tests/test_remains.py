@@ -93,7 +93,7 @@ async def assert_gone_for_readers(reader: BeanieSessionStore) -> None:
     assert await reader.list_session_summaries("project") == []
     assert await reader.list_subkeys(KEY) == []
     assert [listing async for listing in reader.all_sessions()] == []
-    assert (await reader.find_sessions()).sessions == []
+    assert (await reader.sessions()).sessions == []
     assert await reader.usage() == []
     for change in (reader.hold, reader.release, reader.verify, reader.repair):
         with pytest.raises(UnknownSessionError):

@@ -86,7 +86,7 @@ async def run_store(database: Database) -> None:
     assert await store.list_sessions(PROJECT)
     assert await store.list_session_summaries(PROJECT)
     assert await store.list_subkeys(key)
-    assert (await store.find_sessions(title="hello")).sessions
+    assert (await store.sessions(title="hello")).sessions
     assert [each async for each in store.stream(key, with_subagents=True)]
     assert [each async for each in store.all_sessions()]
     assert (await store.session_named(session)).session_id == session

@@ -81,7 +81,7 @@ async def test_another_tenant_reads_nothing(
     assert await theirs.list_session_summaries(PROJECT) == []
     assert await theirs.list_subkeys(KEY) == []
     assert await theirs.transcript(KEY) is None
-    assert (await theirs.find_sessions()).sessions == []
+    assert (await theirs.sessions()).sessions == []
     assert await theirs.usage(by=()) == await theirs.tools() == []
     await enable_search(database)
     assert len(await ours.search("subagent")) == 1
@@ -290,7 +290,7 @@ async def assert_holds(
         sessions = await store.list_sessions(project)
         mtimes = {summary["session_id"]: summary["mtime"] for summary in summaries}
         assert {found["session_id"]: found["mtime"] for found in sessions} == mtimes
-        page = await store.find_sessions(project_key=project, limit=1000)
+        page = await store.sessions(project_key=project, limit=1000)
         assert {session.session_id for session in page.sessions} == data.keys()
 
 

@@ -59,7 +59,7 @@ def test_each_job_of_a_worker_connects_in_a_loop_of_its_own(
 async def test_what_names_a_session_has_its_key(store: BeanieSessionStore) -> None:
     await store.append(KEY, [message()])
     (listing,) = [each async for each in store.all_sessions()]
-    (found,) = (await store.find_sessions()).sessions
+    (found,) = (await store.sessions()).sessions
     named: Any = await store.session_named(KEY["session_id"])
     for each in (listing, found, named):
         assert each.key() == KEY

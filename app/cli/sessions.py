@@ -60,7 +60,7 @@ def sessions_command(
 
     async def command(database: Database) -> SessionPage:
         store = await store_on(context, database, upgrade=False)
-        return await store.find_sessions(
+        return await store.sessions(
             project_key=project,
             title=title,
             tag=tag,

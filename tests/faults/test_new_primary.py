@@ -96,7 +96,7 @@ READS: dict[str, Callable[[BeanieSessionStore], Awaitable[Any]]] = {
     "list_sessions": lambda store: store.list_sessions(KEY["project_key"]),
     "list_session_summaries": lambda store: store.list_session_summaries(KEY["project_key"]),
     "list_subkeys": lambda store: store.list_subkeys(OTHER),
-    "find_sessions": lambda store: store.find_sessions(),
+    "sessions": lambda store: store.sessions(),
     "verify": lambda store: store.verify(KEY),
 }
 

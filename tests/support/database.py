@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 
 from beanie_session_store import DOCUMENT_MODELS, upgrade_schema
 from beanie_session_store.app.driver import Database, close_client, open_client
+from beanie_session_store.app.expiry import retention_cache_of
 
 _LOG = "claude_transcript_migrations"
 _OURS = "tests-between"
@@ -29,6 +30,8 @@ async def prepared(database: Database) -> Database:
 
 async def bound(database: Database) -> Database:
     """Initialise Beanie on a database that is migrated, and has its indexes from that."""
+    # Clients of one server are equal, and an earlier one may have known another policy.
+    retention_cache_of(database.client).clear()
     await init_beanie(database=database, document_models=DOCUMENT_MODELS, skip_indexes=True)
     return database
 
