@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from beanie_session_store.app.expiry import retention_cache_of
 _LOG = "claude_transcript_migrations"
 _OURS = "tests-between"
 _MANY = 8
+_LOOKS = 10
 
 
 async def prepared(database: Database) -> Database:
@@ -112,12 +114,17 @@ class Databases:
 
     def _left_clean(self) -> tuple[str, dict[str, Any]] | None:
         """One of those that were used, emptied."""
-        open_now = self._connections() if self._used else frozenset()
-        for used in [each for each in self._used if open_now.isdisjoint(each.connections)]:
-            self._used.remove(used)
-            if self._emptied(used):
-                return used.name, used.migrated
-            self._client.drop_database(used.name)
+        for _ in range(_LOOKS):
+            open_now = self._connections() if self._used else frozenset()
+            for used in [each for each in self._used if open_now.isdisjoint(each.connections)]:
+                self._used.remove(used)
+                if self._emptied(used):
+                    return used.name, used.migrated
+                self._client.drop_database(used.name)
+            if not self._used:
+                return None
+            # The server is about to notice that nobody is connected any more.
+            time.sleep(0.01)
         if len(self._used) > _MANY:
             # Where others use the server too, they may stay connected for long.
             self._client.drop_database(self._used.popleft().name)
