@@ -159,7 +159,12 @@ class Databases:
     def _connections(self) -> frozenset[int]:
         """Whose are open, but for ours."""
         everyone = {"allUsers": True, "idleConnections": True, "idleSessions": False}
-        theirs = {"client": {"$exists": True}, "appName": {"$ne": _OURS}}
+        theirs = {
+            "client": {"$exists": True},
+            "appName": {"$ne": _OURS},
+            # It only asks how the server is, and is noticed to be gone with the next answer.
+            "command.hello": {"$exists": False},
+        }
         found = self._client.admin.aggregate(
             [
                 {"$currentOp": everyone},
