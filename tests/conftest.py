@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +31,10 @@ settings.load_profile("untimed")
 # Fail points let a test break a chosen command.
 SERVER_PARAMETERS = {"enableTestCommands": 1, "ttlMonitorSleepSecs": 1}
 
+_MEMORY = Path("/dev/shm")
+# More than one server comes to, with its files for operations and journals.
+_ROOM_BYTES = 2 * 1024**3
+
 
 def pytest_collection_finish() -> None:
     """Spare the garbage collector what lives as long as the tests: modules, and the tests."""
@@ -42,15 +49,27 @@ def mongo_url() -> Iterator[str]:
     if given:
         yield given
         return
-    with EmbeddedMongo(set_parameters=SERVER_PARAMETERS) as mongo:
-        yield mongo.url
+    yield from _server_in_memory()
 
 
 @pytest.fixture(scope="session")
 def standalone_url() -> Iterator[str]:
     """A server without transactions."""
-    with EmbeddedMongo(replica_set=False, set_parameters=SERVER_PARAMETERS) as mongo:
-        yield mongo.url
+    yield from _server_in_memory(replica_set=False)
+
+
+def _server_in_memory(*, replica_set: bool = True) -> Iterator[str]:
+    """A server for as long as the tests take. What it keeps need not last, and a disk is slow."""
+    mongo = EmbeddedMongo(replica_set=replica_set, set_parameters=SERVER_PARAMETERS)
+    before = tempfile.tempdir
+    if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES:
+        tempfile.tempdir = str(_MEMORY)
+    try:
+        mongo.start()
+    finally:
+        tempfile.tempdir = before
+    yield mongo.url
+    mongo.stop()
 
 
 @pytest.fixture(scope="session")
