@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 # For those who read the types. Whoever runs it imports each name when it is first asked for, from
 # where `_HOMES` says, so that nobody waits for what they do not use.
 if TYPE_CHECKING:
-    from .app.adopt import AdoptionProblem, AdoptionReport, adopt
+    from .app.adopt import adopt
+    from .app.adoption_report import AdoptionProblem, AdoptionReport
     from .app.adoption_sources import AdoptionSource
     from .app.completion import settled
-    from .app.conversation import Tokens, ToolCall, Turn
+    from .app.conversation import Subagent, ToolCall, Turn
     from .app.copies import copy_sessions
     from .app.diagnosis import Diagnosis, Finding
     from .app.doctor import diagnose
@@ -62,9 +63,9 @@ if TYPE_CHECKING:
     from .app.housekeeping import Sweeping, sweep_sessions
     from .app.imports import import_transcripts
     from .app.key import session_key
+    from .app.listings import SessionListing
     from .app.new_sessions import NewSession
     from .app.observing import CommittedAppend, OnCommitted
-    from .app.reader import SessionListing, StreamedEntry
     from .app.removal import Removal
     from .app.repair import Difference, Verification
     from .app.retention import clear_retention, retention_policies, set_retention
@@ -81,7 +82,9 @@ if TYPE_CHECKING:
     from .app.session_replay import SessionReplay
     from .app.statistics import ToolStatistics, UsageStatistics
     from .app.store import BeanieSessionStore
-    from .app.transcript import Subagent, Transcript
+    from .app.stream import StreamedEntry
+    from .app.tokens import Tokens
+    from .app.transcript import Transcript
     from .app.transfer import TransferProblem, TransferReport
     from .app.verification import UnsoundSession, VerificationReport, verify_sessions
     from .models import (
@@ -227,10 +230,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    ".app.adopt": "AdoptionProblem AdoptionReport adopt",
+    ".app.adopt": "adopt",
+    ".app.adoption_report": "AdoptionProblem AdoptionReport",
     ".app.adoption_sources": "AdoptionSource",
-    ".app.conversation": "Tokens ToolCall Turn",
     ".app.completion": "settled",
+    ".app.conversation": "Subagent ToolCall Turn",
     ".app.copies": "copy_sessions",
     ".app.diagnosis": "Diagnosis Finding",
     ".app.doctor": "diagnose",
@@ -252,9 +256,9 @@ _HOMES = {
     ".app.housekeeping": "Sweeping sweep_sessions",
     ".app.imports": "import_transcripts",
     ".app.key": "session_key",
+    ".app.listings": "SessionListing",
     ".app.new_sessions": "NewSession",
     ".app.observing": "CommittedAppend OnCommitted",
-    ".app.reader": "SessionListing StreamedEntry",
     ".app.removal": "Removal",
     ".app.repair": "Difference Verification",
     ".app.retention": "clear_retention retention_policies set_retention",
@@ -265,7 +269,9 @@ _HOMES = {
     ".app.session_replay": "SessionReplay",
     ".app.statistics": "ToolStatistics UsageStatistics",
     ".app.store": "BeanieSessionStore",
-    ".app.transcript": "Subagent Transcript",
+    ".app.stream": "StreamedEntry",
+    ".app.tokens": "Tokens",
+    ".app.transcript": "Transcript",
     ".app.transfer": "TransferProblem TransferReport",
     ".app.verification": "UnsoundSession VerificationReport verify_sessions",
     ".models": "DOCUMENT_MODELS EntryChunk RetentionPolicy SessionSummary TranscriptEntry",

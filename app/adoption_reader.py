@@ -16,11 +16,14 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
 from ..models.plain import JSON_CODEC
-from .adoption_sources import AdoptionSource, raw_collection, value_at
-from .codec import EncodedEntry, NotJsonError, encode_native, encode_packed, idempotency_key
+from .adoption_search import raw_collection, value_at
+from .adoption_sources import AdoptionSource
+from .codec import EncodedEntry, encode_native, encode_packed
 from .driver import Database, aggregate
 from .errors import InvalidKeyError
 from .key import checked_name
+from .native import NotJsonError
+from .uuids import idempotency_key
 
 _CURSOR_BATCH = 200
 _BATCH_ENTRIES = 500

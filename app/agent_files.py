@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .layout import transcript_path
-from .reader import SessionListing
+from .listings import SessionListing
 from .staging import StagedFiles
 from .store import BeanieSessionStore
 from .transcript_writer import TranscriptWriter

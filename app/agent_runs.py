@@ -35,7 +35,8 @@ from .connection import Connection
 from .errors import InvalidOptionsError, TransferError, UnknownSessionError
 from .key import TranscriptKey
 from .layout import PROJECTS, transcript_path
-from .reader import load_session, sessions
+from .listings import sessions
+from .load import load_session
 from .run_folders import RunFolder
 from .shown import shown
 from .staging import StagedFiles

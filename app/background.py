@@ -10,9 +10,9 @@ from typing import Any
 from pymongo.errors import PyMongoError
 
 from .connection import Connection
-from .driver import OutcomeUnknownError, TransientFailureError
 from .errors import SessionStoreError
 from .key import TranscriptKey
+from .transactions import OutcomeUnknownError, TransientFailureError
 
 logger = logging.getLogger(__name__)
 

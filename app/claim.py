@@ -11,17 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from bson import Binary, ObjectId
+from bson import ObjectId
 from bson.int64 import Int64
 
 from ..models.totals import Mark
 from .backstop import appended, new_session
-from .codec import EncodedValue, encode_object
+from .codec import encode_object
+from .commands import update_one
 from .connection import Connection
-from .driver import ClientSession, date_of, update_one
+from .driver import ClientSession
 from .expiry import NOT_EXPIRED, Retention
 from .key import TranscriptKey
+from .server import date_of
 from .summaries import DATA_FIELDS, Folded, SessionState
+from .values import chunk_documents, value_fields
 
 
 class StaleStateError(Exception):
@@ -216,19 +219,3 @@ async def replace_summary_chunks(
         dated = {} if date is None else {"expires_at": date}
         chunks = chunk_documents({**owner, **dated}, claim.data_chunks)
         await connection.chunks.insert_many(chunks, session=session)
-
-
-def chunk_documents(owner: dict[str, Any], parts: Sequence[bytes]) -> list[dict[str, Any]]:
-    """The documents for the slices of one value."""
-    return [{**owner, "part": part, "data": Binary(data)} for part, data in enumerate(parts)]
-
-
-def value_fields(value: EncodedValue | None, native: str, packed: str) -> dict[str, Any]:
-    """The one field that keeps an encoded value in a summary."""
-    if value is None:
-        return {}
-    if value.native is not None:
-        return {native: value.native}
-    if value.packed is not None:
-        return {packed: value.packed}
-    return {"data_chunks": len(value.chunks)}

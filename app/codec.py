@@ -8,49 +8,39 @@ into chunks.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from struct import Struct
 from typing import Any, cast
 
 import bson
-from bson import Code
 from bson.raw_bson import RawBSONDocument
 
-from ..models.packing import compress, full_stack, json_text, unpack
+from ..models.packing import compress, json_text, unpack
 from ..models.plain import JSON_CODEC
+from .bson_elements import bson_document, bson_elements, bson_elements_of_each
 from .errors import InvalidEntryError, InvalidMetadataError
-from .shown import shown
+from .native import (
+    MAX_NATIVE_DEPTH,
+    NotJsonError,
+    check_deep,
+    checked_depth,
+    is_plainly_native,
+    reads_back_as_dbref,
+)
+from .uuids import fingerprint, further_key, idempotency_key, is_further_key
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 MAX_METADATA_BYTES = 64 * 1024
+
 # What a document holds besides the value: the key, totals, metadata, and fields that teams add.
 _ENVELOPE_BYTES = 512 * 1024
+
 MAX_VALUE_BYTES = MAX_DOCUMENT_BYTES - _ENVELOPE_BYTES
 CHUNK_BYTES = 8 * 1024 * 1024
 
-# What MongoDB documents as the limit. The server takes some more, but how much depends on its
-# version and on the nesting of our own documents.
-_MAX_NATIVE_DEPTH = 90
-_MAX_UUID_BYTES = 256
-_USUAL_UUID_LENGTH = 36
-_DIGEST_PREFIX = "sha256:"
-# Those of a uuid and of a content, in hexadecimal.
-_FURTHER_LENGTH = len(_DIGEST_PREFIX) + 64 + 1 + 64
-
-_SCALARS = frozenset({str, int, float, bool, type(None)})
-_VALUES: Callable[[Any], Iterable[Any]] = dict[Any, Any].values
-
 # The driver's own errors, and whatever the code of a value raises that is no JSON.
 _NOT_NATIVE = Exception
-
-_INT32 = Struct("<i")
-_INT32_BYTES = _INT32.pack
-# Its length and the NUL at its end.
-_FRAME_BYTES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +96,7 @@ class EncodedEntry:
     @property
     def is_further(self) -> bool:
         """Whether it is kept beside another entry that has its uuid."""
-        return self.uuid is not None and len(self.uuid) == _FURTHER_LENGTH and _is_digest(self.uuid)
+        return self.uuid is not None and is_further_key(self.uuid)
 
     @property
     def own_key(self) -> str | None:
@@ -182,10 +172,10 @@ def _encode_usual(items: Sequence[object]) -> list[EncodedEntry] | None:
         uuid = idempotency_key(entry.get("uuid"))
         documents.append({"entry": entry} if uuid is None else {"uuid": uuid, "entry": entry})
     try:
-        encoded = _bson_elements_of_each(documents)
+        encoded = bson_elements_of_each(documents)
     except _NOT_NATIVE:
         return None
-    if max(map(len, encoded), default=0) > MAX_VALUE_BYTES or not _is_plainly_native(items):
+    if max(map(len, encoded), default=0) > MAX_VALUE_BYTES or not is_plainly_native(items):
         return None
     return distinct(
         [
@@ -289,13 +279,13 @@ def encode_native(value: dict[str, Any]) -> EncodedValue | None:
     try:
         wrapped = bson.encode({"value": value})
     except _NOT_NATIVE:
-        _check_deep(value)
+        check_deep(value)
         return None
-    if _checked_depth(value) > _MAX_NATIVE_DEPTH:
+    if checked_depth(value) > MAX_NATIVE_DEPTH:
         return None
     # The wrapper keeps "_id" where it stands; encoding the value itself would move it.
     document = wrapped[_WRAPPER_HEAD:-1]
-    if len(document) > MAX_VALUE_BYTES or _reads_back_as_dbref(document):
+    if len(document) > MAX_VALUE_BYTES or reads_back_as_dbref(document):
         return None
     return EncodedValue(native=RawBSONDocument(document))
 
@@ -324,175 +314,5 @@ def _packed_value(text: bytes) -> EncodedValue:
     return EncodedValue(chunks=tuple(packed[at : at + CHUNK_BYTES] for at in parts))
 
 
-def idempotency_key(uuid: object) -> str | None:
-    """The indexed form of an entry's ``uuid``, or ``None`` where it has no string there.
-
-    A uuid of the agent's is its own key. A string that BSON or an index cannot hold stands for
-    itself by its digest, and so does one that looks like a digest, lest the two meet.
-    """
-    if not isinstance(uuid, str):
-        return None
-    is_usual = type(uuid) is str and len(uuid) <= _USUAL_UUID_LENGTH and uuid.isascii()
-    if is_usual and not _is_digest(uuid):
-        return uuid
-    data = uuid.encode("utf-8", "surrogatepass")
-    if len(data) <= _MAX_UUID_BYTES and not _is_digest(uuid):
-        try:
-            uuid.encode()
-        except UnicodeEncodeError:
-            pass
-        else:
-            return str.__str__(uuid)
-    return _DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
-
-
-def further_key(uuid: str, content: bytes) -> str:
-    """The key of an entry whose uuid, of the key ``uuid``, another entry has.
-
-    It is longer than any digest of a uuid, so the two never meet.
-
-    Args:
-        uuid: what :func:`idempotency_key` gives for its uuid.
-        content: the entry's :func:`fingerprint`.
-    """
-    return f"{_DIGEST_PREFIX}{hashlib.sha256(uuid.encode()).hexdigest()}:{content.hex()}"
-
-
-def _is_digest(uuid: str) -> bool:
-    return uuid.startswith(_DIGEST_PREFIX)
-
-
-def fingerprint(entry: Mapping[str, Any]) -> bytes:
-    """A digest that is equal for deep-equal entries, whatever the order of their keys."""
-    text = full_stack(lambda: json.dumps(entry, sort_keys=True, ensure_ascii=False))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-class NotJsonError(ValueError):
-    """Says which value is none that ``json.loads`` could have returned."""
-
-
 # length of the wrapper (4), type of "value" (1), its name and NUL (6)
 _WRAPPER_HEAD = 11
-# two lengths (8), type of the array (1), its empty name (1)
-_ARRAY_HEAD = 10
-
-
-def _reads_back_as_dbref(document: bytes) -> bool:
-    """Whether PyMongo could take a part of it for a DBRef, which needs both keys."""
-    return b"\x02$ref\0" in document and b"$id\0" in document
-
-
-def bson_elements(fields: Mapping[str, Any]) -> bytes:
-    """Fields in BSON without the frame of a document.
-
-    Fields encoded once can so become part of many documents, each of which is their mere
-    concatenation, see :func:`bson_document`.
-    """
-    return bson.encode(fields)[4:-1]
-
-
-def _bson_elements_of_each(documents: Sequence[Mapping[str, Any]]) -> list[bytes]:
-    # One call for all, as each call has a price of its own.
-    array = bson.encode({"": documents})
-    encoded: list[bytes] = []
-    at = _ARRAY_HEAD
-    for index in range(len(documents)):
-        # Behind the type and the name of the array's element.
-        at += len(str(index)) + 2
-        (size,) = _INT32.unpack_from(array, at)
-        encoded.append(array[at + 4 : at + size - 1])
-        at += size
-    return encoded
-
-
-def bson_document(size: int, *elements: bytes) -> bytes:
-    """The BSON document of encoded fields, which take ``size`` bytes together."""
-    return b"".join((_INT32_BYTES(size + _FRAME_BYTES), *elements, b"\0"))
-
-
-def _is_plainly_native(entries: Iterable[Any]) -> bool:
-    """Whether dicts that BSON took are read back as they were, and nothing but JSON.
-
-    ``False`` says that :func:`encode_native` must look at each. Going through all of them level
-    by level needs hardly a call, so it takes half of the time of one by one.
-    """
-    level: list[Any] = list(entries)
-    for _ in range(_MAX_NATIVE_DEPTH):
-        below: list[Any] = []
-        for container in level:
-            members: Iterable[object]
-            if type(container) is dict:
-                if "$ref" in container:
-                    return False
-                members = _VALUES(container)
-            else:
-                members = container
-            for member in members:
-                kind = type(member)
-                if kind is str:
-                    continue
-                if kind is dict or kind is list:
-                    below.append(member)
-                elif kind not in _SCALARS:
-                    return False
-        if not below:
-            return True
-        level = below
-    return False
-
-
-def _checked_depth(value: Any, room: int = _MAX_NATIVE_DEPTH) -> int:
-    """How many levels ``value`` nests, looking no deeper than ``room``.
-
-    Refuses what JSON does not have. It asks for exact types first, and leaves the rare rest
-    (subclasses, and what is refused) to a function of its own.
-    """
-    if not room:
-        _check_deep(value)
-        return 1
-    depth = 0
-    members: Iterable[Any] = value
-    if isinstance(value, dict):
-        mapping = cast("dict[Any, Any]", value)
-        for key in mapping:
-            if type(key) is not str:
-                _check_key(key)
-        members = mapping.values()
-    for member in members:
-        if type(member) not in _SCALARS and _is_container(member):
-            depth = max(depth, _checked_depth(member, room - 1))
-    return depth + 1
-
-
-def _check_deep(value: Any) -> None:
-    """The checks of :func:`_checked_depth` where recursion is not safe.
-
-    Each container is looked at once, for one that holds itself would have no end.
-    """
-    pending = [value]
-    seen: set[int] = set()
-    while pending:
-        container = pending.pop()
-        if id(container) in seen:
-            continue
-        seen.add(id(container))
-        if isinstance(container, dict):
-            mapping = cast("dict[Any, Any]", container)
-            for key in mapping:
-                _check_key(key)
-            container = list(mapping.values())
-        pending.extend(member for member in container if _is_container(member))
-
-
-def _check_key(key: object) -> None:
-    if not isinstance(key, str):
-        raise NotJsonError(f"a key is {type(key).__name__} ({shown(key)}), not a string")
-
-
-def _is_container(value: object) -> bool:
-    if isinstance(value, (dict, list)):
-        return True
-    if isinstance(value, (str, int, float, type(None))) and not isinstance(value, Code):
-        return False
-    raise NotJsonError(f"a value is {type(value).__name__} ({shown(value)})")

@@ -18,19 +18,18 @@ from .driver import (
     AnyDatabase,
     Client,
     Collection,
-    Server,
     as_pymongo,
     collection_of,
-    server_of,
     with_store_rules,
 )
 from .errors import InvalidModelError
-from .expiry import Retention, RetentionCache, policy_collection_name, retention_cache_of
+from .expiry import Retention, RetentionCache, retention_cache_of
 from .failures import reported
 from .key import TranscriptKey
-from .model_names import collection_name
+from .model_names import collection_name, policy_collection_name
 from .required_indexes import has_counted_index
 from .schema import require_usable_schema
+from .server import Server, server_of
 from .shown import shown
 
 logger = logging.getLogger(__name__)

@@ -2,39 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from ..models.messages import ConversationEntry, UserEntry
-from ..models.responses import Response
+from ..models.blocks import McpToolResultBlock, ToolResultBlock
+from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
+from ..models.records import AgentMetadataEntry
 from ..models.views import EntryViews
 from .chain import Chain, Links
 from .outcome import Outcome, outcome_of
 from .responses import CountedResponses
-from .tool_calls import Started, ToolCall, each_once, joined_calls
+from .tokens import Tokens, tokens_by_model
+from .tool_calls import CallBlock, ResultBlock, joined_calls
+
+Entries = Iterable[Mapping[str, Any]]
+Started = Callable[["ToolCall"], "tuple[Subagent, ...]"]
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tokens of a number of responses of the API, added up."""
+@dataclass(frozen=True, eq=False)
+class ToolCall:
+    """A call of a tool, with what came back."""
 
-    responses: int = 0
-    input: int = 0
-    output: int = 0
-    cache_creation: int = 0
-    cache_read: int = 0
+    block: CallBlock
+    entry: AssistantEntry
+    """The entry that holds the call."""
+    result: ResultBlock | None
+    """``None`` while there is no answer, or if the session was cut off before one."""
+    result_entry: UserEntry | AssistantEntry | None
+    """The entry that holds the answer."""
+    started: Started = field(repr=False)
+    """Finds what :attr:`subagents` gives."""
 
-    def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(
-            self.responses + other.responses,
-            self.input + other.input,
-            self.output + other.output,
-            self.cache_creation + other.cache_creation,
-            self.cache_read + other.cache_read,
+    @property
+    def id(self) -> str | None:
+        """The call's id, by which its result names it."""
+        return self.block.id
+
+    @property
+    def name(self) -> str:
+        """The name of the tool."""
+        return self.block.name
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The arguments."""
+        return self.block.input
+
+    @property
+    def output(self) -> str:
+        """What the model was told, as text; empty without an answer."""
+        if isinstance(self.result, ToolResultBlock | McpToolResultBlock):
+            return self.result.text
+        return ""
+
+    @property
+    def structured_output(self) -> Any:
+        """What the tool returned to the agent: an object, a list, an error as text, or ``None``."""
+        return (
+            self.result_entry.tool_use_result if isinstance(self.result_entry, UserEntry) else None
         )
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the tool failed, was refused or interrupted."""
+        return bool(getattr(self.result, "is_error", False))
+
+    @property
+    def duration(self) -> timedelta | None:
+        """From the call being written to its result being written, permission prompts included.
+
+        A subagent in the background runs on after it.
+        """
+        if self.result_entry is None or not self.result_entry.timestamp or not self.entry.timestamp:
+            return None
+        return self.result_entry.timestamp - self.entry.timestamp
+
+    @property
+    def subagents(self) -> tuple[Subagent, ...]:
+        """The subagents that the call started."""
+        return self.started(self)
+
+    @property
+    def subagent(self) -> Subagent | None:
+        """The subagent that the call started, the first of them if there are several."""
+        return next(iter(self.subagents), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +149,7 @@ class Conversation:
 
     def __init__(
         self,
-        entries: Iterable[Mapping[str, Any]],
+        entries: Entries,
         started: Started,
         *,
         subpath: str = "",
@@ -194,7 +248,7 @@ class Conversation:
     @cached_property
     def _joined_calls(self) -> list[ToolCall]:
         """All calls as they were written, also again."""
-        return joined_calls(self.messages, self._started)
+        return [ToolCall(*call, self._started) for call in joined_calls(self.messages)]
 
     def _asks(self, entry: UserEntry) -> bool:
         """Whether somebody asks something of this agent, and not this one of a subagent."""
@@ -217,9 +271,53 @@ class Conversation:
         return found
 
 
-def tokens_by_model(responses: Iterable[Response]) -> dict[str, Tokens]:
-    """What some responses took together."""
-    found: dict[str, Tokens] = {}
-    for response in responses:
-        found[response.model] = found.get(response.model, Tokens()) + Tokens(*response.counts)
-    return found
+class Subagent(Conversation):
+    """The transcript of a subagent, below the call that started it."""
+
+    def __init__(
+        self,
+        subpath: str,
+        entries: Entries,
+        started: Started,
+        call_of: Callable[[str], ToolCall | None],
+    ) -> None:
+        super().__init__(entries, started, subpath=subpath)
+        self._call_of = call_of
+
+    @property
+    def agent_id(self) -> str:
+        """The agent's id, the end of its subpath."""
+        return self.subpath.rpartition("/")[2].removeprefix("agent-")
+
+    @cached_property
+    def metadata(self) -> AgentMetadataEntry | None:
+        """What it is and which call started it; the last such entry counts."""
+        return self.entries.last(AgentMetadataEntry)
+
+    @property
+    def call(self) -> ToolCall | None:
+        """The call that started it, in the main transcript or in another subagent's."""
+        return self._call_of(self.subpath)
+
+    @cached_property
+    def answer(self) -> str:
+        """What it said last, which is what its caller was to know.
+
+        Of a subagent in the background the call's own ``output`` is no more than a notice that it
+        was started.
+        """
+        return outcome_of(entry for chain in self.segments for entry in chain).answer
+
+
+def each_once(calls: Iterable[ToolCall], responses: CountedResponses) -> list[ToolCall]:
+    """The calls in their order, those that a response was written with again only once.
+
+    One that failed by one of its results has failed.
+    """
+    found: dict[tuple[int, str], ToolCall] = {}
+    for call in calls:
+        key = (id(call), "") if not call.id else (id(responses.of(call.entry)), call.id)
+        known = found.get(key)
+        if known is None or (call.is_error and not known.is_error):
+            found[key] = call
+    return list(found.values())

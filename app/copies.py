@@ -15,20 +15,13 @@ from .errors import (
 from .failures import require_asyncio
 from .jsonl import BATCH_BYTES, BATCH_ENTRIES, json_line
 from .key import checked_name
-from .reader import SessionListing
+from .listings import SessionListing
+from .many_sessions import ENDS_A_RUN, checked_workers, in_parallel
 from .sdk import SessionKey, SessionStore
 from .shown import shown
 from .store import BeanieSessionStore
 from .stored_times import whole_ms
-from .transfer import (
-    ENDS_A_RUN,
-    OnProblem,
-    OnProgress,
-    Progress,
-    TransferReport,
-    checked_workers,
-    in_parallel,
-)
+from .transfer import OnProblem, OnProgress, Progress, TransferReport
 
 
 async def copy_sessions(

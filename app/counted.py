@@ -15,13 +15,15 @@ from bson import Binary
 from bson.int64 import Int64
 from pymongo import UpdateOne
 
+from ..models.one_response import COPY_BYTES, IDENTITY_BYTES, INSTANT_BYTES, chain_of
 from ..models.prompts import prompt_of
-from ..models.responses import COPY_BYTES, IDENTITY_BYTES, INSTANT_BYTES, chain_of
 from ..models.totals import Mark, StoredEntry, Tally, Wanted, failures_of, written_in
-from .codec import bson_elements
+from .bson_elements import bson_elements
 from .connection import Connection
 from .key import TranscriptKey
-from .reader import CONTENT, content_of, retried, told_of_others
+from .load import told_of_others
+from .reads import retried
+from .values import CONTENT, content_of
 
 # BSON elements without their values, which are binary and an Int64.
 _COUNTED_HEAD = b"\x05counted\0"

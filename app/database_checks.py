@@ -14,13 +14,13 @@ from ..models import EntryChunk, RetentionPolicy
 from ..models.retention import EXPIRY_INDEX
 from .collection_kinds import ADVICE, index_information, unfit_collections
 from .diagnosis import Finding
-from .driver import server_of
 from .expiry import DELETED
 from .migrator import Migrator
 from .orphans import sessions_with_entries
 from .patient import Patient
 from .required_indexes import missing_indexes
 from .schema import MINIMUM_SCRIPT
+from .server import server_of
 
 _UPGRADE = "Run 'session-store schema upgrade', or await upgrade_schema(database)."
 

@@ -18,11 +18,12 @@ from bson.int64 import Int64
 from .attempts import Attempts
 from .backstop import FAR, Dated
 from .connection import Connection
-from .driver import ClientSession, TransientFailureError, transact
+from .driver import ClientSession
 from .errors import ContentionError, UnknownSessionError
 from .expiry import NOT_EXPIRED, Retention, read_retention
 from .key import TranscriptKey
 from .stored_times import last_active
+from .transactions import TransientFailureError, transact
 
 _BATCH = 200
 _SMALLEST_BATCH = 20

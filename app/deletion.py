@@ -20,15 +20,17 @@ from .background import go_on
 from .claim import Claim, StaleStateError, advance_summary, changed_texts, mirrored
 from .connection import Connection
 from .dating import DATED_FIELDS, Row, entries_of
-from .driver import ClientSession, TransientFailureError, holds_already, snapshot, transact
+from .driver import ClientSession
 from .errors import ContentionError
 from .expiry import DELETED
 from .key import TranscriptKey
 from .living import MARKED, live_of
-from .reader import retried, state_in
+from .reads import retried
 from .recount import Recount, recount
 from .remains import sweep, sweep_unowned
+from .session_state import state_in
 from .summaries import SessionState
+from .transactions import TransientFailureError, holds_already, snapshot, transact
 
 _DELETED = (
     "it is deleted, and what is left of it in the database goes with the next sweep; calling it "

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from bson import ObjectId
 
-from .codec import EncodedEntry, fingerprint
+from .codec import EncodedEntry
 from .key import TranscriptKey
+from .uuids import fingerprint
 
 _MAX_DOUBTS = 1024
 

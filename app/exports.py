@@ -19,22 +19,15 @@ from .errors import (
     UnknownSessionError,
 )
 from .failures import require_asyncio
+from .listings import SessionListing
+from .many_sessions import ENDS_A_RUN, checked_workers, in_parallel
 from .pages import page_of
 from .paths import checked_path
 from .private_files import make_private_folder
-from .reader import SessionListing
 from .session_page import write_page
 from .staging import StagedFiles
 from .store import BeanieSessionStore
-from .transfer import (
-    ENDS_A_RUN,
-    OnProblem,
-    OnProgress,
-    Progress,
-    TransferReport,
-    checked_workers,
-    in_parallel,
-)
+from .transfer import OnProblem, OnProgress, Progress, TransferReport
 
 # What the next session would meet as well.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)

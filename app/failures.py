@@ -20,16 +20,7 @@ from pymongo.errors import (
 )
 
 from . import forks
-from .driver import (
-    Client,
-    DoneInPartError,
-    OutcomeUnknownError,
-    TransientFailureError,
-    is_not_ready,
-    is_of_parent,
-    is_of_running_loop,
-    require_installed_driver,
-)
+from .driver import Client, is_of_parent, is_of_running_loop, require_installed_driver
 from .errors import (
     AccessDeniedError,
     ClientClosedError,
@@ -41,6 +32,7 @@ from .errors import (
     SlowQueryError,
     UnreachableError,
 )
+from .transactions import DoneInPartError, OutcomeUnknownError, TransientFailureError, is_not_ready
 
 URL_ADVICE = (
     "It must read mongodb://user:password@host:port/database or mongodb+srv://..., with special "

@@ -15,14 +15,15 @@ from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from .connection import Connection, StoreModels, connect_models
 from .dating import follow
 from .deletion import delete_session
-from .driver import AnyDatabase, DoneInPartError, TransientFailureError
+from .driver import AnyDatabase
 from .errors import ContentionError
 from .expiry import EXPIRED
 from .failures import IN_STEPS, reported, require_asyncio
 from .key import TranscriptKey
+from .model_names import collection_name
 from .orphans import behind_key, orphan_of, sessions_with_entries
 from .remains import sweep, sweep_unowned
-from .schema import collection_name
+from .transactions import DoneInPartError, TransientFailureError
 
 logger = logging.getLogger(__name__)
 

@@ -25,20 +25,13 @@ from .layout import (
     default_projects,
     find_sessions,
 )
+from .many_sessions import ENDS_A_RUN, checked_workers, in_parallel
 from .new_sessions import NewSession
 from .paths import checked_path
 from .resumed_copies import Family, History, families
 from .session_replay import SessionReplay
 from .store import BeanieSessionStore
-from .transfer import (
-    ENDS_A_RUN,
-    OnProblem,
-    OnProgress,
-    Progress,
-    TransferReport,
-    checked_workers,
-    in_parallel,
-)
+from .transfer import OnProblem, OnProgress, Progress, TransferReport
 
 # What is stored in one transaction with others, and how many of them.
 _SMALL_BYTES = 64 * 1024

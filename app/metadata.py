@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .claim import value_fields
 from .codec import EncodedValue
 from .connection import Connection
 from .errors import UnknownSessionError
 from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
+from .values import value_fields
 
 _FIELDS = ("metadata", "packed_metadata")
 

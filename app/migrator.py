@@ -19,12 +19,11 @@ from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from .collection_kinds import require_fit_collections
 from .driver import AnyDatabase, Database, as_pymongo, with_store_rules
 from .errors import InvalidMigrationError, SchemaTooNewError
-from .expiry import policy_collection_name
 from .failures import translated
 from .migration_lock import LEASE_SECONDS, MigrationLock
 from .migration_log import AppliedScript, SchemaRun, applied_scripts, script_runs
 from .migration_scripts import MigrationScript, named, packaged_folder, scripts_in
-from .model_names import collection_name
+from .model_names import collection_name, policy_collection_name
 from .required_indexes import missing_indexes
 from .shown import shown
 

@@ -18,26 +18,20 @@ from ..models.totals import Mark, Tally
 from .attempts import Attempts
 from .claim import claim_for
 from .codec import EncodedEntry, EncodedValue, encode_entries
+from .commands import DUPLICATE_KEY, insert_encoded
 from .connection import Connection
-from .driver import (
-    ClientSession,
-    OutcomeUnknownError,
-    TransientFailureError,
-    insert_encoded,
-    transact,
-    with_confirmed_reads,
-)
+from .driver import ClientSession, with_confirmed_reads
 from .errors import InvalidEntryError
 from .expiry import NOT_EXPIRED
 from .key import TranscriptKey, checked_name
-from .reader import CONTENT, content_of, retried
+from .reads import retried
 from .sdk import SessionKey
 from .shown import shown
 from .stored_times import whole_ms
 from .summaries import Folded, fold_on
+from .transactions import OutcomeUnknownError, TransientFailureError, transact
+from .values import CONTENT, content_of
 from .writer import entry_documents, summary_document
-
-_DUPLICATE_KEY = 11000
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +169,7 @@ async def _insert(connection: Connection, documents: _Documents) -> bool:
         return False
     except BulkWriteError as error:
         # Another writer began one of them first.
-        if all(e.get("code") == _DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
+        if all(e.get("code") == DUPLICATE_KEY for e in error.details.get("writeErrors", ())):
             return False
         raise
     return True

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from .tool_calls import ToolCall
+from .conversation import Conversation, Subagent, ToolCall
 from .workflows import run_begun, run_of
-
-if TYPE_CHECKING:
-    from .transcript import Subagent, Transcript
 
 _Owned = tuple[ToolCall, str]
 """A call, and the subpath of the transcript that holds it."""
 
 
-def subagent_origins(session: Transcript, subagents: Sequence[Subagent]) -> dict[str, ToolCall]:
+def subagent_origins(session: Conversation, subagents: Sequence[Subagent]) -> dict[str, ToolCall]:
     """The calls that started subagents, by the subagent's subpath.
 
     The metadata of a subagent names the call; the result of the call names the subagent. One of

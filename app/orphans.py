@@ -16,10 +16,11 @@ from datetime import datetime
 from typing import Any
 
 from .connection import Connection
-from .driver import ClientSession, Collection, aggregate, snapshot
+from .driver import ClientSession, Collection, aggregate
 from .key import TranscriptKey
 from .living import MARKED
-from .reader import retried
+from .reads import retried
+from .transactions import snapshot
 
 _PAGE = 100
 _ORDER = ("tenant", "project_key", "session_id")

@@ -12,9 +12,8 @@ from pymongo.errors import OperationFailure
 
 from ..migrations._log import LOG_COLLECTION
 from ..models import EntryChunk
-from .adoption_writer import RECORDS
 from .diagnosis import Finding
-from .expiry import policy_collection_name
+from .model_names import ADOPTION_RECORDS, policy_collection_name
 from .patient import Patient
 
 
@@ -102,7 +101,7 @@ def needed_besides(patient: Patient) -> Mapping[str, Sequence[Need]]:
     classes = [patient.collection(model).name for model in patient.classes]
     return {
         "watch sessions": [Need(patient.summaries.name, ("changeStream",))],
-        "delete sessions by a condition": [Need(RECORDS, ("remove",))],
+        "delete sessions by a condition": [Need(ADOPTION_RECORDS, ("remove",))],
         "call init_beanie without skip_indexes=True": [
             Need(name, ("createIndex",)) for name in classes
         ],

@@ -8,11 +8,13 @@ from typing import Any
 from ..models.totals import Tally
 from .connection import Connection
 from .counted import mark_entries
-from .driver import ClientSession, snapshot
+from .driver import ClientSession
 from .forked_accounts import accounts_at
 from .key import TranscriptKey
-from .reader import retried, session_entries, stored_before, told_of_others
+from .load import session_entries, stored_before, told_of_others
+from .reads import retried
 from .summaries import fold_on
+from .transactions import snapshot
 
 _FOLDED_AT_ONCE = 500
 

@@ -12,10 +12,11 @@ from bson.int64 import Int64
 
 from .attempts import Attempts
 from .connection import Connection
-from .driver import ClientSession, TransientFailureError, transact
+from .driver import ClientSession
 from .expiry import DELETED
 from .key import TranscriptKey
-from .reader import retried
+from .reads import retried
+from .transactions import TransientFailureError, transact
 
 _BATCH = 100
 _BEHIND_ALL = 2**63 - 1

@@ -7,19 +7,20 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .adoption_writer import RECORDS
 from .connection import Connection
 from .dating import DATED_FIELDS
 from .deletion import delete_session
-from .driver import DoneInPartError, TransientFailureError, with_store_rules
+from .driver import with_store_rules
 from .errors import ContentionError, InvalidQueryError
 from .expiry import DELETED
 from .housekeeping import sweep_orphans
 from .key import TranscriptKey
+from .listings import LISTED_FIELDS, SessionListing, listing_of
+from .model_names import ADOPTION_RECORDS
 from .orphans import behind_key
-from .reader import LISTED_FIELDS, SessionListing, listing_of
 from .remains import sweep
 from .session_filter import SessionFilter
+from .transactions import DoneInPartError, TransientFailureError
 
 _PAGE = 100
 _AT_ONCE = 4
@@ -50,7 +51,7 @@ async def remove_sessions(
     found = deleted = 0
     held: list[SessionListing] = []
     failed: list[SessionListing] = []
-    records = with_store_rules(connection.entries.database)[RECORDS]
+    records = with_store_rules(connection.entries.database)[ADOPTION_RECORDS]
 
     async def remove(row: dict[str, Any]) -> bool:
         key = TranscriptKey(tenant, row["project_key"], row["session_id"])

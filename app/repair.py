@@ -19,21 +19,23 @@ from .claim import (
     advance_summary,
     changed_texts,
     mirrored,
-    value_fields,
 )
 from .codec import encode_object
 from .connection import Connection
 from .counted import mark_entries
 from .dating import follow
-from .driver import ClientSession, TransientFailureError, snapshot, transact
+from .driver import ClientSession
 from .errors import ContentionError, UnknownSessionError, UnsoundSessionError
 from .key import TranscriptKey
 from .living import live_of
 from .orphans import Orphan, orphan_of
-from .reader import retried, state_in
+from .reads import retried
 from .recount import Recount, recount
 from .remains import sweep
+from .session_state import state_in
 from .summaries import DATA_FIELDS, SessionState
+from .transactions import TransientFailureError, snapshot, transact
+from .values import value_fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,13 @@ from typing import Any
 
 from bson import ObjectId
 
-from .codec import EncodedEntry, fingerprint, further_key
+from .codec import EncodedEntry
 from .connection import Connection
 from .driver import ClientSession
 from .key import TranscriptKey
 from .living import live_of
-from .reader import CONTENT, content_of
+from .uuids import fingerprint, further_key
+from .values import CONTENT, content_of
 
 _MAX_POSITIONS = 1024
 _NOWHERE = 2**63 - 1

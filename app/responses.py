@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
-from ..models.responses import Response, Responses, Written, chain_of
+from ..models.one_response import Response, Written, chain_of
+from ..models.responses import Responses
 from ..models.totals import is_copied, written_in
 
 

@@ -10,12 +10,11 @@ from ..models.hooks import warn_of_hooks
 from .collection_kinds import require_fit_collections
 from .driver import AnyDatabase, Collection, with_store_rules
 from .errors import SchemaOutdatedError
-from .expiry import policy_collection_name
 from .failures import IN_STEPS, reported, require_asyncio
 from .migration_log import SchemaRun, applied_scripts
 from .migration_scripts import packaged_folder, scripts_in
 from .migrator import Migrator, SchemaStatus, ScriptStatus, refuse_newer
-from .model_names import collection_name
+from .model_names import collection_name, policy_collection_name
 from .required_indexes import missing_indexes
 from .sdk import preloaded
 

@@ -19,7 +19,7 @@ from .key import TranscriptKey
 from .living import MARKED, Live, live_of
 from .migration_scripts import optional_folder
 from .migrator import Migrator
-from .reader import retried
+from .reads import retried
 from .session_filter import QUERY_MS
 
 _INDEX_NOT_FOUND = 27

@@ -14,17 +14,18 @@ from pymongo.errors import PyMongoError
 
 from .attempts import Attempts
 from .diagnosis import Finding
-from .driver import IS_MOTOR, ClientSession, Record, server_of, snapshot, transact
+from .driver import PACKAGES, ClientSession, Record
 from .errors import SessionStoreError
 from .failures import hosts_of
 from .members import Members, advice_on, joined_advice, look_around, problems
 from .patient import Patient
-from .reader import retried
+from .reads import retried
+from .server import server_of
+from .transactions import snapshot, transact
 
 _OLDEST = (5, 0)
 _SKEW_SECONDS = 5.0
 _FULL = 0.95
-_PACKAGES = ("beanie-session-store", "claude-agent-sdk", "beanie", "pymongo", "pydantic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Greeting:
 
 def client() -> Finding:
     """The versions at this end."""
-    packages = (*_PACKAGES, "motor") if IS_MOTOR else _PACKAGES
+    packages = ("beanie-session-store", "claude-agent-sdk", *PACKAGES)
     found = [f"Python {platform.python_version()}", *map(_release_of, packages)]
     return Finding("client", "good", ", ".join(found))
 

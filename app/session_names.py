@@ -8,8 +8,9 @@ from .connection import Connection
 from .errors import AmbiguousSessionError, UnknownSessionError
 from .expiry import NOT_EXPIRED
 from .key import checked_name
+from .listings import LISTED_FIELDS, SessionListing, listing_of
 from .plain_text import line
-from .reader import LISTED_FIELDS, SessionListing, listing_of, retried
+from .reads import retried
 
 _CANDIDATES = 4
 _LAST_CHARACTER = "\U0010ffff"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .layout import main_path
+from .listings import SessionListing
 from .page import Page, Pieces, journals_left_out, subagent_title
-from .reader import SessionListing
 from .staging import StagedFiles
 from .store import BeanieSessionStore
 from .stored_times import moment_of_ms

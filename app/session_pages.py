@@ -17,7 +17,7 @@ from .connection import Connection
 from .errors import InvalidQueryError
 from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
-from .reader import retried
+from .reads import retried
 from .session_filter import SessionFilter
 from .shown import shown
 from .stored_summaries import summary_of

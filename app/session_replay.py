@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from .claim import Claim
 from .codec import EncodedEntry, EncodedValue, encode_entries
 from .completion import completed
 from .connection import Connection
+from .driver import ClientSession
 from .errors import ContentionError, InvalidEntryError, UnreachableError
 from .failures import reported
 from .key import TranscriptKey, checked_name
-from .reader import last_agent_metadata
-from .reader import state as read_state
+from .load import last_agent_metadata
 from .replay import ReplayPosition, recognise
+from .session_state import state as read_state
 from .shown import shown
+from .write_policy import SourceTimePolicy
 from .writer import Writer, confirmed, sound_state
 
 # A killed run's open transaction blocks its session for up to 90 seconds where the server does not
@@ -41,7 +44,8 @@ class SessionReplay:
         """Entries stored so far."""
         self._connection = connection
         self._session = session
-        self._writer = _DatedWriter(metadata, mtime)
+        self._policy = _CountingPolicy(mtime)
+        self._writer = Writer(metadata, self._policy)
         self._positions: dict[str, ReplayPosition] = {}
         self._free: int | None = None
 
@@ -100,7 +104,7 @@ class SessionReplay:
         added = await self._append(key, missing, is_fresh=is_fresh)
         if added and missing[-1] is batch[-1]:
             # The transcript goes on behind what was stored now, which no later batch repeats.
-            self._positions[key.subpath] = ReplayPosition(self._writer.last_seq, self._free)
+            self._positions[key.subpath] = ReplayPosition(self._policy.last_seq, self._free)
         return added
 
     async def _missing(
@@ -131,7 +135,7 @@ class SessionReplay:
         left = _TRIES
         while True:
             left -= 1
-            self._writer.stored = 0
+            self._policy.count = 0
             try:
                 with reported(self._connection.client, "append to", key):
                     await self._writer.append(self._connection, key, batch, is_fresh=is_fresh)
@@ -141,38 +145,33 @@ class SessionReplay:
                 if not left:
                     raise
             else:
-                self.added += self._writer.stored
-                return self._writer.stored
+                self.added += self._policy.count
+                return self._policy.count
 
 
-class _DatedWriter(Writer):
-    """Appends with the time that the session has where it comes from."""
+class _CountingPolicy(SourceTimePolicy):
+    """Keeps the session's time, and counts what the last call stored."""
 
-    def __init__(self, metadata: EncodedValue | None, mtime: int | None) -> None:
-        super().__init__(metadata)
-        self.stored = 0
+    def __init__(self, source_mtime: int | None) -> None:
+        super().__init__(source_mtime)
+        self.count = 0
         """Entries that the last call stored."""
         self.last_seq = 0
         """Where the last of them stands."""
-        self._source_mtime = mtime
 
-    def _mtime(self, now: int, last: int | None) -> int:
-        if self._source_mtime is None:
-            return super()._mtime(now, last)
-        # A clock that was ahead would keep the session the newest one for ever.
-        source = min(self._source_mtime, now)
-        return source if last is None else max(last, source)
+    def begin(
+        self, connection: Connection, batch: Sequence[EncodedEntry], claim: Claim
+    ) -> Connection:
+        self.count = 0
+        return connection
 
-    async def _claim_and_insert(
+    async def stored(
         self,
         connection: Connection,
         key: TranscriptKey,
         batch: Sequence[EncodedEntry],
-        claim: Any,
-        session: Any,
+        claim: Claim,
+        session: ClientSession | None,
     ) -> None:
-        # What an earlier try inserted was rolled back with it.
-        self.stored = 0
-        await super()._claim_and_insert(connection, key, batch, claim, session)
-        self.stored = len(batch)
+        self.count = len(batch)
         self.last_seq = claim.first_seq + len(batch) - 1

@@ -10,7 +10,7 @@ from typing import Any
 from .connection import Connection
 from .driver import aggregate
 from .errors import InvalidQueryError
-from .reader import retried
+from .reads import retried
 from .session_filter import SessionFilter, checked_field
 from .shown import shown
 

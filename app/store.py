@@ -12,7 +12,7 @@ from typing import Any, Generic, cast
 from typing_extensions import TypeVar
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
-from . import orphans, reader, repair, retention, statistics
+from . import holds, listings, load, orphans, repair, statistics, stream
 from .bound_models import lent
 from .client import open_database
 from .codec import draft_entries, encode_metadata
@@ -22,6 +22,7 @@ from .driver import AnyDatabase
 from .errors import InvalidKeyError
 from .failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
 from .key import AnyKey, TranscriptKey, checked_name
+from .listings import SessionListing
 from .metadata import set_metadata
 from .new_sessions import (
     NewSession,
@@ -31,7 +32,6 @@ from .new_sessions import (
     insert_sessions,
 )
 from .observing import Observer, OnCommitted
-from .reader import SessionListing, StreamedEntry
 from .removal import Removal, remove_sessions, require_conditions
 from .repair import Verification
 from .schema import upgrade_schema
@@ -50,6 +50,7 @@ from .session_pages import Position, SessionPage, session_page, session_summary
 from .session_replay import SessionReplay
 from .shown import shown
 from .statistics import Days, ToolStatistics, UsageStatistics, checked_groups
+from .stream import StreamedEntry
 from .transcript import Transcript
 from .turns import Turns
 from .watch import watch
@@ -344,7 +345,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         transcript = TranscriptKey.parse(self._tenant, key)
         connection = await self._connection()
         with reported(connection.client, "load", transcript):
-            entries = await reader.load(connection, transcript)
+            entries = await load.load(connection, transcript)
         return cast("list[SessionStoreEntry] | None", entries)
 
     def stream(
@@ -376,7 +377,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         require_asyncio()
         connection = await self._connection()
         with reported(connection.client, "stream", transcript):
-            found = reader.stream(connection, transcript, after, with_subagents)
+            found = stream.stream(connection, transcript, after, with_subagents)
             async with aclosing(found) as entries:
                 async for entry in entries:
                     yield entry
@@ -437,7 +438,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         session = TranscriptKey.parse(self._tenant, key).session
         connection = await self._connection()
         with reported(connection.client, "read the transcripts of", session):
-            transcripts, copied, carried_usd = await reader.load_session(connection, session)
+            transcripts, copied, carried_usd = await load.load_session(connection, session)
         if not transcripts:
             return None
         main = transcripts.pop("", [])
@@ -449,7 +450,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         transcript = TranscriptKey.parse(self._tenant, key)
         connection = await self._connection()
         with reported(connection.client, "read", transcript):
-            return await reader.last_agent_metadata(connection, transcript)
+            return await load.last_agent_metadata(connection, transcript)
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """``{"session_id": ..., "mtime": epoch milliseconds}`` of each session of the project.
@@ -461,7 +462,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         project = checked_name("project_key", project_key)
         connection = await self._connection()
         with reported(connection.client, "list sessions"):
-            return await reader.sessions(connection, self._tenant, project)
+            return await listings.sessions(connection, self._tenant, project)
 
     async def all_sessions(
         self, project_key: str | None = None, session_id: str | None = None
@@ -483,7 +484,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
             owner["session_id"] = checked_name("session_id", session_id)
         connection = await self._connection()
         with reported(connection.client, "list sessions"):
-            async for listing in reader.session_listings(connection, owner):
+            async for listing in listings.session_listings(connection, owner):
                 yield listing
 
     async def lost_sessions(
@@ -564,7 +565,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         project = checked_name("project_key", project_key)
         connection = await self._connection()
         with reported(connection.client, "list session summaries"):
-            return await reader.session_summaries(connection, self._tenant, project)
+            return await listings.session_summaries(connection, self._tenant, project)
 
     async def delete(self, key: AnyKey, *, wait: bool = False) -> None:
         """Delete a session with its subagents, or with a ``subpath`` that transcript alone.
@@ -649,7 +650,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key).session
-        change = partial(retention.hold, wait=wait)
+        change = partial(holds.hold, wait=wait)
         self._refuse_observer()
         await completed(self._change_dates("hold", transcript, change), "hold", transcript)
 
@@ -665,7 +666,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key).session
-        change = partial(retention.release, wait=wait)
+        change = partial(holds.release, wait=wait)
         self._refuse_observer()
         await completed(self._change_dates("release", transcript, change), "release", transcript)
 
@@ -868,7 +869,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         transcript = TranscriptKey.parse(self._tenant, key)
         connection = await self._connection()
         with reported(connection.client, "list the subagents of", transcript):
-            return await reader.subkeys(connection, transcript)
+            return await listings.subkeys(connection, transcript)
 
     async def _connection(self) -> Connection:
         connection, _ = await self._bound()

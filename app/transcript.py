@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 from ..models.records import (
-    AgentMetadataEntry,
     AiTitleEntry,
     CostStateEntry,
     CustomTitleEntry,
@@ -16,46 +14,11 @@ from ..models.records import (
 )
 from ..models.totals import costs_apart
 from ..models.views import EntryViews
-from .conversation import Conversation, Tokens, tokens_by_model
+from .conversation import Conversation, Entries, Subagent, ToolCall, each_once
 from .origins import subagent_origins
-from .outcome import outcome_of
 from .responses import CountedResponses
-from .tool_calls import ToolCall, each_once
+from .tokens import Tokens, tokens_by_model
 from .workflows import is_journal
-
-Entries = Iterable[Mapping[str, Any]]
-
-
-class Subagent(Conversation):
-    """The transcript of a subagent, below the call that started it."""
-
-    def __init__(self, subpath: str, entries: Entries, session: Transcript) -> None:
-        super().__init__(entries, session.started_by, subpath=subpath)
-        self._session = session
-
-    @property
-    def agent_id(self) -> str:
-        """The agent's id, the end of its subpath."""
-        return self.subpath.rpartition("/")[2].removeprefix("agent-")
-
-    @cached_property
-    def metadata(self) -> AgentMetadataEntry | None:
-        """What it is and which call started it; the last such entry counts."""
-        return self.entries.last(AgentMetadataEntry)
-
-    @property
-    def call(self) -> ToolCall | None:
-        """The call that started it, in the main transcript or in another subagent's."""
-        return self._session.origins.get(self.subpath)
-
-    @cached_property
-    def answer(self) -> str:
-        """What it said last, which is what its caller was to know.
-
-        Of a subagent in the background the call's own ``output`` is no more than a notice that it
-        was started.
-        """
-        return outcome_of(entry for chain in self.segments for entry in chain).answer
 
 
 class Transcript(Conversation):
@@ -85,7 +48,9 @@ class Transcript(Conversation):
         super().__init__(entries, self.started_by, copied=copied)
         others = subagents or {}
         self.subagents = [
-            Subagent(path, found, self) for path, found in others.items() if not is_journal(path)
+            Subagent(path, found, self.started_by, self._call_of)
+            for path, found in others.items()
+            if not is_journal(path)
         ]
         """All subagents of the session, also those that other subagents started."""
         self.journals = {
@@ -101,6 +66,9 @@ class Transcript(Conversation):
     def origins(self) -> dict[str, ToolCall]:
         """The calls that started subagents, by the subagent's subpath."""
         return subagent_origins(self, self.subagents)
+
+    def _call_of(self, subpath: str) -> ToolCall | None:
+        return self.origins.get(subpath)
 
     @cached_property
     def _started_by_call(self) -> dict[int, list[Subagent]]:

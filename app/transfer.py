@@ -1,49 +1,12 @@
-"""What an import, an export or a copy came to, and how it goes through many sessions at once."""
+"""What an import, an export or a copy came to."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from .completion import settled
-from .errors import (
-    AccessDeniedError,
-    ClientClosedError,
-    DriverMismatchError,
-    EventLoopError,
-    InvalidModelError,
-    NotInitializedError,
-    SchemaOutdatedError,
-    SchemaTooNewError,
-    SessionStoreError,
-    TransferError,
-    UnfitCollectionError,
-    UnreachableError,
-)
-from .shown import shown
-
-T = TypeVar("T")
-
-_KEPT_PROBLEMS = 100
-_MAX_WORKERS = 1000
-# Longer than the tries of one append.
-_SETTLE_SECONDS = 60.0
-
-ENDS_A_RUN = (
-    AccessDeniedError,
-    ClientClosedError,
-    DriverMismatchError,
-    EventLoopError,
-    InvalidModelError,
-    NotInitializedError,
-    SchemaOutdatedError,
-    SchemaTooNewError,
-    UnfitCollectionError,
-    UnreachableError,
-)
-"""What every other session would meet as well."""
+from .many_sessions import KEPT_PROBLEMS
 
 Outcome = Literal["changed", "unchanged", "failed"]
 
@@ -135,51 +98,7 @@ class Progress:
         """Note what was left out."""
         problem = TransferProblem(where, reason)
         self.report.problem_count += 1
-        if len(self.report.problems) < _KEPT_PROBLEMS:
+        if len(self.report.problems) < KEPT_PROBLEMS:
             self.report.problems.append(problem)
         if self.on_problem is not None:
             self.on_problem(problem)
-
-
-def checked_workers(workers: object, error: type[SessionStoreError] = TransferError) -> int:
-    """How many sessions to deal with at once.
-
-    Raises:
-        SessionStoreError: ``error``, for what is no such number.
-    """
-    if type(workers) is not int or not 1 <= workers <= _MAX_WORKERS:
-        raise error(
-            f"workers must be an int from 1 to {_MAX_WORKERS}, not {shown(workers, 40)}; nothing "
-            "was written."
-        )
-    return workers
-
-
-async def in_parallel(
-    items: AsyncIterable[T], work: Callable[[T], Awaitable[None]], workers: int
-) -> None:
-    """Do ``work`` for each item, for as many at once as there are workers.
-
-    The first failure ends it, once the writes under way have ended.
-    """
-    remaining = aiter(items)
-    one_at_a_time = asyncio.Lock()
-
-    async def worker() -> None:
-        while True:
-            async with one_at_a_time:
-                try:
-                    item = await anext(remaining)
-                except StopAsyncIteration:
-                    return
-            await work(item)
-
-    tasks = [asyncio.create_task(worker()) for _ in range(workers)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # A write under way ends before the caller may close the client.
-        await settled(_SETTLE_SECONDS)

@@ -8,12 +8,10 @@ from typing import Any
 
 from .errors import SessionStoreError, TransferError, UnknownSessionError
 from .failures import require_asyncio
-from .reader import SessionListing
+from .listings import SessionListing
+from .many_sessions import ENDS_A_RUN, KEPT_PROBLEMS, checked_workers, in_parallel
 from .repair import Difference
 from .store import BeanieSessionStore
-from .transfer import ENDS_A_RUN, checked_workers, in_parallel
-
-_KEPT_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +131,7 @@ async def verify_sessions(
                 problem = UnsoundSession(listing, found.differences, repair)
         report.sessions += 1
         if problem is not None:
-            if len(report.problems) < _KEPT_PROBLEMS:
+            if len(report.problems) < KEPT_PROBLEMS:
                 report.problems.append(problem)
             if on_problem is not None:
                 on_problem(problem)

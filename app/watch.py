@@ -11,12 +11,14 @@ from time import monotonic
 from pymongo.errors import OperationFailure, PyMongoError
 
 from .attempts import Attempts
+from .change_streams import open_change_stream
 from .completion import ended_with_caller
 from .connection import Connection
-from .driver import Record, open_change_stream, start_session, with_confirmed_reads
+from .driver import Record, start_session, with_confirmed_reads
 from .errors import StandaloneError
 from .key import TranscriptKey
-from .reader import Place, StreamedEntry, is_resumable, read_on
+from .reads import is_resumable
+from .stream import Place, StreamedEntry, read_on
 
 _HISTORY_LOST = 286
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import takewhile
 from operator import attrgetter
 from struct import Struct
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from bson import Binary, ObjectId
 from bson.int64 import Int64
@@ -25,51 +25,47 @@ from ..models.entry import CHUNK_INDEX, COUNTED_INDEX, ORDER_INDEX, UUID_INDEX
 from ..models.totals import Account, Tally, Wanted
 from .attempts import Attempts
 from .background import go_on
+from .bson_elements import bson_document, bson_elements
 from .claim import (
     Claim,
     MoveFirstError,
     StaleStateError,
     advance_summary,
-    chunk_documents,
     claim_for,
     replace_summary_chunks,
-    value_fields,
 )
-from .codec import EncodedEntry, EncodedValue, bson_document, bson_elements
+from .codec import EncodedEntry, EncodedValue
+from .commands import DUPLICATE_KEY, insert_encoded
 from .connection import Connection
 from .counted import learn, mark_elements
 from .dating import follow
 from .deletion import delete_session, delete_transcript
 from .doubts import Doubts
-from .driver import (
-    ClientSession,
-    OutcomeUnknownError,
-    TransientFailureError,
-    insert_encoded,
-    snapshot,
-    transact,
-)
+from .driver import ClientSession
 from .errors import ContentionError, UnknownSessionError, UnsoundSessionError
 from .expiry import EXPIRED
 from .forked_accounts import accounts_at
 from .key import TranscriptKey
 from .living import live_of
+from .load import stored_before
 from .observing import Stored
 from .orphans import orphan_of
-from .reader import retried, stored_before
-from .reader import state as read_state
+from .reads import retried
 from .recount import counted_on
 from .remains import next_free_position, sweep
 from .repair import repair
 from .replay import ReplayPosition, ReplayPositions, recognise
+from .session_state import state as read_state
 from .summaries import Folded, SessionState, StateCache
 from .summaries import folded as fold
+from .transactions import OutcomeUnknownError, TransientFailureError, snapshot, transact
+from .values import LARGE_BYTES, chunk_documents, value_fields
+from .write_policy import WritePolicy
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_DUPLICATE_KEY = 11000
 _is_copied = attrgetter("is_copied")
 # A team's own unique index may refuse an entry too, but not because it is stored already.
 _UUID_KEYS: list[tuple[str, Any]] = list(UUID_INDEX.document["key"].items())
@@ -78,8 +74,6 @@ _POSITION_KEYS: list[list[tuple[str, Any]]] = [
     list(index.document["key"].items()) for index in (ORDER_INDEX, CHUNK_INDEX)
 ]
 _HEALINGS = 3
-# Where decoding is slow enough to hold up the other tasks of the event loop.
-_LARGE_BYTES = 256 * 1024
 # A BSON element without its value, which is an Int64.
 _SEQ_HEAD = b"\x12seq\0"
 _INT64 = Struct("<q").pack
@@ -104,11 +98,9 @@ class _PositionTakenError(Exception):
 class Writer:
     """Appends and deletes; one per store, for it remembers the sessions it wrote last."""
 
-    others_repeat_too: ClassVar[bool] = False
-    """Whether what other writers store meanwhile is taken for a part of the same replay."""
-
-    def __init__(self, metadata: EncodedValue | None) -> None:
+    def __init__(self, metadata: EncodedValue | None, policy: WritePolicy | None = None) -> None:
         self._metadata = metadata
+        self._policy = policy or WritePolicy()
         self._states = StateCache()
         self._replays = ReplayPositions()
         self._doubts = Doubts()
@@ -215,16 +207,12 @@ class Writer:
             await connection.entries.delete_many(gone)
         position = recognised.position
         if position is not None:
-            bound = None if self.others_repeat_too else position.end
+            bound = None if self._policy.others_repeat_too else position.end
             # What others have stored from there on is their own, though it is stored by now.
             if bound is not None and end is not None and position.seq < end:
                 bound = min(bound, end)
             self._replays.put(key, ReplayPosition(position.seq, bound))
         return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
-
-    def _mtime(self, now: int, last: int | None) -> int:
-        """When a session changes that changed at ``last`` before, epoch milliseconds."""
-        return now if last is None else max(now, last + 1)
 
     async def _store(
         self,
@@ -239,6 +227,7 @@ class Writer:
         A try whose outcome is not known is added to ``tries``.
         """
         attempts = Attempts()
+        policy = self._policy
         session_key = key.session
         known = self._states.take(session_key)
         folded: Folded | None = None
@@ -277,7 +266,7 @@ class Writer:
                 await _settle_accounts(connection, key, folded.totals)
             try:
                 claim = claim_for(
-                    connection, len(batch), known, folded, retention, tries, self._mtime
+                    connection, len(batch), known, folded, retention, tries, policy.mtime
                 )
             except MoveFirstError:
                 await follow(connection, session_key)
@@ -285,7 +274,9 @@ class Writer:
                 continue
 
             async def work(session: ClientSession | None, claim: Claim = claim) -> None:
-                await self._claim_and_insert(connection, key, batch, claim, session)
+                storing = policy.begin(connection, batch, claim)
+                await self._claim_and_insert(storing, key, batch, claim, session)
+                await policy.stored(connection, key, batch, claim, session)
 
             try:
                 await transact(connection.client, connection.server, work, attempts)
@@ -566,7 +557,7 @@ async def _contents(batch: Sequence[EncodedEntry]) -> list[Mapping[str, Any]]:
     def contents() -> list[Mapping[str, Any]]:
         return [encoded.content() for encoded in batch]
 
-    is_large = sum(encoded.size for encoded in batch) > _LARGE_BYTES
+    is_large = sum(encoded.size for encoded in batch) > LARGE_BYTES
     return await asyncio.to_thread(contents) if is_large else contents()
 
 
@@ -630,7 +621,7 @@ async def _insert_entries(
         if _COUNTED_KEYS in refusing:
             raise _CountedError from None
         if claim.known is None and error.details.get("writeErrors", ({},))[0].get("code") == (
-            _DUPLICATE_KEY
+            DUPLICATE_KEY
         ):
             # Remains that nobody told of a moment ago.
             raise StaleStateError from None
@@ -643,7 +634,7 @@ def _refusing(error: BulkWriteError) -> list[list[tuple[str, Any]]]:
     return [
         list(failure.get("keyPattern", {}).items())
         for failure in error.details.get("writeErrors", ())
-        if failure.get("code") == _DUPLICATE_KEY
+        if failure.get("code") == DUPLICATE_KEY
     ]
 
 

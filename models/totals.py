@@ -18,23 +18,20 @@ from pydantic import BaseModel, Field, model_validator
 from .mapped import Mapped, mapped
 from .messages import SYNTHETIC_MODEL
 from .moments import moment
-from .own_summaries import OwnSummaries
-from .prompts import blocks_of, is_housekeeping, prompt_of
-from .responses import (
+from .one_response import (
     NOTHING,
     Call,
     Counts,
-    Placed,
     Response,
-    Responses,
-    Stored,
     Taken,
     Written,
-    bytes_of,
     chain_of,
     failure_of,
     written_by,
 )
+from .own_summaries import OwnSummaries
+from .prompts import blocks_of, is_housekeeping, prompt_of
+from .responses import Placed, Responses, Stored, bytes_of
 
 MAX_TEXT = 200
 """Longest title, prompt, branch, directory or tag on a summary, in characters."""

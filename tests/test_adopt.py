@@ -39,11 +39,11 @@ from beanie_session_store import (
     database_of,
 )
 from beanie_session_store.app.adopt import adopt
+from beanie_session_store.app.adoption_search import find_source
 from beanie_session_store.app.adoption_sources import (
     MONGODB_PACKAGE,
     PULL_REQUEST_1014,
     AdoptionError,
-    find_source,
     preset,
 )
 from beanie_session_store.app.driver import Database

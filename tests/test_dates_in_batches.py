@@ -24,7 +24,7 @@ from beanie_session_store import (
     sweep_sessions,
     upgrade_schema,
 )
-from beanie_session_store.app import dating, retention, writer
+from beanie_session_store.app import dating, holds, retention, writer
 from beanie_session_store.app.background import gone_on
 from beanie_session_store.app.driver import Database, collection_of
 from beanie_session_store.app.failures import translated
@@ -37,7 +37,7 @@ DAY = timedelta(days=1)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("beanie_session_store.app.dating._BATCH", 5)
     monkeypatch.setattr("beanie_session_store.app.dating._SMALLEST_BATCH", 2)
-    monkeypatch.setattr("beanie_session_store.app.retention._FEW_ENTRIES", 0)
+    monkeypatch.setattr("beanie_session_store.app.holds._FEW_ENTRIES", 0)
     for module in ("expiry", "retention"):
         monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", 0.2)
 
@@ -45,11 +45,11 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def nobody_moves(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """As if the process were killed as soon as a call is answered; call it to live on."""
-    for module in (writer, retention):
+    for module in (writer, holds):
         monkeypatch.setattr(module, "go_on", lambda *_: None)
 
     def live_on() -> None:
-        for module in (writer, retention):
+        for module in (writer, holds):
             monkeypatch.setattr(module, "go_on", dating_go_on)
 
     return live_on

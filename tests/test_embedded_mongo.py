@@ -26,8 +26,9 @@ from support.server import connected
 from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store.app import embedded, keeper
-from beanie_session_store.app.embedded import EmbeddedMongo, find_mongod
+from beanie_session_store.app.embedded import EmbeddedMongo
 from beanie_session_store.app.errors import MongodNotFoundError, MongodStartError
+from beanie_session_store.app.mongod_program import find_mongod
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="uses POSIX signals")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from beanie_session_store.app.tool_calls import ToolCall
+from beanie_session_store.app.conversation import ToolCall
 from beanie_session_store.app.transcript import Transcript
 from beanie_session_store.models.messages import ConversationEntry
 

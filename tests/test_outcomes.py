@@ -28,7 +28,7 @@ CUT = {"closeConnection": True}
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("reader", "deletion"):
+    for module in ("load", "deletion"):
         monkeypatch.setattr(f"beanie_session_store.app.{module}.MARKED", 8)
     monkeypatch.setattr("beanie_session_store.app.retention.CACHE_SECONDS", 0.1)
 

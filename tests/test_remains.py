@@ -33,12 +33,12 @@ MARKED = 8
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes by thousands goes by handfuls."""
-    for module in ("reader", "deletion", "search"):
+    for module in ("load", "deletion", "search"):
         monkeypatch.setattr(f"beanie_session_store.app.{module}.MARKED", MARKED)
     monkeypatch.setattr("beanie_session_store.app.deletion.AT_ONCE", 0)
     monkeypatch.setattr("beanie_session_store.app.remains._BATCH", 5)
     monkeypatch.setattr("beanie_session_store.app.dating._BATCH", 5)
-    monkeypatch.setattr("beanie_session_store.app.retention._FEW_ENTRIES", 0)
+    monkeypatch.setattr("beanie_session_store.app.holds._FEW_ENTRIES", 0)
     for module in ("expiry", "retention"):
         monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", 0.2)
 

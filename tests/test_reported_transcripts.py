@@ -29,7 +29,7 @@ from beanie_session_store import (
 )
 from beanie_session_store.app.cli.transcript_lines import TranscriptLines
 from beanie_session_store.app.cli.transcript_order import NestedTranscripts
-from beanie_session_store.app.reader import SessionListing
+from beanie_session_store.app.listings import SessionListing
 
 each_case = pytest.mark.parametrize("case", cases(), ids=lambda case: case.path.name)
 _LINE = re.compile(r":(\d+)$")

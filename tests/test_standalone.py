@@ -11,7 +11,7 @@ from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, 
 from support.server import failing
 
 from beanie_session_store import BeanieSessionStore, EntryChunk, ServerError, TranscriptEntry
-from beanie_session_store.app import driver
+from beanie_session_store.app import server
 from beanie_session_store.app.driver import Database
 
 
@@ -26,7 +26,7 @@ async def test_store_warns_once_that_there_are_no_transactions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A client of another test, not collected yet, is equal to one of the same server.
-    monkeypatch.setattr(driver, "_servers", WeakKeyDictionary())
+    monkeypatch.setattr(server, "_servers", WeakKeyDictionary())
     with caplog.at_level(logging.WARNING, logger="beanie_session_store"):
         for number in range(3):
             await BeanieSessionStore().append(KEY, turn(number))

@@ -14,7 +14,7 @@ from claude_agent_sdk import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beanie_session_store.app.conversation import Tokens
+from beanie_session_store.app.tokens import Tokens
 from beanie_session_store.app.transcript import Transcript
 from beanie_session_store.models import views
 from beanie_session_store.models.entry_view import EntryView

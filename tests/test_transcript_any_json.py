@@ -10,8 +10,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from beanie_session_store.app.conversation import Conversation, Turn
-from beanie_session_store.app.tool_calls import ToolCall
+from beanie_session_store.app.conversation import Conversation, ToolCall, Turn
 from beanie_session_store.app.transcript import Transcript
 from beanie_session_store.models.blocks import KNOWN_BLOCKS
 from beanie_session_store.models.transcript import KNOWN_KINDS

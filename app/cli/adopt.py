@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..adoption_sources import FIELDS, PRESETS, AdoptionSource, find_source, preset
+from ..adoption_sources import FIELDS, PRESETS, AdoptionSource, preset
 from ..errors import AdoptionError
 from .blanks import is_blank
 from .ending import FAILED, MISUSED, fail
@@ -18,7 +18,7 @@ from .pace import lines_on_progress
 from .root import app, models_of, options_of, run, show
 
 if TYPE_CHECKING:
-    from ..adopt import AdoptionProblem, AdoptionReport
+    from ..adoption_report import AdoptionProblem, AdoptionReport
     from ..driver import Database
 
 
@@ -85,6 +85,7 @@ def adopt(
     Example: session-store --url mongodb://localhost/claude --tenant acme adopt
     """
     from ..adopt import adopt as adopt_sessions
+    from ..adoption_search import find_source
     from ..failures import reported
 
     models = models_of(context)

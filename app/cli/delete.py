@@ -20,7 +20,7 @@ from .transfer_store import store_on
 
 if TYPE_CHECKING:
     from ..driver import Database
-    from ..reader import SessionListing
+    from ..listings import SessionListing
     from ..removal import Removal
 
 

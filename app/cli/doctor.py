@@ -57,9 +57,9 @@ def doctor_command(context: typer.Context) -> None:
 @contextlib.contextmanager
 def _no_warnings_of_the_driver() -> Generator[None]:
     """``doctor`` says by itself that a server has no transactions."""
-    from .. import driver
+    from .. import server
 
-    logger = logging.getLogger(driver.__name__)
+    logger = logging.getLogger(server.__name__)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

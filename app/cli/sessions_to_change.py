@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .asking import is_anybody_there
 
 if TYPE_CHECKING:
-    from ..reader import SessionListing
+    from ..listings import SessionListing
     from ..store import BeanieSessionStore
 
 

@@ -21,8 +21,9 @@ from .transfer_store import store_on
 
 if TYPE_CHECKING:
     from ..driver import Database
-    from ..reader import SessionListing, StreamedEntry
+    from ..listings import SessionListing
     from ..store import BeanieSessionStore
+    from ..stream import StreamedEntry
 
 
 @app.command("show")

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+from ..listings import SessionListing
 from ..page import Piece, Pieces, Result, journals_left_out, subagent_title
-from ..reader import SessionListing, StreamedEntry
 from ..store import BeanieSessionStore
+from ..stream import StreamedEntry
 from ..workflows import is_journal, run_of
 
 

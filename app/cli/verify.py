@@ -18,7 +18,7 @@ from .transfer_store import store_on
 
 if TYPE_CHECKING:
     from ..driver import Database
-    from ..reader import SessionListing
+    from ..listings import SessionListing
     from ..repair import Difference
     from ..store import BeanieSessionStore
     from ..verification import UnsoundSession, VerificationReport

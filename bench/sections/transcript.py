@@ -14,7 +14,7 @@ from claude_agent_sdk import SessionKey
 from beanie_session_store import Transcript, export_transcripts
 from beanie_session_store.app.cli.transcript_lines import TranscriptLines
 from beanie_session_store.app.cli.transcript_order import NestedTranscripts
-from beanie_session_store.app.reader import SessionListing
+from beanie_session_store.app.listings import SessionListing
 
 from ..entries import Entry
 from ..measures import Samples, interleaved, processor_time

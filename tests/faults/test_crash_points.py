@@ -16,7 +16,7 @@ from pymongo import MongoClient, monitoring
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, seqs, turn
 
 from beanie_session_store import BeanieSessionStore, SessionStoreError, sweep_sessions
-from beanie_session_store.app import deletion, reader, search
+from beanie_session_store.app import deletion, load, search
 from beanie_session_store.app.background import gone_on
 from beanie_session_store.app.driver import Database
 
@@ -124,7 +124,7 @@ async def test_a_large_session_is_there_whole_or_gone_and_others_finish(
     point: str,
     nth: int,
 ) -> None:
-    for module in (deletion, reader, search):
+    for module in (deletion, load, search):
         monkeypatch.setattr(module, "MARKED", 20)
     policy = {"tenant": "*", "project_key": "*", "keep_seconds": 36_000}
     await database["claude_retention_policies"].insert_one(policy)

@@ -14,7 +14,7 @@ from typing import Any
 from pymongo import monitoring
 
 from beanie_session_store import BeanieSessionStore
-from beanie_session_store.app import dating, deletion, reader, remains, retention, search
+from beanie_session_store.app import dating, deletion, holds, load, remains, search
 from beanie_session_store.app.errors import SessionStoreError
 
 from .crash import CrashPoint
@@ -219,11 +219,11 @@ async def main(job: dict[str, Any]) -> None:
 
 def take_small_steps() -> None:
     """Let what goes by thousands go by handfuls, so that every session is a large one."""
-    for module in (deletion, reader, search):
+    for module in (deletion, load, search):
         module.MARKED = 20
     deletion.AT_ONCE = 40
     remains._BATCH = dating._BATCH = 10
-    retention._FEW_ENTRIES = 40
+    holds._FEW_ENTRIES = 40
 
 
 def start(job: dict[str, Any]) -> None:

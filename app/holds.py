@@ -1,0 +1,78 @@
+"""Holding a session, so that it does not expire, and releasing it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from .background import go_on
+from .backstop import Dated
+from .connection import Connection
+from .dating import DATED_FIELDS, Row, change_dates, dated_of, entries_of, follow
+from .expiry import Retention
+from .key import TranscriptKey
+from .transactions import holds_already
+
+# Moved in a fraction of a second.
+_FEW_ENTRIES = 2_000
+_NEAR = timedelta(hours=1)
+_ENTRIES_FOLLOW = (
+    "and the dates of its entries follow with the next append or sweep; calling it again is safe"
+)
+
+
+async def hold(connection: Connection, key: TranscriptKey, *, wait: bool = False) -> None:
+    """Keep a session from expiring until it is released; ``wait`` for its entries' dates too.
+
+    Raises:
+        UnknownSessionError: there is no such session, or it has expired.
+    """
+
+    def held(row: Row, _: Retention) -> tuple[Dated, dict[str, Any]] | None:
+        if row.get("held_at") is not None:
+            return None
+        dated = dated_of(row)
+        # As far as the entries' dates allow, until they have none.
+        dated = dated._replace(expires_at=dated.until(None), held_at=connection.server.now())
+        return (dated.announced(None) if _has_dates(dated) else dated), {}
+
+    await change_dates(connection, key, held)
+    with holds_already(f"it is held, {_ENTRIES_FOLLOW}"):
+        row = await connection.summaries.find_one(key.session_filter(), {"expires_at": 1}) or {}
+        date = row.get("expires_at")
+        # What the release before dated has no time to spare.
+        is_near = date is not None and date < connection.server.now() + _NEAR
+        await _follow_up(connection, key, wait or is_near)
+
+
+async def release(connection: Connection, key: TranscriptKey, *, wait: bool = False) -> None:
+    """Let a session that was held expire again: its period begins now.
+
+    Raises:
+        UnknownSessionError: there is no such session.
+    """
+    now = connection.server.now()
+
+    def released(row: Row, retention: Retention) -> tuple[Dated, dict[str, Any]]:
+        dated = dated_of(row)
+        wanted, to = retention.expiry(now), retention.backstop(now)
+        dated = dated._replace(expires_at=dated.until(wanted), held_at=None)
+        fields = {"released_at": now}
+        return (dated.announced(to) if to is not None or _has_dates(dated) else dated), fields
+
+    await change_dates(connection, key, released)
+    with holds_already(f"it is released, {_ENTRIES_FOLLOW}"):
+        await _follow_up(connection, key, wait)
+
+
+def _has_dates(dated: Dated) -> bool:
+    return dated.expires_at is not None or dated.backstop is not None
+
+
+async def _follow_up(connection: Connection, key: TranscriptKey, wait: bool) -> None:
+    """Move the entries' dates: at once where that is quick, else in the background."""
+    row = await connection.summaries.find_one(key.session_filter(), DATED_FIELDS)
+    if row is not None and (wait or entries_of(row) <= _FEW_ENTRIES):
+        await follow(connection, key)
+    else:
+        go_on(connection, key, follow)

@@ -1,0 +1,49 @@
+"""Reads that are tried again after an election, or where a cursor or a snapshot was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from pymongo.errors import (
+    AutoReconnect,
+    CursorNotFound,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
+
+from .attempts import Attempts
+from .driver import Client
+from .elections import confirmed_primary
+from .transactions import is_not_ready
+
+_SNAPSHOT_UNAVAILABLE = 246
+_SNAPSHOT_TOO_OLD = 239
+
+T = TypeVar("T")
+
+
+async def retried(client: Client, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Run a read, from its start again after an election, a lost cursor or a lost snapshot."""
+    attempts = Attempts()
+    while True:
+        try:
+            async with confirmed_primary(client):
+                return await attempt()
+        except PyMongoError as error:
+            if not is_resumable(error) or not await attempts.pause():
+                raise
+
+
+def is_resumable(error: PyMongoError) -> bool:
+    """Whether a read may be tried again after an election or a lost cursor or snapshot."""
+    if is_not_ready(error):
+        return True
+    if isinstance(error, OperationFailure):
+        return isinstance(error, CursorNotFound) or error.code in (
+            _SNAPSHOT_TOO_OLD,
+            _SNAPSHOT_UNAVAILABLE,
+        )
+    # The driver has waited its full time already when it selects no server.
+    return isinstance(error, AutoReconnect) and not isinstance(error, ServerSelectionTimeoutError)
