@@ -21,7 +21,7 @@ from pymongo import ReadPreference
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.database")
 
 _PATIENCE_SECONDS = 0.5
 _LOOK_EVERY_SECONDS = 0.5

@@ -42,7 +42,7 @@ from .shown import shown
 from .staging import StagedFiles
 from .transcript_writer import TranscriptWriter
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.agent")
 
 _FOLDERS = "beanie-session-store"
 _CONFIG = "CLAUDE_CONFIG_DIR"

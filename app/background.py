@@ -14,7 +14,7 @@ from .errors import SessionStoreError
 from .key import TranscriptKey
 from .transactions import OutcomeUnknownError, TransientFailureError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.storage")
 
 Work = Callable[[Connection, TranscriptKey], Awaitable[object]]
 

@@ -32,7 +32,7 @@ from .schema import require_usable_schema
 from .server import Server, server_of
 from .shown import shown
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.storage")
 
 
 @dataclass(frozen=True, slots=True)

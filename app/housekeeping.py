@@ -25,7 +25,7 @@ from .orphans import behind_key, orphan_of, sessions_with_entries
 from .remains import sweep, sweep_unowned
 from .transactions import DoneInPartError, TransientFailureError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.writing")
 
 _PAGE = 100
 _ORDER = ("tenant", "project_key", "session_id")

@@ -27,7 +27,7 @@ from .summaries import DATA_FIELDS
 from .transactions import snapshot
 from .values import decoded, folded_data
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.reading")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from .model_names import collection_name, policy_collection_name
 from .required_indexes import missing_indexes
 from .shown import shown
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.schema")
 
 
 @dataclass(frozen=True, slots=True)

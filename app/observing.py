@@ -14,7 +14,7 @@ from .key import TranscriptKey
 from .sdk import SessionKey
 from .shown import shown
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.writing")
 
 
 @dataclass(frozen=True, slots=True)

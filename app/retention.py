@@ -46,7 +46,7 @@ _IN_FORCE = (
     "again or they are written to"
 )
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.retention")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from .model_names import collection_name, policy_collection_name
 from .required_indexes import missing_indexes
 from .sdk import preloaded
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.schema")
 
 MINIMUM_SCRIPT = "20261123150000_create_transcript_collections"
 """The oldest migration that this release's store can work with: while a new release is rolled

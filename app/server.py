@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from .driver import Client, announce, with_store_rules
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.database")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from .expiry import EXPIRED
 from .key import TranscriptKey
 from .sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.storage")
 
 DATA_FIELDS = ("data", "packed_data", "data_chunks")
 """Where a summary keeps the fold: natively, packed, or the number of chunks."""

@@ -62,7 +62,7 @@ from .transactions import OutcomeUnknownError, TransientFailureError, snapshot, 
 from .values import LARGE_BYTES, chunk_documents, value_fields
 from .write_policy import WritePolicy
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.writing")
 
 T = TypeVar("T")
 

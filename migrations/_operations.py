@@ -21,7 +21,7 @@ from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 
 from ..app.driver import database_of
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.migrations")
 
 _NAMESPACE_NOT_FOUND = 26
 _INDEX_NOT_FOUND = 27

@@ -14,7 +14,7 @@ from weakref import WeakSet
 from beanie import Document
 from beanie.odm.actions import EventTypes
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("beanie_session_store.models")
 
 _looked_at: WeakSet[type[Document]] = WeakSet()
 

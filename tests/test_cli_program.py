@@ -209,7 +209,7 @@ def test_the_shell_that_asks_gets_its_completion() -> None:
 
 
 def test_doctor_leaves_the_logger_of_its_process_as_it_was() -> None:
-    logger = logging.getLogger("beanie_session_store.app.server")
+    logger = logging.getLogger("beanie_session_store.database")
     before = logger.level
     url = "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=200"
     finished = invoked(["--url", url, "doctor"])

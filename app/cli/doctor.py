@@ -42,7 +42,7 @@ def doctor_command(context: typer.Context) -> None:
     async def command(database: Database) -> Diagnosis:
         return await diagnose(database, entries=models.entries, summaries=models.summaries)
 
-    with _no_warnings_of_the_driver():
+    with _no_warnings_of_the_database():
         found = run(context, command)
     if console().is_terminal and not options_of(context).as_json:
         _print(found)
@@ -55,11 +55,9 @@ def doctor_command(context: typer.Context) -> None:
 
 
 @contextlib.contextmanager
-def _no_warnings_of_the_driver() -> Generator[None]:
+def _no_warnings_of_the_database() -> Generator[None]:
     """``doctor`` says by itself that a server has no transactions."""
-    from .. import server
-
-    logger = logging.getLogger(server.__name__)
+    logger = logging.getLogger("beanie_session_store.database")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
