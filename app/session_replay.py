@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from .claim import Claim
 from .codec import EncodedEntry, EncodedValue, encode_entries
 from .completion import completed
 from .connection import Connection
-from .driver import ClientSession
 from .errors import ContentionError, InvalidEntryError, UnreachableError
 from .failures import reported
 from .key import TranscriptKey, checked_name
 from .load import last_agent_metadata
+from .observing import Stored
 from .replay import ReplayPosition, recognise
 from .session_state import state as read_state
 from .shown import shown
@@ -44,8 +43,7 @@ class SessionReplay:
         """Entries stored so far."""
         self._connection = connection
         self._session = session
-        self._policy = _CountingPolicy(mtime)
-        self._writer = Writer(metadata, self._policy)
+        self._writer = Writer(metadata, SourceTimePolicy(mtime))
         self._positions: dict[str, ReplayPosition] = {}
         self._free: int | None = None
 
@@ -87,7 +85,8 @@ class SessionReplay:
         return await completed(self._add_alone(key, entry), "append to", key)
 
     async def _add_alone(self, key: TranscriptKey, entry: Mapping[str, Any]) -> int:
-        return await self._append(key, await encode_entries([entry]), is_fresh=True)
+        stored = await self._append(key, await encode_entries([entry]), is_fresh=True)
+        return 0 if stored is None else stored.entries
 
     async def _add(
         self, entries: Sequence[Mapping[str, Any]], key: TranscriptKey, copied: int
@@ -101,11 +100,14 @@ class SessionReplay:
         is_fresh = self._free == 1
         with reported(self._connection.client, "read", key):
             missing = await self._missing(key, batch)
-        added = await self._append(key, missing, is_fresh=is_fresh)
-        if added and missing[-1] is batch[-1]:
+        stored = await self._append(key, missing, is_fresh=is_fresh)
+        if stored is None:
+            return 0
+        if missing[-1] is batch[-1]:
             # The transcript goes on behind what was stored now, which no later batch repeats.
-            self._positions[key.subpath] = ReplayPosition(self._policy.last_seq, self._free)
-        return added
+            last_seq = stored.first_seq + stored.entries - 1
+            self._positions[key.subpath] = ReplayPosition(last_seq, self._free)
+        return stored.entries
 
     async def _missing(
         self, key: TranscriptKey, batch: Sequence[EncodedEntry]
@@ -129,49 +131,22 @@ class SessionReplay:
 
     async def _append(
         self, key: TranscriptKey, batch: Sequence[EncodedEntry], *, is_fresh: bool
-    ) -> int:
+    ) -> Stored | None:
         if not batch:
-            return 0
+            return None
         left = _TRIES
         while True:
             left -= 1
-            self._policy.count = 0
             try:
                 with reported(self._connection.client, "append to", key):
-                    await self._writer.append(self._connection, key, batch, is_fresh=is_fresh)
+                    stored = await self._writer.append(
+                        self._connection, key, batch, is_fresh=is_fresh
+                    )
             except (UnreachableError, ContentionError):
                 is_fresh = False
                 # An election may just be over.
                 if not left:
                     raise
             else:
-                self.added += self._policy.count
-                return self._policy.count
-
-
-class _CountingPolicy(SourceTimePolicy):
-    """Keeps the session's time, and counts what the last call stored."""
-
-    def __init__(self, source_mtime: int | None) -> None:
-        super().__init__(source_mtime)
-        self.count = 0
-        """Entries that the last call stored."""
-        self.last_seq = 0
-        """Where the last of them stands."""
-
-    def begin(
-        self, connection: Connection, batch: Sequence[EncodedEntry], claim: Claim
-    ) -> Connection:
-        self.count = 0
-        return connection
-
-    async def stored(
-        self,
-        connection: Connection,
-        key: TranscriptKey,
-        batch: Sequence[EncodedEntry],
-        claim: Claim,
-        session: ClientSession | None,
-    ) -> None:
-        self.count = len(batch)
-        self.last_seq = claim.first_seq + len(batch) - 1
+                self.added += 0 if stored is None else stored.entries
+                return stored

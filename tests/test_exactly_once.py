@@ -195,6 +195,30 @@ async def test_retry_after_beanie_was_initialised_again_stores_once(
         await assert_summary_is_the_fold(store)
 
 
+async def test_a_replay_counts_what_was_stored_without_an_answer(
+    store: BeanieSessionStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beanie_session_store.app.attempts._SECONDS", 0.2)
+    first, rest = turn(1), [marker("one"), marker("two"), *turn(2)]
+    replay = await store.replay(KEY)
+    async with failing(
+        database,
+        "commitTransaction",
+        mode={"times": 1000},
+        writeConcernError={"code": 64, "errmsg": "waiting for replication timed out"},
+        errorLabels=["UnknownTransactionCommitResult"],
+    ):
+        with pytest.raises(SessionStoreError, match="not known"):
+            await replay.add(first)
+    assert await replay.add(first) == len(first)
+    assert await replay.add(rest) == len(rest)
+    assert replay.added == len(first + rest)
+    assert await store.load(KEY) == first + rest
+    again = await store.replay(KEY)
+    assert await again.add(first + rest) == 0
+    await assert_summary_is_the_fold(store)
+
+
 async def test_a_replay_goes_on_though_beanie_was_initialised_again(
     store: BeanieSessionStore, database: Database
 ) -> None:
