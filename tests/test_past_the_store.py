@@ -506,4 +506,4 @@ async def test_a_session_of_a_subagent_alone_is_made_anew(store: BeanieSessionSt
     await store.repair(KEY)
     assert (await store.verify(KEY)).is_sound
     assert await store.list_sessions("project") == []
-    assert [each.mtime async for each in store.session_keys()] == [None]
+    assert [each.mtime async for each in store.all_sessions()] == [None]

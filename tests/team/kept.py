@@ -32,7 +32,7 @@ class Note(Document):
 
 async def is_alone(store: BeanieSessionStore) -> bool:
     """Whether a test finds nothing of another; it leaves something for the next."""
-    found = [listing async for listing in store.session_keys()]
+    found = [listing async for listing in store.all_sessions()]
     counted = await SessionSummary.count()
     await store.append(KEY, ENTRIES)
     return not found and not counted and await SessionSummary.count() == 1
