@@ -61,7 +61,7 @@ class _Used:
     name: str
     migrated: dict[str, Any]
     connections: frozenset[int]
-    """Those that were open then: who has one may still have something on its way."""
+    """Those that the test opened and left open: who has one may still have something on its way."""
 
 
 class Databases:
@@ -76,26 +76,35 @@ class Databases:
         self._new_name = new_name
         self._client = MongoClient[dict[str, Any]](url, appname=_OURS)
         self._used: deque[_Used] = deque()
+        self._kept: list[str] = []
 
     @contextmanager
     def bare(self) -> Iterator[str]:
         """A database that is not there yet, dropped at exit."""
         name = self._new_name()
         yield name
-        self._client.drop_database(name)
+        self._drop(name)
 
     @contextmanager
     def migrated(self) -> Iterator[str]:
         """A database that is migrated and empty."""
+        open_before = self._connections()
         name, migrated = self._left_clean() or self._new()
         yield name
-        self._used.append(_Used(name, migrated, self._connections()))
+        self._used.append(_Used(name, migrated, self._connections() - open_before))
 
     def close(self) -> None:
         """Drop all that is there."""
-        for used in self._used:
-            self._client.drop_database(used.name)
+        for name in [*(used.name for used in self._used), *self._kept]:
+            self._client.drop_database(name)
         self._client.close()
+
+    def _drop(self, name: str) -> None:
+        try:
+            self._client[name].command("dropDatabase", maxTimeMS=1000)
+        except PyMongoError:
+            # A transaction that its writer left open holds it, for a minute at most.
+            self._kept.append(name)
 
     def _new(self) -> tuple[str, dict[str, Any]]:
         async def migrate() -> None:
@@ -120,14 +129,14 @@ class Databases:
                 self._used.remove(used)
                 if self._emptied(used):
                     return used.name, used.migrated
-                self._client.drop_database(used.name)
+                self._drop(used.name)
             if not self._used:
                 return None
             # The server is about to notice that nobody is connected any more.
             time.sleep(0.01)
         if len(self._used) > _MANY:
             # Where others use the server too, they may stay connected for long.
-            self._client.drop_database(self._used.popleft().name)
+            self._drop(self._used.popleft().name)
         return None
 
     def _emptied(self, used: _Used) -> bool:
