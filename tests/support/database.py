@@ -95,8 +95,9 @@ class Databases:
 
     def close(self) -> None:
         """Drop all that is there."""
-        for name in [*(used.name for used in self._used), *self._kept]:
-            self._client.drop_database(name)
+        kept, self._kept = self._kept, []
+        for name in [*(used.name for used in self._used), *kept]:
+            self._drop(name)
         self._client.close()
 
     def _drop(self, name: str) -> None:
