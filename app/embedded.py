@@ -27,7 +27,7 @@ from typing import Any, cast
 from .errors import MongodStartError
 from .keeper import POLL_SECONDS, START_SECONDS, Keeper, PortTakenError
 from .mongod_program import find_mongod
-from .private_files import FOLDER_MODE, create_private_file, make_private_folder
+from .private_files import FOLDER_MODE, create_private_file, is_path, make_private_folder
 from .replica_set import form_set
 from .shown import shown
 
@@ -88,8 +88,7 @@ class EmbeddedMongo:
                 f"members must be 1 to 7 (MongoDB allows 7 voting members), not {shown(members)}"
             )
         for name, path in (("directory", directory), ("mongod", mongod)):
-            is_path = isinstance(path, (str, Path)) and bool(str(path)) and "\0" not in str(path)
-            if path is not None and not is_path:
+            if path is not None and not (is_path(path) and str(path)):
                 raise ValueError(f"{name} must be a path, not {shown(path)}")
         if members > 1 and not replica_set:
             raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import TransferError
+from .private_files import is_path
 from .shown import shown
 
 
@@ -14,7 +15,7 @@ def checked_path(path: object) -> Path:
     Raises:
         TransferError: it is none, or of the home of nobody.
     """
-    if not isinstance(path, (str, Path)) or "\0" in str(path) or not str(path).strip():
+    if not is_path(path) or not str(path).strip():
         raise TransferError(f"A path must be a path or its name, not {shown(path)}.")
     try:
         return Path(path).expanduser()

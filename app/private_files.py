@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+
+
+def is_path(value: object) -> TypeGuard[str | Path]:
+    """Whether the file system can be asked for it: a text without NUL and without half an emoji."""
+    if not isinstance(value, (str, Path)):
+        return False
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def make_private_folder(folder: Path) -> None:

@@ -32,6 +32,7 @@ from beanie_session_store import (
     SessionStoreError,
     SessionSummary,
     SlowQueryError,
+    TransferError,
     adopt,
     clear_retention,
     copy_sessions,
@@ -369,6 +370,22 @@ def test_an_export(mongo_url: str, database_of_all: str, tmp_path: Path) -> None
             await export_transcripts(store, values[0], **values[1])
 
     attempted(mongo_url, call, st.tuples(targets, options), 60)
+
+
+@pytest.mark.parametrize("name", ["half an emoji \ud83d", "zero \0"])
+async def test_a_path_that_no_file_can_have(
+    store: BeanieSessionStore, tmp_path: Path, name: str
+) -> None:
+    await store.append({"project_key": "p", "session_id": "s"}, [{"type": "user", "uuid": "1"}])
+    for given_as in (f"{tmp_path}/{name}", tmp_path / name):
+        with pytest.raises(TransferError, match="must be a path"):
+            await export_transcripts(store, given_as)
+        with pytest.raises(TransferError, match="must be a path"):
+            await import_transcripts(store, given_as)
+        for place in ("directory", "mongod"):
+            with pytest.raises(ValueError, match="must be a path"):
+                EmbeddedMongo(**{place: given_as})
+    assert not list(tmp_path.iterdir())
 
 
 @given(ANYTHING, st.one_of(ANYTHING, DICTS))

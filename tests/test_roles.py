@@ -24,7 +24,7 @@ from claude_agent_sdk import (
 )
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
-from support.database import prepared
+from support.database import forget_servers, prepared
 from support.entries import message
 from support.secured import SecuredServer
 
@@ -47,7 +47,6 @@ from beanie_session_store import (
     upgrade_schema,
     verify_sessions,
 )
-from beanie_session_store.app import connection, driver
 from beanie_session_store.app.driver import Database, close_client, open_client
 from beanie_session_store.app.migration_lock import LOCK_ID
 from beanie_session_store.app.schema import MINIMUM_SCRIPT
@@ -159,10 +158,8 @@ class Server:
 
     @asynccontextmanager
     async def database(self, url: str | None = None) -> AsyncIterator[Database]:
-        # What is known of the server and its schema, whichever user found it.
-        connection._checked.clear()
-        connection._pairs.clear()
-        driver._servers.clear()
+        # Whichever user found it.
+        forget_servers()
         client = open_client(url or self.url)
         try:
             yield client[NAME]

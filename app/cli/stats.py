@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
@@ -106,11 +107,13 @@ def stats_command(
         out.print(_heading(options.tenant, first, end))
     total = [found.total] if found.total is not None and len(found.rows) > 1 else []
     print_usage(groups, [*found.rows, *total])
-    if found.total is not None:
-        _print_doubts(found.total)
     measure = chart or (_usual(found) if out.is_terminal else Measure.NONE)
     if measure is not Measure.NONE:
         _draw(found.days, groups, measure, None if end is not None else now.date())
+    if found.total is not None:
+        # Where the figures cannot be written, there is nothing to doubt.
+        sys.stdout.flush()
+        _print_doubts(found.total)
 
 
 def _print_doubts(total: UsageStatistics) -> None:

@@ -15,6 +15,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from beanie_session_store import DOCUMENT_MODELS, upgrade_schema
+from beanie_session_store.app import connection, server
 from beanie_session_store.app.driver import Database, close_client, open_client
 from beanie_session_store.app.expiry import retention_cache_of
 
@@ -32,10 +33,20 @@ async def prepared(database: Database) -> Database:
 
 async def bound(database: Database) -> Database:
     """Initialise Beanie on a database that is migrated, and has its indexes from that."""
-    # Clients of one server are equal, and an earlier one may have known another policy.
+    forget_servers()
     retention_cache_of(database.client).clear()
     await init_beanie(database=database, document_models=DOCUMENT_MODELS, skip_indexes=True)
     return database
+
+
+def forget_servers() -> None:
+    """What is known of servers, and of databases by their names, whichever client found it.
+
+    Clients of one server are equal, so an earlier one may have known a database as it is no more.
+    """
+    connection._checked.clear()
+    connection._pairs.clear()
+    server._servers.clear()
 
 
 @contextmanager
