@@ -23,7 +23,7 @@ from beanie_session_store.app.driver import Database
 pytestmark = pytest.mark.faults
 
 OTHER = {**KEY, "session_id": "other"}
-DELETES = ("delete entries", "delete summary")
+DELETES = ("delete entries", "delete summary", "delete chunks")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,7 +67,7 @@ async def test_a_killed_writer_leaves_all_or_nothing(
     await asyncio.to_thread(process.join)
     assert process.exitcode == -signal.SIGKILL, "it never came to that point"
     # Every other point comes before the commit is sent.
-    is_late = point == "after commit" or point.endswith("move entries")
+    is_late = point == "after commit" or point.endswith(("move entries", "move chunks"))
     stored = before + sent if is_late else before
     assert (await store.load(key) or []) == stored
     await append(key, third)
@@ -85,8 +85,10 @@ STEPS = [
     *(("delete", f"{when} commit", 1) for when in ("before", "after")),
     *(("delete", f"{when} delete entries", nth) for when in ("before", "after") for nth in (1, 3)),
     *(("delete", f"{when} delete summary", 1) for when in ("before", "after")),
+    *(("delete", f"{when} delete chunks", 1) for when in ("before", "after")),
     *(("hold", f"{when} update", nth) for when in ("before", "after") for nth in (1, 3)),
     *(("hold", f"{when} move entries", nth) for when in ("before", "after") for nth in (1, 4)),
+    *(("hold", f"{when} move chunks", nth) for when in ("before", "after") for nth in (1, 4)),
     *(("hold", f"{when} commit", nth) for when in ("before", "after") for nth in (1, 4)),
     *(("subagent", f"{when} update", nth) for when in ("before", "after") for nth in (1, 2)),
     *(("subagent", f"{when} commit", 1) for when in ("before", "after")),
