@@ -130,6 +130,11 @@ class Responses:
             if goes_on is not None and not goes_on.may_be(written.request, written.counts):
                 goes_on = None
             known = identity.instants.get(written.instant)
+            if not identity.is_complete and (
+                last is None or (known is None and written.instant == identity.head)
+            ):
+                # The index cannot refuse it, nor tell what its chain was in.
+                self.asked.add(identity_key)
             if known is not None:
                 digest += seq.to_bytes(8, "big")
                 if known.may_be(written.request, written.counts):
@@ -140,9 +145,6 @@ class Responses:
                         self.asked.add(identity_key)
                     elif not goes_on.chains & known.chains:
                         absorbed, first = goes_on, goes_on.first
-            elif not identity.is_complete and (last is None or written.instant == identity.head):
-                # The index cannot refuse it.
-                self.asked.add(identity_key)
             response = response or goes_on
         before: tuple[Taken, ...] = ()
         if response is None:

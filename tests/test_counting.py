@@ -387,6 +387,19 @@ def stories(draw: Any) -> Story:
     return story
 
 
+async def test_a_copy_in_a_subagent_comes_before_its_original(database: Database) -> None:
+    """The response goes on in the main transcript with an entry that was copied already."""
+    for number, between in enumerate(([], [u()])):
+        session = Session(f"s{number}")
+        on = [a("m1", output=2)]
+        await session.append("", [u(), a("m1", output=1)])
+        await session.append(COMPACTION, again(on))
+        await session.append("", [*between, *on])
+        counted = await session.counted()
+        assert counted == independent_count(session.entries)
+        assert counted.responses == (2 if between else 1)
+
+
 @pytest.mark.parametrize("stories_told", [40, pytest.param(300, marks=pytest.mark.soak)])
 def test_any_story_is_counted_as_the_independent_count_does(
     mongo_url: str, database_name: str, stories_told: int
