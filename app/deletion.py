@@ -10,7 +10,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 from bson.int64 import Int64
@@ -107,12 +107,9 @@ async def delete_transcript(
         looked = await retried(connection.client, look)
         if looked is None:
             return
-        known, counted = looked
 
-        async def work(
-            session: ClientSession | None, known: ObjectId = known, counted: Recount = counted
-        ) -> bool:
-            return await _remove(connection, key, known, counted, session)
+        async def work(session: ClientSession | None, looked: _Look = looked) -> bool:
+            return await _remove(connection, key, looked, session)
 
         try:
             is_swept = await transact(connection.client, connection.server, work, attempts)
@@ -128,9 +125,16 @@ async def delete_transcript(
         return
 
 
-async def _counted_without(
-    connection: Connection, key: TranscriptKey
-) -> tuple[ObjectId, Recount] | None:
+class _Look(NamedTuple):
+    """A session at one moment."""
+
+    id: ObjectId
+    next_seq: int
+    counted: Recount
+    """What it is without one of its transcripts."""
+
+
+async def _counted_without(connection: Connection, key: TranscriptKey) -> _Look | None:
     """The session as it is without a transcript; ``None`` if there is no such transcript."""
     async with snapshot(connection.client, connection.server) as session:
         live = await live_of(connection, key, session)
@@ -140,22 +144,26 @@ async def _counted_without(
         mine = {**key.transcript_filter(), **live.in_transcript(key.subpath)}
         if await connection.entries.find_one(mine, {"_id": 1}, session=session) is None:
             return None
+        state = await state_in(connection, key.session, session)
+        if state is None:
+            return None
         counted = await recount(connection, key.session, session, without=key.subpath)
-        return live.id, counted
+        return _Look(live.id, state.next_seq, counted)
 
 
 async def _remove(
     connection: Connection,
     key: TranscriptKey,
-    known: ObjectId,
-    counted: Recount,
+    looked: _Look,
     session: ClientSession | None,
 ) -> bool:
     """Delete a transcript that a session was counted without, and say whether all of it went.
 
     Raises:
-        StaleStateError: so much was appended since that it has to be counted again.
+        StaleStateError: so much was appended since that it has to be counted again, or another
+            transcript was deleted.
     """
+    known, next_seq, counted = looked
     # First, so that of those who write all the time it is not this one that always has to wait.
     this = {**key.session_filter(), "_id": known}
     await connection.summaries.update_one(this, {"$set": {"counting": ObjectId()}}, session=session)
@@ -164,6 +172,12 @@ async def _remove(
     if state is None or live is None or live.id != known:
         raise StaleStateError
     if state.next_seq - counted.last_seq > MARKED:
+        raise StaleStateError
+    # An append takes as many positions as it has entries; a position without one is of a delete,
+    # and what that took is in the count.
+    since = {**key.session_filter(), "seq": {"$gte": Int64(next_seq)}}
+    appended = await connection.entries.count_documents(since, session=session)
+    if appended != state.next_seq - next_seq:
         raise StaleStateError
     onto = replace(counted, totals=deepcopy(counted.totals))
     counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)

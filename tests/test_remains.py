@@ -214,6 +214,31 @@ async def test_a_deleted_subagent_is_gone_at_once_and_the_session_counted_withou
     assert (await store.verify(KEY)).is_sound
 
 
+async def test_two_subagents_that_are_deleted_at_once_are_both_counted_out(
+    store: BeanieSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.append(KEY, turn(1))
+    await store.append(SUBAGENT, turn(2))
+    await store.append(OTHER_AGENT, turn(3))
+    remove = deletion._remove
+    calls = 0
+
+    async def slow(*arguments: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await BeanieSessionStore().delete(OTHER_AGENT)
+        return await remove(*arguments)
+
+    monkeypatch.setattr(deletion, "_remove", slow)
+    await store.delete(SUBAGENT)
+    assert calls == 3
+    summary = await store.summary(KEY)
+    assert summary is not None
+    assert summary.totals.entries == len(turn(1))
+    assert (await store.verify(KEY)).is_sound
+
+
 async def test_a_busy_session_is_counted_without_a_deleted_subagent(
     store: BeanieSessionStore,
 ) -> None:

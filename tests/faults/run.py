@@ -30,6 +30,7 @@ from .cluster import Cluster
 from .crew import Crew
 from .history import Recorder, read_history
 from .stored import check_documents, check_summaries, fill, prepare, read_all, sweep
+from .worker import small_steps
 
 _ROUND_SECONDS = 60.0
 _HUGE_EVERY = 3
@@ -99,7 +100,8 @@ def attack(seconds: float, seed: int, keep: Path | None = None, huge: int = 100_
             directory.mkdir(parents=True)
             left = max(min(_ROUND_SECONDS, seconds - (time.monotonic() - began)), 10)
             entries = 0 if report.rounds % _HUGE_EVERY else huge
-            _round(cluster, report, directory, left, steps, entries)
+            with contextlib.nullcontext() if entries else small_steps():
+                _round(cluster, report, directory, left, steps, entries)
             report.seconds = time.monotonic() - began
             if report.findings or report.problems:
                 break

@@ -8,6 +8,8 @@ import json
 import os
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -217,13 +219,32 @@ async def main(job: dict[str, Any]) -> None:
             await asyncio.sleep(0.5)
 
 
+_SMALL_STEPS: list[tuple[Any, str, int]] = [
+    *((module, "MARKED", 20) for module in (deletion, load, search)),
+    (deletion, "AT_ONCE", 40),
+    (remains, "_BATCH", 10),
+    (dating, "_BATCH", 10),
+    (holds, "_FEW_ENTRIES", 40),
+]
+
+
 def take_small_steps() -> None:
     """Let what goes by thousands go by handfuls, so that every session is a large one."""
-    for module in (deletion, load, search):
-        module.MARKED = 20
-    deletion.AT_ONCE = 40
-    remains._BATCH = dating._BATCH = 10
-    holds._FEW_ENTRIES = 40
+    for module, name, few in _SMALL_STEPS:
+        assert hasattr(module, name)
+        setattr(module, name, few)
+
+
+@contextmanager
+def small_steps() -> Iterator[None]:
+    """The same for a while: who reads must go by the positions that who deletes goes by."""
+    usual = [getattr(module, name) for module, name, _ in _SMALL_STEPS]
+    take_small_steps()
+    try:
+        yield
+    finally:
+        for (module, name, _), value in zip(_SMALL_STEPS, usual, strict=True):
+            setattr(module, name, value)
 
 
 def start(job: dict[str, Any]) -> None:
