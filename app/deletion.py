@@ -175,10 +175,12 @@ async def _remove(
         raise StaleStateError
     # An append takes as many positions as it has entries; a position without one is of a delete,
     # and what that took is in the count.
-    since = {**key.session_filter(), "seq": {"$gte": Int64(next_seq)}}
-    appended = await connection.entries.count_documents(since, session=session)
-    if appended != state.next_seq - next_seq:
-        raise StaleStateError
+    if state.next_seq != next_seq:
+        taken = {"$gte": Int64(next_seq), "$lt": Int64(state.next_seq)}
+        since = {**key.session_filter(), "seq": taken}
+        appended = await connection.entries.count_documents(since, session=session)
+        if appended != state.next_seq - next_seq:
+            raise StaleStateError
     onto = replace(counted, totals=deepcopy(counted.totals))
     counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)
     owner = key.transcript_filter()

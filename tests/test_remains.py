@@ -239,6 +239,19 @@ async def test_two_subagents_that_are_deleted_at_once_are_both_counted_out(
     assert (await store.verify(KEY)).is_sound
 
 
+@pytest.mark.parametrize("next_seq", [1, 3, 0, None])
+async def test_a_subagent_goes_where_something_put_the_sessions_position_back(
+    store: BeanieSessionStore, next_seq: int | None
+) -> None:
+    await store.append(KEY, turn(1))
+    await store.append(SUBAGENT, turn(2))
+    change = {"$set": {"next_seq": next_seq}}
+    await collection_of(SessionSummary).update_one({}, change)
+    await BeanieSessionStore().delete(SUBAGENT)
+    assert await store.load(SUBAGENT) is None
+    assert await store.load(KEY) == await BeanieSessionStore().load(KEY) != []
+
+
 async def test_a_busy_session_is_counted_without_a_deleted_subagent(
     store: BeanieSessionStore,
 ) -> None:
