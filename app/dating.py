@@ -18,7 +18,7 @@ from bson.int64 import Int64
 from .attempts import Attempts
 from .backstop import FAR, Dated
 from .connection import Connection
-from .driver import ClientSession
+from .driver import ClientSession, with_confirmed_reads
 from .errors import ContentionError, UnknownSessionError
 from .expiry import NOT_EXPIRED, Retention, read_retention
 from .key import TranscriptKey
@@ -157,9 +157,9 @@ def _finished(dated: Dated, wanted: datetime | None) -> Dated:
 
 
 async def _row(connection: Connection, key: TranscriptKey) -> dict[str, Any] | None:
-    return await connection.summaries.find_one(
-        {**key.session_filter(), **NOT_EXPIRED}, DATED_FIELDS
-    )
+    # What is said to have its dates already must have them for good.
+    summaries = with_confirmed_reads(connection.summaries)
+    return await summaries.find_one({**key.session_filter(), **NOT_EXPIRED}, DATED_FIELDS)
 
 
 async def _put(

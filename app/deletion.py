@@ -20,7 +20,7 @@ from .background import go_on
 from .claim import Claim, StaleStateError, advance_summary, changed_texts, mirrored
 from .connection import Connection
 from .dating import DATED_FIELDS, Row, entries_of
-from .driver import ClientSession
+from .driver import ClientSession, with_confirmed_reads
 from .errors import ContentionError
 from .expiry import DELETED
 from .key import TranscriptKey
@@ -62,10 +62,10 @@ async def delete_session(
         DoneInPartError: it is deleted, and not all of it is swept.
     """
     attempts = Attempts()
+    # What only a primary without followers has deleted may live again.
+    summaries = with_confirmed_reads(connection.summaries)
     while True:
-        row = await connection.summaries.find_one(
-            key.session_filter(), {**DATED_FIELDS, "removed": 1}
-        )
+        row = await summaries.find_one(key.session_filter(), {**DATED_FIELDS, "removed": 1})
         if row is None:
             await sweep_unowned(connection, key)
             return False

@@ -12,7 +12,7 @@ from bson.int64 import Int64
 
 from .attempts import Attempts
 from .connection import Connection
-from .driver import ClientSession
+from .driver import ClientSession, with_confirmed_reads
 from .expiry import DELETED
 from .key import TranscriptKey
 from .reads import retried
@@ -72,7 +72,9 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
             elif row.get("removed"):
                 for each in row["removed"]:
                     removed = key.with_subpath(each["subpath"]).transcript_filter()
-                    await _Place(connection, this, owner).sweep(removed, each["before"])
+                    # An election may have taken the deletion back, and the transcript lives.
+                    gone = {**this, "removed": each}
+                    await _Place(connection, gone, owner).sweep(removed, each["before"])
                     # What it was is told by no other field of the summary.
                     await connection.summaries.update_one(this, {"$pull": {"removed": each}})
             else:
@@ -126,14 +128,14 @@ class _Place:
 async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
     """Delete entries with their chunks, in the order of the index."""
     connection = place.connection
+    # What is to be gone for ever must be gone from a majority.
+    entries = with_confirmed_reads(connection.entries)
     query = {**owner, "seq": {"$lt": Int64(before)}}
     order = [("subpath", 1), ("seq", 1)]
     fields = {"_id": 0, "subpath": 1, "seq": 1, "chunks": 1}
     while True:
         began = monotonic()
-        found = await connection.entries.find(query, fields, sort=order, limit=_BATCH).to_list(
-            _BATCH
-        )
+        found = await entries.find(query, fields, sort=order, limit=_BATCH).to_list(_BATCH)
         if not found:
             return
         bounds: dict[str, int] = {}
@@ -166,10 +168,11 @@ async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
 async def _sweep_chunks(place: _Place, owner: dict[str, Any], before: int) -> None:
     """Delete the chunks of entries that went with their summary."""
     connection = place.connection
+    chunks = with_confirmed_reads(connection.chunks)
     parts = {**owner, "collection": connection.entries.name, "seq": {"$lt": Int64(before)}}
     while True:
         began = monotonic()
-        found = await connection.chunks.find(parts, {"_id": 1}, limit=_BATCH).to_list(_BATCH)
+        found = await chunks.find(parts, {"_id": 1}, limit=_BATCH).to_list(_BATCH)
         if not found:
             return
         ids = [each["_id"] for each in found]

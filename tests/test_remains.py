@@ -22,7 +22,7 @@ from beanie_session_store import (
     set_retention,
     sweep_sessions,
 )
-from beanie_session_store.app import deletion, writer
+from beanie_session_store.app import deletion, remains, writer
 from beanie_session_store.app.background import gone_on
 from beanie_session_store.app.driver import Database, collection_of
 
@@ -373,3 +373,28 @@ async def test_large_sessions_are_deleted_without_transactions_too(
     assert await stored() == 3
     await store.delete(KEY)
     await assert_nothing_is_left()
+
+
+async def test_a_deletion_that_an_election_takes_back_is_not_swept(
+    store: BeanieSessionStore,
+    database: Database,
+    nobody_sweeps: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A sweeper has read of it on a primary that was deposed before a majority had it."""
+    _, _, late = await large_session(store)
+    collections = [collection_of(model) for model in (TranscriptEntry, SessionSummary)]
+    before = [await collection.find({}).to_list(None) for collection in collections]
+    await store.delete(OTHER_AGENT)
+    sweep_place = remains._Place.sweep
+
+    async def after_an_election(*arguments: Any) -> None:
+        for collection, documents in zip(collections, before, strict=True):
+            await collection.delete_many({})
+            await collection.insert_many(documents)
+        await sweep_place(*arguments)
+
+    monkeypatch.setattr(remains._Place, "sweep", after_an_election)
+    assert not (await sweep_sessions(database)).failed
+    assert await store.load(OTHER_AGENT) == late
+    assert (await store.verify(KEY)).is_sound

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from beanie import init_beanie
 from faults.cluster import Cluster
-from pymongo import monitoring
+from pymongo import WriteConcern, monitoring
 from support.entries import KEY, assert_summary_is_the_fold, marker, message, turn
 from support.server import connected
 
@@ -133,6 +135,33 @@ async def test_readers_see_only_what_a_majority_has(
     assert await store.load(KEY) is not None
     assert len(await store.load(KEY) or []) == 6
     assert await store.list_sessions(KEY["project_key"]) == before
+
+
+@pytest.mark.parametrize("name", ["delete", "hold"])
+async def test_what_a_primary_alone_has_is_not_done_already(
+    cluster: Cluster, store: BeanieSessionStore, database: Database, name: str
+) -> None:
+    await store.append(KEY, turn(1))
+    old = cluster.primary()
+    alone = cluster.client(old)[database.name]
+    summaries = alone["claude_transcript_summaries"].with_options(write_concern=WriteConcern(1))
+    cut_off(cluster, old)
+    if name == "delete":
+        alone[ENTRIES].with_options(write_concern=WriteConcern(1)).delete_many({})
+        summaries.delete_many({})
+    else:
+        summaries.update_many({}, {"$set": {"held_at": datetime.now(timezone.utc)}})
+    call = asyncio.create_task(getattr(store, name)(KEY))
+    await asyncio.wait([call], timeout=4)
+    assert not call.done() or call.exception() is not None
+    while cluster.primary() == old:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+    cluster.links()
+    cluster.wait_healthy()
+    with contextlib.suppress(SessionStoreError):
+        await call
+        summary = await store.summary(KEY)
+        assert summary is None if name == "delete" else summary is not None and summary.held_at
 
 
 class LateCommit(monitoring.CommandListener):
