@@ -35,7 +35,7 @@ _SLOWED = 1.5
 async def run(plan: Plan) -> Section:
     """Measure what callers wait for, and what others do meanwhile."""
     sizes = [2_000] if plan.size is Size.QUICK else [20_000, 200_000, 1_000_000]
-    appends = plan.pick(quick=5, default=40)
+    appends = plan.pick(quick=5, default=200)
     section = Section(
         title="Dates, holds and deletes of large sessions",
         note=(
