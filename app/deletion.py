@@ -81,7 +81,7 @@ async def delete_session(
                 continue
             if is_swept:
                 return True
-        if wait or entries_of(row) <= AT_ONCE:
+        if wait or (entries_of(row) <= AT_ONCE and not _has_remains(row)):
             with holds_already(_DELETED):
                 await sweep(connection, key)
         else:
@@ -208,8 +208,7 @@ async def _mark(connection: Connection, key: TranscriptKey, row: Row, attempts: 
     }
     is_small = (
         entries_of(row) <= MARKED
-        and not row.get("remains")
-        and not row.get("removed")
+        and not _has_remains(row)
         and not await connection.chunks.count_documents(owner, skip=MARKED, limit=1)
     )
 
@@ -228,7 +227,8 @@ async def _mark(connection: Connection, key: TranscriptKey, row: Row, attempts: 
             **owner,
             # What is none cannot bound anything; a new session then looks where it may begin.
             "next_seq": row.get("next_seq"),
-            "first_seq": Int64(row.get("first_seq") or 1),
+            # All of it is to be swept, whatever it is of.
+            "first_seq": Int64(1 if _has_remains(row) else row.get("first_seq") or 1),
             "created_at": row.get("created_at"),
             "expires_at": DELETED,
         }
@@ -243,6 +243,11 @@ async def _mark(connection: Connection, key: TranscriptKey, row: Row, attempts: 
     work = all_of_it if is_small else head_of_it
     await transact(connection.client, connection.server, work, attempts)
     return is_small
+
+
+def _has_remains(row: Row) -> bool:
+    """Whether there is more of a session than its own entries, of any size."""
+    return bool(row.get("remains") or row.get("removed"))
 
 
 def _without(known: SessionState, counted: Recount, swept_later: str | None) -> Claim:

@@ -398,3 +398,20 @@ async def test_a_deletion_that_an_election_takes_back_is_not_swept(
     assert not (await sweep_sessions(database)).failed
     assert await store.load(OTHER_AGENT) == late
     assert (await store.verify(KEY)).is_sound
+
+
+async def test_who_deletes_a_short_session_waits_for_no_remains_of_a_large_one(
+    store: BeanieSessionStore, nobody_sweeps: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await large_session(store)
+    await store.delete(KEY)
+    left = await stored()
+    await store.append(KEY, [message()])
+    monkeypatch.setattr("beanie_session_store.app.deletion.AT_ONCE", 5)
+    for _ in range(2):
+        await store.delete(KEY)
+        assert await store.load(KEY) is None
+        assert await stored() >= left - MARKED
+    nobody_sweeps()
+    await store.delete(KEY, wait=True)
+    await assert_nothing_is_left()
