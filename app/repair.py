@@ -98,11 +98,26 @@ async def verify(connection: Connection, key: TranscriptKey) -> Verification:
 async def repair(
     connection: Connection, key: TranscriptKey, *, bring_back: bool = False
 ) -> Verification:
+    """Mend the summary of a session, and finish what others left: remains, and entries' dates.
+
+    Raises:
+        UnknownSessionError: there is no such session, or only entries that may be left of one.
+        UnsoundSessionError: whether it was deleted cannot be told.
+        ContentionError: it was written to all the time.
+    """
+    found = await mend(connection, key, bring_back=bring_back)
+    await sweep(connection, key)
+    await follow(connection, key)
+    return found
+
+
+async def mend(
+    connection: Connection, key: TranscriptKey, *, bring_back: bool = False
+) -> Verification:
     """Make the summary of a session say what is stored of it, and return what it said wrong.
 
-    It also finishes what others left: remains to sweep, and entries' dates on their way. A summary
-    that something else took is made anew, unless the session may have expired or been deleted;
-    ``bring_back`` makes it all the same, and begins the session's period anew.
+    A summary that something else took is made anew, unless the session may have expired or been
+    deleted; ``bring_back`` makes it all the same, and begins the session's period anew.
 
     Raises:
         UnknownSessionError: there is no such session, or only entries that may be left of one.
@@ -120,8 +135,6 @@ async def repair(
             continue
         found = rebuilt or look.verification
         if look.verification.is_sound:
-            await sweep(connection, key)
-            await follow(connection, key)
             return found
         if connection.has_marks:
             await mark_entries(connection, key)
@@ -134,8 +147,6 @@ async def repair(
 
         try:
             await transact(connection.client, connection.server, work, attempts)
-            await sweep(connection, key)
-            await follow(connection, key)
             return found
         except TransientFailureError:
             if not await attempts.pause():
@@ -148,7 +159,7 @@ async def repair(
 async def _rebuild(
     connection: Connection, key: TranscriptKey, bring_back: bool
 ) -> Verification | None:
-    """Put a summary beside entries that have none, for :func:`repair` to fill in.
+    """Put a summary beside entries that have none, for :func:`mend` to fill in.
 
     It gives no position yet: whoever appends before that is done does it first.
     """
