@@ -35,6 +35,10 @@ class MoveFirstError(Exception):
     """The entries of a session are dated so early that they must be moved before its summary."""
 
 
+class PositionTakenError(Exception):
+    """The summary says that a position is free which is not, or says none at all."""
+
+
 class Claim(NamedTuple):
     """One try to append: what the summary must be, and what it and the entries become."""
 

@@ -19,6 +19,7 @@ from ..models.one_response import COPY_BYTES, IDENTITY_BYTES, INSTANT_BYTES, cha
 from ..models.prompts import prompt_of
 from ..models.totals import Mark, StoredEntry, Tally, Wanted, failures_of, written_in
 from .bson_elements import bson_elements
+from .claim import Claim
 from .connection import Connection
 from .key import TranscriptKey
 from .load import told_of_others
@@ -191,6 +192,16 @@ def _digests(counted: bytes | list[bytes] | None) -> tuple[bytes, ...]:
     if counted is None:
         return ()
     return tuple(counted) if isinstance(counted, list) else (counted,)
+
+
+async def free_marks(connection: Connection, key: TranscriptKey, claim: Claim) -> None:
+    """Let remains of an earlier session refuse nothing that was counted there, but not here."""
+    first_seq = claim.next.first_seq
+    if first_seq == 1:
+        return
+    digests = [Binary(digest) for mark in claim.marks.values() for digest in mark.counted]
+    remains = {**key.session_filter(), "counted": {"$in": digests}, "seq": {"$lt": first_seq}}
+    await connection.entries.update_many(remains, {"$unset": {"counted": ""}})
 
 
 async def mark_entries(connection: Connection, key: TranscriptKey) -> None:

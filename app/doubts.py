@@ -13,7 +13,12 @@ from collections.abc import Sequence
 from bson import ObjectId
 
 from .codec import EncodedEntry
+from .connection import Connection
+from .driver import ClientSession
 from .key import TranscriptKey
+from .living import live_of
+from .observing import Stored
+from .reads import confirmed
 from .uuids import fingerprint
 
 _MAX_DOUBTS = 1024
@@ -43,6 +48,47 @@ class Doubts:
         self._tries[place, key, _digest(batch)] = tries
         if len(self._tries) > _MAX_DOUBTS:
             self._tries.popitem(last=False)
+
+
+async def stored_by(
+    connection: Connection, key: TranscriptKey, tries: Sequence[ObjectId]
+) -> Stored | None:
+    """What one of the tries has stored, if one did and a majority has it."""
+    return await confirmed(
+        connection.client,
+        connection.server,
+        lambda session: _stored_by(connection, key, tries, session),
+    )
+
+
+async def _stored_by(
+    connection: Connection,
+    key: TranscriptKey,
+    tries: Sequence[ObjectId],
+    session: ClientSession | None,
+) -> Stored | None:
+    query = {"_id": {"$in": list(tries)}}
+    first = await connection.entries.find_one(query, {"seq": 1, "created_at": 1}, session=session)
+    if first is None:
+        return None
+    # Entries of one append follow one another, and have its time.
+    batch = {
+        **key.transcript_filter(),
+        "seq": {"$gte": first["seq"]},
+        "created_at": first["created_at"],
+    }
+    count = await connection.entries.count_documents(batch, session=session)
+    live = await live_of(connection, key, session)
+    is_new = live is not None and live.first_seq == first["seq"]
+    return Stored(first["seq"], count, is_new)
+
+
+async def is_any_stored(
+    connection: Connection, tries: Sequence[ObjectId], session: ClientSession | None
+) -> bool:
+    """Whether one of the tries has stored its batch, as a client session sees it."""
+    query = {"_id": {"$in": list(tries)}}
+    return await connection.entries.find_one(query, {"_id": 1}, session=session) is not None
 
 
 def _digest(batch: Sequence[EncodedEntry]) -> bytes:

@@ -31,7 +31,7 @@ from .stored_times import whole_ms
 from .summaries import Folded, fold_on
 from .transactions import OutcomeUnknownError, TransientFailureError, transact
 from .values import CONTENT, content_of
-from .writer import entry_documents, summary_document
+from .written_documents import entry_documents, summary_document
 
 
 @dataclass(frozen=True, slots=True)

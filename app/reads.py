@@ -14,9 +14,10 @@ from pymongo.errors import (
 )
 
 from .attempts import Attempts
-from .driver import Client
+from .driver import Client, ClientSession
 from .elections import confirmed_primary
-from .transactions import is_not_ready
+from .server import Server
+from .transactions import is_not_ready, snapshot
 
 _SNAPSHOT_UNAVAILABLE = 246
 _SNAPSHOT_TOO_OLD = 239
@@ -47,3 +48,20 @@ def is_resumable(error: PyMongoError) -> bool:
         )
     # The driver has waited its full time already when it selects no server.
     return isinstance(error, AutoReconnect) and not isinstance(error, ServerSelectionTimeoutError)
+
+
+async def confirmed(
+    client: Client, server: Server, read: Callable[[ClientSession | None], Awaitable[T]]
+) -> T:
+    """What is read of a transcript, of one moment that a majority has.
+
+    An entry that only a primary without followers has may be lost yet, so a batch that is found
+    there must not be acknowledged. It is no transaction, for a comparison with a large session
+    may take longer than those may last.
+    """
+
+    async def attempt() -> T:
+        async with snapshot(client, server) as session:
+            return await read(session)
+
+    return await retried(client, attempt)

@@ -13,11 +13,13 @@ from .failures import reported
 from .key import TranscriptKey, checked_name
 from .load import last_agent_metadata
 from .observing import Stored
+from .reads import confirmed
 from .replay import ReplayPosition, recognise
 from .session_state import state as read_state
 from .shown import shown
+from .sound_state import sound_state
 from .write_policy import SourceTimePolicy
-from .writer import Writer, confirmed, sound_state
+from .writer import Writer
 
 # A killed run's open transaction blocks its session for up to 90 seconds where the server does not
 # let others end it; one try takes 25.
@@ -122,7 +124,8 @@ class SessionReplay:
             return batch
         after = self._positions.get(key.subpath) or ReplayPosition(0, self._free)
         recognised = await confirmed(
-            connection,
+            connection.client,
+            connection.server,
             lambda session: recognise(connection, key, batch, after, session, until=self._free),
         )
         if recognised.last is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bson import Binary
 
 from ..models.packing import unpack
-from .codec import EncodedValue
+from .codec import EncodedEntry, EncodedValue
 from .connection import Connection
 from .driver import ClientSession, Collection
 from .errors import CorruptEntryError
@@ -122,3 +122,13 @@ def value_fields(value: EncodedValue | None, native: str, packed: str) -> dict[s
     if value.packed is not None:
         return {packed: value.packed}
     return {"data_chunks": len(value.chunks)}
+
+
+async def batch_contents(batch: Sequence[EncodedEntry]) -> list[Mapping[str, Any]]:
+    """The entries as they are stored: a caller may change its own dicts meanwhile."""
+
+    def contents() -> list[Mapping[str, Any]]:
+        return [encoded.content() for encoded in batch]
+
+    is_large = sum(encoded.size for encoded in batch) > LARGE_BYTES
+    return await asyncio.to_thread(contents) if is_large else contents()

@@ -37,9 +37,9 @@ FLOORS: list[dict[str, str]] = [
         "queries": "app.search app.session_filter app.session_names app.session_pages "
         "app.statistics app.stored_summaries",
         "writing": "app.claim app.counted app.dating app.deletion app.doubts app.forked_accounts "
-        "app.housekeeping app.metadata app.new_sessions app.observing app.recount "
-        "app.remains app.repair app.replay app.session_replay app.turns app.write_policy "
-        "app.writer",
+        "app.housekeeping app.insertion app.lookups app.metadata app.new_sessions app.observing "
+        "app.recount app.remains app.repair app.replay app.session_replay app.sound_state "
+        "app.turns app.write_policy app.writer app.written_documents",
     },
     {
         # Who closes a client ends what goes on with it in the background.
@@ -97,7 +97,6 @@ LONGEST = 400
 LONG_FILES = {
     # Its docstrings are the reference of a class with many methods.
     "app/store.py",
-    "app/writer.py",
     "models/totals.py",
 }
 
