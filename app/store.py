@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from datetime import date, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, cast
@@ -12,7 +12,7 @@ from typing import Any, Generic, cast
 from typing_extensions import TypeVar
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
-from . import holds, listings, load, orphans, repair, statistics, stream
+from . import holds, listings, load, orphans, repair, stream
 from .bound_models import lent
 from .client import open_database
 from .codec import draft_entries, encode_metadata
@@ -43,13 +43,11 @@ from .sdk import (
     SessionSummaryEntry,
     preloaded,
 )
-from .search import SearchHit, search
-from .session_filter import Criterion, SessionFilter, checked_limit, checked_text
-from .session_names import session_named
-from .session_pages import Position, SessionPage, session_page, session_summary
+from .session_filter import Criterion, SessionFilter
+from .session_pages import S_co
+from .session_queries import SessionQueries
 from .session_replay import SessionReplay
 from .shown import shown
-from .statistics import Days, ToolStatistics, UsageStatistics, checked_groups
 from .stream import StreamedEntry
 from .transcript import Transcript
 from .turns import Turns
@@ -60,10 +58,9 @@ _MAX_SEQ = 2**63 - 1
 
 # What they are where nothing is said, which no checker takes for the default of an argument.
 S = TypeVar("S", bound=SessionSummary, default=SessionSummary)
-S_co = TypeVar("S_co", bound=SessionSummary, default=SessionSummary, covariant=True)
 
 
-class BeanieSessionStore(SessionStore, Generic[S_co]):
+class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
     """Stores Claude Agent SDK sessions in MongoDB, for one tenant.
 
     Making one costs nothing and does no I/O, so an application makes one per tenant, user or
@@ -106,20 +103,15 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         summaries: type[S_co] = SessionSummary,
         on_committed: OnCommitted | None = None,
     ) -> None:
-        self._tenant = checked_name("tenant", tenant)
+        tenant = checked_name("tenant", tenant)
         self.metadata = metadata
         """What is put on each session that this store creates."""
         self._metadata = encode_metadata(metadata)
         self._writer = Writer(self._metadata)
         self._turns = Turns()
         self._observer = None if on_committed is None else Observer(on_committed)
-        self._summaries = summaries
-        self._binding: Binding | DatabaseBinding = Binding(StoreModels(entries, summaries))
-
-    @property
-    def tenant(self) -> str:
-        """The tenant that this store is bound to."""
-        return self._tenant
+        binding = Binding(StoreModels(entries, summaries))
+        super().__init__(tenant, summaries, binding, self._writer.forget)
 
     @classmethod
     @asynccontextmanager
@@ -237,10 +229,8 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         # Costs what the SDK costs, and only those that run agents need it.
         from . import agent_runs
 
-        require_asyncio()
         place = agent_runs.checked(options, self, config)
-        connection = await self._connection()
-        with reported(connection.client, "read the session to resume"):
+        async with self._doing("read the session to resume") as connection:
             resumed = await agent_runs.resumed(connection, self._tenant, options)
         async with agent_runs.options_of_run(self, options, resumed, place) as ready:
             yield ready
@@ -329,8 +319,7 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
     async def _insert_sessions(
         self, sessions: Sequence[tuple[TranscriptKey, NewSession]]
     ) -> list[int | None]:
-        connection = await self._connection()
-        with reported(connection.client, "store new sessions"):
+        async with self._doing("store new sessions") as connection:
             await preloaded()
             return await insert_sessions(connection, sessions, self._metadata)
 
@@ -374,13 +363,12 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
     async def _stream(
         self, transcript: TranscriptKey, after: int, with_subagents: bool
     ) -> AsyncGenerator[StreamedEntry]:
-        require_asyncio()
-        connection = await self._connection()
-        with reported(connection.client, "stream", transcript):
-            found = stream.stream(connection, transcript, after, with_subagents)
-            async with aclosing(found) as entries:
-                async for entry in entries:
-                    yield entry
+        async with (
+            self._doing("stream", transcript) as connection,
+            aclosing(stream.stream(connection, transcript, after, with_subagents)) as entries,
+        ):
+            async for entry in entries:
+                yield entry
 
     def _followed(self, key: AnyKey, with_subagents: bool) -> TranscriptKey:
         transcript = TranscriptKey.parse(self._tenant, key)
@@ -417,12 +405,12 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
     async def _watch(
         self, transcript: TranscriptKey, after: int, with_subagents: bool
     ) -> AsyncGenerator[StreamedEntry]:
-        require_asyncio()
-        connection = await self._connection()
-        with reported(connection.client, "watch", transcript):
-            async with aclosing(watch(connection, transcript, after, with_subagents)) as entries:
-                async for entry in entries:
-                    yield entry
+        async with (
+            self._doing("watch", transcript) as connection,
+            aclosing(watch(connection, transcript, after, with_subagents)) as entries,
+        ):
+            async for entry in entries:
+                yield entry
 
     async def transcript(self, key: AnyKey) -> Transcript | None:
         """A session as an object to work with: turns, tool calls, subagents, tokens, cost.
@@ -434,10 +422,8 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
             CorruptEntryError: a stored entry is damaged.
             SessionStoreError: as for the class.
         """
-        require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
-        connection = await self._connection()
-        with reported(connection.client, "read the transcripts of", session):
+        async with self._doing("read the transcripts of", session) as connection:
             transcripts, copied, carried_usd = await load.load_session(connection, session)
         if not transcripts:
             return None
@@ -446,10 +432,8 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
 
     async def agent_metadata(self, key: AnyKey) -> dict[str, Any] | None:
         """What the agent says of the subagent whose transcript it is; the last of it counts."""
-        require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
-        connection = await self._connection()
-        with reported(connection.client, "read", transcript):
+        async with self._doing("read", transcript) as connection:
             return await load.last_agent_metadata(connection, transcript)
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
@@ -458,10 +442,8 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         ``mtime`` is the last append to the main transcript by the server's clock; sessions
         without a main transcript are not listed. The order is unspecified.
         """
-        require_asyncio()
         project = checked_name("project_key", project_key)
-        connection = await self._connection()
-        with reported(connection.client, "list sessions"):
+        async with self._doing("list sessions") as connection:
             return await listings.sessions(connection, self._tenant, project)
 
     async def all_sessions(
@@ -476,14 +458,12 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
             project_key: only the sessions of this project.
             session_id: only sessions of this id.
         """
-        require_asyncio()
         owner = {"tenant": self._tenant}
         if project_key is not None:
             owner["project_key"] = checked_name("project_key", project_key)
         if session_id is not None:
             owner["session_id"] = checked_name("session_id", session_id)
-        connection = await self._connection()
-        with reported(connection.client, "list sessions"):
+        async with self._doing("list sessions") as connection:
             async for listing in listings.session_listings(connection, owner):
                 yield listing
 
@@ -500,43 +480,12 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
             with_expired: also those whose summary MongoDB may have taken because they expired,
                 and whose entries it takes later.
         """
-        require_asyncio()
         owner = {"tenant": self._tenant}
         if project_key is not None:
             owner["project_key"] = checked_name("project_key", project_key)
-        connection = await self._connection()
-        with reported(connection.client, "look for lost sessions"):
+        async with self._doing("look for lost sessions") as connection:
             async for key in orphans.lost_sessions(connection, owner, with_expired):
                 yield SessionListing(key.project_key, key.session_id, None)
-
-    async def summary(self, key: AnyKey) -> S_co | None:
-        """The summary of a session, with its totals; ``None`` if there is no such session."""
-        require_asyncio()
-        session = TranscriptKey.parse(self._tenant, key).session
-        connection = await self._connection()
-        with reported(connection.client, "read the summary of", session):
-            return await session_summary(connection, self._summaries, session)
-
-    async def session_named(
-        self, name: str, project_key: str | None = None, *, whole_id: bool = False
-    ) -> SessionListing:
-        """The session of this id, or else the one whose id begins so; its key is ``.key()``.
-
-        Args:
-            name: the id, or a beginning of it.
-            project_key: in this project alone.
-            whole_id: take no beginning for an id, as befits what a script changes: the id that
-                begins so today is another one's tomorrow.
-
-        Raises:
-            UnknownSessionError: there is none.
-            AmbiguousSessionError: there are several; the error names some.
-            SessionStoreError: as for the class.
-        """
-        require_asyncio()
-        connection = await self._connection()
-        with reported(connection.client, "find the session"):
-            return await session_named(connection, self._tenant, name, project_key, whole_id)
 
     async def set_metadata(self, key: AnyKey, metadata: dict[str, Any] | None) -> None:
         """Put metadata on a stored session, in place of what it has; ``None`` takes that away.
@@ -549,11 +498,9 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
             InvalidMetadataError: the metadata is no JSON object or is too large.
             SessionStoreError: as for the class.
         """
-        require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
         encoded = encode_metadata(metadata)
-        connection = await self._connection()
-        with reported(connection.client, "set the metadata of", session, unanswered=NOT_KNOWN):
+        async with self._doing("set the metadata of", session, unanswered=NOT_KNOWN) as connection:
             await set_metadata(connection, session, encoded)
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
@@ -561,10 +508,8 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
 
         Each equals ``fold_session_summary`` over the session's stored main transcript.
         """
-        require_asyncio()
         project = checked_name("project_key", project_key)
-        connection = await self._connection()
-        with reported(connection.client, "list session summaries"):
+        async with self._doing("list session summaries") as connection:
             return await listings.session_summaries(connection, self._tenant, project)
 
     async def delete(self, key: AnyKey, *, wait: bool = False) -> None:
@@ -578,16 +523,8 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
             key: the session, or the transcript.
             wait: return only when a large session is gone from the database as well.
         """
-        require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
-        self._refuse_observer()
-        await completed(self._delete(transcript, wait), "delete", transcript)
-
-    async def _delete(self, transcript: TranscriptKey, wait: bool) -> None:
-        async with self._turns.turn(transcript):
-            connection = await self._connection()
-            with reported(connection.client, "delete", transcript, unanswered=NOT_KNOWN):
-                await self._writer.delete(connection, transcript, wait=wait)
+        await self._change("delete", transcript, partial(self._writer.delete, wait=wait))
 
     async def delete_sessions(
         self,
@@ -626,11 +563,9 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
             InvalidQueryError: there is no condition, or one is of a wrong type.
             SessionStoreError: as for the class.
         """
-        require_asyncio()
         wanted = SessionFilter(criteria, project_key, tag, branch, title, metadata, since, until)
         require_conditions(wanted)
-        connection = await self._connection()
-        with reported(connection.client, "delete sessions", outcome=IN_STEPS):
+        async with self._doing("delete sessions", outcome=IN_STEPS) as connection:
             return await completed(
                 remove_sessions(
                     connection, self._tenant, wanted, dry_run=dry_run, on_progress=on_progress
@@ -648,11 +583,8 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         Raises:
             UnknownSessionError: there is no such session.
         """
-        require_asyncio()
-        transcript = TranscriptKey.parse(self._tenant, key).session
-        change = partial(holds.hold, wait=wait)
-        self._refuse_observer()
-        await completed(self._change_dates("hold", transcript, change), "hold", transcript)
+        session = TranscriptKey.parse(self._tenant, key).session
+        await self._change("hold", session, partial(holds.hold, wait=wait))
 
     async def release(self, key: AnyKey, *, wait: bool = False) -> None:
         """Let a held session expire again; its period begins now.
@@ -664,158 +596,31 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
         Raises:
             UnknownSessionError: there is no such session.
         """
-        require_asyncio()
-        transcript = TranscriptKey.parse(self._tenant, key).session
-        change = partial(holds.release, wait=wait)
-        self._refuse_observer()
-        await completed(self._change_dates("release", transcript, change), "release", transcript)
+        session = TranscriptKey.parse(self._tenant, key).session
+        await self._change("release", session, partial(holds.release, wait=wait))
 
-    async def _change_dates(
+    async def _change(
         self,
         doing: str,
         transcript: TranscriptKey,
         change: Callable[[Connection, TranscriptKey], Awaitable[None]],
     ) -> None:
-        async with self._turns.turn(transcript):
-            connection = await self._connection()
-            with reported(connection.client, doing, transcript, unanswered=NOT_KNOWN):
-                await change(connection, transcript)
+        """Change what is stored when it is this call's turn, though its caller is cancelled."""
+        require_asyncio()
+        self._refuse_observer()
+        await completed(self._changed(doing, transcript, change), doing, transcript)
 
-    async def sessions(
+    async def _changed(
         self,
-        *criteria: Criterion,
-        project_key: str | None = None,
-        tag: str | None = None,
-        branch: str | None = None,
-        title: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> SessionPage[S_co]:
-        """A page of the tenant's sessions with a main transcript, the latest activity first.
-
-        Pages go by a cursor, so a later one costs no more than the first. Only summaries are
-        read. Sessions that become active meanwhile move to the front, and are not met again.
-
-        Args:
-            criteria: queries in Beanie's own style, such as ``SessionSummary.totals.turns > 3``;
-                they narrow what is found and cannot reach another tenant.
-            project_key: of this project.
-            tag: with this tag.
-            branch: last seen on this git branch.
-            title: with this text in the title or first prompt, in upper or lower case.
-            metadata: with these values (strings, numbers, booleans, ``None``) in the metadata.
-            since: active since then, by the server's clock; with a time zone.
-            until: not active since then.
-            limit: sessions a page, 1 to 1,000.
-            after: ``cursor`` of the page before.
-
-        Raises:
-            InvalidQueryError: an argument is of a wrong type, or could be a query operator.
-            SessionStoreError: as for the class.
-        """
-        require_asyncio()
-        wanted = SessionFilter(criteria, project_key, tag, branch, title, metadata, since, until)
-        limit = checked_limit(limit)
-        position = None if after is None else Position.parse(after)
-        connection = await self._connection()
-        with reported(connection.client, "find sessions"):
-            return await session_page(
-                connection, self._summaries, self._tenant, wanted, limit, position
-            )
-
-    async def usage(
-        self,
-        *criteria: Criterion,
-        by: str | Sequence[str] = ("model",),
-        since: date | None = None,
-        until: date | None = None,
-        project_key: str | None = None,
-        tag: str | None = None,
-        branch: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> list[UsageStatistics]:
-        """Tokens and cost of the tenant's sessions, added up by group, the dearest first.
-
-        Only summaries are read. Usage belongs to the day (UTC) on which the agent wrote it.
-
-        Args:
-            criteria: as for :meth:`sessions`.
-            by: what makes a group: some of ``day``, ``model``, ``project_key``, ``branch``,
-                ``tag`` and ``metadata.<field>``; nothing (``()``) for one sum of all.
-            since: from this day on.
-            until: before this day.
-            project_key: as for :meth:`sessions`.
-            tag: as for :meth:`sessions`.
-            branch: as for :meth:`sessions`.
-            metadata: as for :meth:`sessions`.
-
-        Raises:
-            InvalidQueryError: an argument is of a wrong type, or could be a query operator.
-            SessionStoreError: as for the class.
-        """
-        require_asyncio()
-        groups = checked_groups(by)
-        days = Days(since, until)
-        wanted = SessionFilter(
-            criteria, project_key, tag, branch, None, metadata, days.active_since
-        )
-        connection = await self._connection()
-        with reported(connection.client, "add up usage"):
-            return await statistics.usage(connection, self._tenant, wanted, days, groups)
-
-    async def tools(
-        self,
-        *criteria: Criterion,
-        project_key: str | None = None,
-        tag: str | None = None,
-        branch: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> list[ToolStatistics]:
-        """Calls and failures by tool over the tenant's sessions, the most called first.
-
-        Only summaries are read. The arguments choose whole sessions, as for :meth:`sessions`.
-
-        Raises:
-            InvalidQueryError: an argument is of a wrong type, or could be a query operator.
-            SessionStoreError: as for the class.
-        """
-        require_asyncio()
-        wanted = SessionFilter(criteria, project_key, tag, branch, None, metadata, since, until)
-        connection = await self._connection()
-        with reported(connection.client, "add up calls of tools"):
-            return await statistics.tools(connection, self._tenant, wanted)
-
-    async def search(
-        self, text: str, *, project_key: str | None = None, limit: int = 20
-    ) -> list[SearchHit]:
-        """Prompts and answers of the tenant's sessions with some of these words, best first.
-
-        ``enable_search`` must have built the index. Words in quotes must stand together, and a
-        word with a ``-`` before it must not occur. Packed entries are not found.
-
-        Args:
-            text: the words.
-            project_key: in this project alone.
-            limit: entries at most, 1 to 1,000.
-
-        Raises:
-            SchemaOutdatedError: there is no index for it.
-            InvalidQueryError: an argument is of a wrong type.
-            SessionStoreError: as for the class.
-        """
-        require_asyncio()
-        checked_text("text", text)
-        if project_key is not None:
-            checked_name("project_key", project_key)
-        limit = checked_limit(limit)
-        connection = await self._connection()
-        with reported(connection.client, "search"):
-            return await search(connection, self._tenant, text, project_key, limit)
+        doing: str,
+        transcript: TranscriptKey,
+        change: Callable[[Connection, TranscriptKey], Awaitable[None]],
+    ) -> None:
+        async with (
+            self._turns.turn(transcript),
+            self._doing(doing, transcript, unanswered=NOT_KNOWN) as connection,
+        ):
+            await change(connection, transcript)
 
     async def verify(self, key: AnyKey) -> Verification:
         """Compare a session's summary with its entries: the fold, the totals, the position.
@@ -830,10 +635,8 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
             CorruptEntryError: a stored entry is damaged.
             SessionStoreError: as for the class.
         """
-        require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
-        connection = await self._connection()
-        with reported(connection.client, "verify", session):
+        async with self._doing("verify", session) as connection:
             return await repair.verify(connection, session)
 
     async def repair(self, key: AnyKey, *, bring_back: bool = False) -> Verification:
@@ -856,30 +659,16 @@ class BeanieSessionStore(SessionStore, Generic[S_co]):
             CorruptEntryError: a stored entry is damaged.
             SessionStoreError: as for the class.
         """
-        require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
-        connection = await self._connection()
-        with reported(connection.client, "repair", session, unanswered=NOT_KNOWN):
+        async with self._doing("repair", session, unanswered=NOT_KNOWN) as connection:
             work = repair.repair(connection, session, bring_back=bring_back)
             return await completed(work, "repair", session)
 
     async def list_subkeys(self, key: AnyKey) -> list[str]:
         """The subpaths of a session's subagent transcripts, such as ``subagents/agent-a1``."""
-        require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
-        connection = await self._connection()
-        with reported(connection.client, "list the subagents of", transcript):
+        async with self._doing("list the subagents of", transcript) as connection:
             return await listings.subkeys(connection, transcript)
-
-    async def _connection(self) -> Connection:
-        connection, _ = await self._bound()
-        return connection
-
-    async def _bound(self) -> tuple[Connection, bool]:
-        connection, is_new = await self._binding.connection()
-        if is_new:
-            self._writer.forget()
-        return connection, is_new
 
 
 def _checked_position(after: object) -> int:

@@ -35,7 +35,7 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "queries": "app.search app.session_filter app.session_names app.session_pages "
-        "app.statistics app.stored_summaries",
+        "app.session_queries app.statistics app.stored_summaries",
         "writing": "app.claim app.counted app.dating app.deletion app.doubts app.forked_accounts "
         "app.housekeeping app.insertion app.lookups app.metadata app.new_sessions app.observing "
         "app.recount app.remains app.repair app.replay app.session_replay app.sound_state "
@@ -49,8 +49,8 @@ FLOORS: list[dict[str, str]] = [
         "reading": "app.listings app.load app.stream app.watch",
     },
     {
-        "storage": "app.background app.backstop app.bson_elements app.codec app.connection "
-        "app.expiry app.living app.native app.orphans app.session_state "
+        "storage": "app.background app.backstop app.bound_store app.bson_elements app.codec "
+        "app.connection app.expiry app.living app.native app.orphans app.session_state "
         "app.stored_times app.summaries app.uuids app.values",
     },
     {

@@ -223,6 +223,14 @@ async def test_a_hit_is_of_one_of_the_kinds_that_are_searched(
             assert isinstance(parse_entry(entry).text, str)
 
 
+def own_members(kind: type) -> dict[str, Any]:
+    """What a class has, also from those that it inherits and that do the work of the package."""
+    # Not from Documents, whose methods are Beanie's.
+    inherited = "beanie_session_store.app."
+    ours = [each for each in kind.__mro__ if each is kind or each.__module__.startswith(inherited)]
+    return {name: value for each in reversed(ours) for name, value in vars(each).items()}
+
+
 def public_returns() -> dict[str, Any]:
     """What every public function, method and property says that it returns."""
     found: dict[str, Any] = {}
@@ -231,7 +239,7 @@ def public_returns() -> dict[str, Any]:
         if inspect.isfunction(value):
             found[name] = value.__annotations__.get("return")
         elif inspect.isclass(value):
-            for member, defined in [*vars(value).items()]:
+            for member, defined in own_members(value).items():
                 if isinstance(defined, property):
                     defined = defined.fget
                 elif isinstance(defined, cached_property):
