@@ -17,7 +17,7 @@ from pymongo import UpdateOne
 
 from ..models.one_response import COPY_BYTES, IDENTITY_BYTES, INSTANT_BYTES, chain_of
 from ..models.prompts import prompt_of
-from ..models.totals import Mark, StoredEntry, Tally, Wanted, failures_of, written_in
+from ..models.tally import Mark, StoredEntry, Tally, Wanted, failures_of, written_in
 from .bson_elements import bson_elements
 from .claim import Claim
 from .connection import Connection

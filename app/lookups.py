@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..models.totals import Account, Tally
+from ..models.tally import Account, Tally
 from .connection import Connection
 from .forked_accounts import accounts_at
 from .key import TranscriptKey

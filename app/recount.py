@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..models.totals import Tally
+from ..models.tally import Tally
 from .connection import Connection
 from .counted import mark_entries
 from .driver import ClientSession

@@ -11,7 +11,7 @@ from bson import ObjectId
 from bson.int64 import Int64
 from pymongo.errors import DuplicateKeyError
 
-from ..models.totals import UNDER_WAY
+from ..models.tally import UNDER_WAY
 from .attempts import Attempts
 from .claim import (
     Claim,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
 from ..models.one_response import Response, Written, chain_of
 from ..models.responses import Responses
-from ..models.totals import is_copied, written_in
+from ..models.tally import is_copied, written_in
 
 
 class CountedResponses:

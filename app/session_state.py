@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from ..models.totals import TEXTS, Tally
+from ..models.tally import Tally
+from ..models.totals import TEXTS
 from .connection import Connection
 from .driver import ClientSession, aggregate
 from .key import TranscriptKey

@@ -12,7 +12,7 @@ from ..models.records import (
     SummaryEntry,
     TagEntry,
 )
-from ..models.totals import costs_apart
+from ..models.tally import costs_apart
 from ..models.views import EntryViews
 from .conversation import Conversation, Entries, Subagent, ToolCall, each_once
 from .origins import subagent_origins

@@ -15,7 +15,7 @@ from support.entries import KEY, message
 
 from beanie_session_store import BeanieSessionStore, SessionSummary
 from beanie_session_store.app.driver import Database
-from beanie_session_store.models.totals import MAX_TOTALS_BYTES, Tally
+from beanie_session_store.models.tally import MAX_TOTALS_BYTES, Tally
 
 Entry = dict[str, Any]
 

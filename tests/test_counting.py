@@ -20,7 +20,7 @@ from support.independent_count import Count, independent_count
 
 from beanie_session_store import BeanieSessionStore, SessionSummary, TranscriptEntry
 from beanie_session_store.app.driver import Database, collection_of
-from beanie_session_store.models.totals import Tally
+from beanie_session_store.models.tally import Tally
 
 Entry = dict[str, Any]
 Transcripts = dict[str, list[Entry]]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from beanie_session_store import parse_entry
 from beanie_session_store.models import moments
 from beanie_session_store.models.moments import moment
-from beanie_session_store.models.totals import Tally
+from beanie_session_store.models.tally import Tally
 
 # Beside each, the moment in UTC as isoformat() has it, by hand; None where it means none.
 TABLE: list[tuple[Any, str | None]] = [

@@ -13,7 +13,7 @@ from support.entries import KEY, SUBAGENT, message
 from beanie_session_store import BeanieSessionStore, SessionSummary, Transcript
 from beanie_session_store.app.driver import Database
 from beanie_session_store.models.plain import JSON_CODEC
-from beanie_session_store.models.totals import Tally
+from beanie_session_store.models.tally import Tally
 
 Entry = dict[str, Any]
 

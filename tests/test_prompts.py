@@ -13,7 +13,7 @@ from support.entries import KEY, message
 from beanie_session_store import BeanieSessionStore, SessionSummary, Transcript
 from beanie_session_store.app.page import Output, Pieces, Prose, Speaker
 from beanie_session_store.models.prompts import is_housekeeping, prompt_of
-from beanie_session_store.models.totals import Tally
+from beanie_session_store.models.tally import Tally
 
 Entry = dict[str, Any]
 

@@ -28,7 +28,7 @@ from beanie_session_store.app.driver import Database
 from beanie_session_store.app.transcript import Transcript
 from beanie_session_store.models.messages import UserEntry
 from beanie_session_store.models.plain import JSON_CODEC
-from beanie_session_store.models.totals import Tally
+from beanie_session_store.models.tally import Tally
 
 T = TypeVar("T")
 Entry = dict[str, Any]

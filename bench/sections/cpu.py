@@ -9,7 +9,7 @@ from claude_agent_sdk import SessionKey, fold_session_summary
 
 from beanie_session_store import EmbeddedMongo
 from beanie_session_store.app.counted import mark_elements
-from beanie_session_store.models.totals import Tally
+from beanie_session_store.models.tally import Tally
 
 from ..entries import TURN_ENTRIES, Entry, EntrySource
 from ..measures import Turn, interleaved, processor_time, ratio
