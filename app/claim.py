@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from bson import ObjectId
 from bson.int64 import Int64
 
-from ..models.tally import Mark
+from ..models.marks import Mark
 from .backstop import appended, new_session
 from .codec import encode_object
 from .commands import update_one

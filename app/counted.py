@@ -15,9 +15,11 @@ from bson import Binary
 from bson.int64 import Int64
 from pymongo import UpdateOne
 
+from ..models.assistant_entry import StoredEntry, failures_of, written_in
+from ..models.marks import Mark, Wanted
 from ..models.one_response import COPY_BYTES, IDENTITY_BYTES, INSTANT_BYTES, chain_of
 from ..models.prompts import prompt_of
-from ..models.tally import Mark, StoredEntry, Tally, Wanted, failures_of, written_in
+from ..models.tally import Tally
 from .bson_elements import bson_elements
 from .claim import Claim
 from .connection import Connection

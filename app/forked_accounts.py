@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..models.tally import Account, ForkPoint, account_in
+from ..models.cost_accounts import Account, ForkPoint, account_in
 from .codec import idempotency_key
 from .connection import Connection
 from .driver import ClientSession, with_confirmed_reads

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bson.timestamp import Timestamp
 
-from ..models.tally import Account, carried_in
+from ..models.cost_accounts import Account, carried_in
 from .commands import find_all, find_at
 from .connection import Connection
 from .driver import ClientSession, with_confirmed_reads

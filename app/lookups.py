@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..models.tally import Account, Tally
+from ..models.cost_accounts import Account
+from ..models.tally import Tally
 from .connection import Connection
 from .forked_accounts import accounts_at
 from .key import TranscriptKey

@@ -14,7 +14,8 @@ from typing import Any, cast
 from bson import ObjectId
 from pymongo.errors import BulkWriteError
 
-from ..models.tally import Mark, Tally
+from ..models.marks import Mark
+from ..models.tally import Tally
 from .attempts import Attempts
 from .claim import claim_for
 from .codec import EncodedEntry, EncodedValue, encode_entries

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..models.assistant_entry import is_copied, written_in
 from ..models.messages import AssistantEntry, ConversationEntry, UserEntry
 from ..models.one_response import Response, Written, chain_of
 from ..models.responses import Responses
-from ..models.tally import is_copied, written_in
 
 
 class CountedResponses:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, cast
 
-from ..models.tally import is_copied
+from ..models.assistant_entry import is_copied
 from .jsonl import parse_object
 from .layout import SessionFiles
 from .lines import lines

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, cast
 
 from bson import ObjectId
 
-from ..models.tally import Mark, Tally, Wanted
+from ..models.marks import Mark, Wanted
+from ..models.tally import Tally
 from ..models.totals import TEXTS
 from .backstop import Backstop, Dated
 from .expiry import EXPIRED

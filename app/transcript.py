@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
+from ..models.cost_accounts import costs_apart
 from ..models.records import (
     AiTitleEntry,
     CostStateEntry,
@@ -12,7 +13,6 @@ from ..models.records import (
     SummaryEntry,
     TagEntry,
 )
-from ..models.tally import costs_apart
 from ..models.views import EntryViews
 from .conversation import Conversation, Entries, Subagent, ToolCall, each_once
 from .origins import subagent_origins

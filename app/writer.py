@@ -10,7 +10,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo.errors import AutoReconnect, DuplicateKeyError, ServerSelectionTimeoutError
 
-from ..models.tally import Wanted
+from ..models.marks import Wanted
 from .attempts import Attempts
 from .background import go_on
 from .claim import (

@@ -9,6 +9,7 @@ none, for ``datetime.fromisoformat`` takes some of it in one Python and not in t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 _DATE_TIME = re.compile(
@@ -53,3 +54,26 @@ def _moment(written: str) -> datetime | None:
         return None
     offset = timedelta(hours=int(hours), minutes=int(minutes))
     return local - offset if sign == "+" else local + offset
+
+
+def stored_moment(written: object) -> datetime | None:
+    """The same as BSON keeps it, in whole milliseconds."""
+    at = moment(written)
+    if at is None:
+        return None
+    excess = at.microsecond % 1000
+    return at - timedelta(microseconds=excess) if excess else at
+
+
+def day_of(at: datetime | None) -> str:
+    """The day of a moment, such as ``2026-11-25``; "" without one."""
+    return "" if at is None else at.date().isoformat()
+
+
+def are_ordered_as_texts(times: Sequence[str]) -> bool:
+    """Whether the first and the last of times are the first and the last of the texts.
+
+    What of this length has a ``T`` there and is a time has no offset.
+    """
+    is_usual = {_USUAL_LENGTH}.issuperset(map(len, times))
+    return is_usual and "".join(times)[10::_USUAL_LENGTH] == "T" * len(times)

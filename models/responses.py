@@ -28,6 +28,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, cast
 
+from .bounded import bytes_of
 from .one_response import Call, Counts, Response, Taken, Written
 
 # A chain is in one response at a time; a late entry of another is looked up.
@@ -313,11 +314,6 @@ class Responses:
             identity.places[chain] = (response, 0 if goes_on else -1)
             responses._places[chain, key] = None
         return responses
-
-
-def bytes_of(text: str) -> int:
-    """What a text takes in BSON, without what is around it."""
-    return len(text) if text.isascii() else len(text.encode())
 
 
 def _size_of(chain: str, response: Response) -> int:

@@ -182,7 +182,7 @@ def test_the_title_is_the_same_however_the_entries_are_cut(
         assert other.document(1) == one_by_one.document(1)
         assert other.texts == one_by_one.texts
     if foreign < 50:
-        assert one_by_one.title == Transcript(entries).title == last_own(entries)
+        assert one_by_one.texts["title"] == Transcript(entries).title == last_own(entries)
 
 
 def test_what_waits_is_bounded() -> None:
@@ -191,4 +191,4 @@ def test_what_waits_is_bounded() -> None:
         tally.add([summary("x" * 500, f"{number:0100}")], "", number + 1)
     assert len(bson.encode(tally.document(1))) < 32 * 1024
     tally.add([said(f"{999:0100}")], "", 1001)
-    assert tally.title == "x" * 200
+    assert tally.texts["title"] == "x" * 200

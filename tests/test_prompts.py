@@ -276,8 +276,8 @@ def test_housekeeping_is_the_first_prompt_only_until_something_is_asked() -> Non
             whole.add([user(content)], "", seq)
             stored = Tally.of(stored.document(1), stored.texts)
             stored.add([user(content)], "", seq)
-        assert stored.first_prompt == whole.first_prompt
-        return whole.first_prompt
+        assert stored.texts == whole.texts
+        return whole.texts["first_prompt"]
 
     clear = "<command-name>/clear</command-name>\n<command-args></command-args>"
     model = "<command-name>/model</command-name>\n<command-args>opus</command-args>"
@@ -316,7 +316,7 @@ def test_totals_count_the_turns_that_the_transcript_has(
     turns = [turn for turn in Transcript(entries).turns if turn.prompt]
     assert tally.turns == len(turns)
     asked = [turn.text for turn in turns if turn.text]
-    assert tally.first_prompt == (" ".join(asked[0].split()) if asked else None)
+    assert tally.texts["first_prompt"] == (" ".join(asked[0].split()) if asked else None)
 
 
 async def test_a_session_is_counted_and_listed_by_what_was_typed(
