@@ -15,6 +15,7 @@ from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
+from ..models.moments import EPOCH
 from ..models.plain import JSON_CODEC
 from .adoption_search import raw_collection, value_at
 from .adoption_sources import AdoptionSource
@@ -195,13 +196,12 @@ def epoch_ms(value: Any) -> int | None:
         value = value.generation_time
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
-        return (aware - _EPOCH) // timedelta(milliseconds=1)
+        return (aware - EPOCH) // timedelta(milliseconds=1)
     return None
 
 
 # Another store's collection may take upper for lower case.
 _EXACT = {"locale": "simple"}
-_EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
 def _listing(source: AdoptionSource, projects: Sequence[str] | None) -> list[dict[str, Any]]:
@@ -345,7 +345,7 @@ def _without_dbrefs(value: Any) -> Any:
 
 def _date(ms: int | None) -> datetime | None:
     try:
-        return None if ms is None else _EPOCH + timedelta(milliseconds=ms)
+        return None if ms is None else EPOCH + timedelta(milliseconds=ms)
     except OverflowError:
         return None
 

@@ -9,6 +9,9 @@ from typing import Any
 import bson
 
 _INT32 = Struct("<i")
+
+int64_bytes = Struct("<q").pack
+"""The value of an element that is an Int64."""
 _INT32_BYTES = _INT32.pack
 
 # Its length and the NUL at its end.

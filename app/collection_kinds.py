@@ -14,8 +14,8 @@ from pymongo.errors import OperationFailure
 
 from .driver import Collection, Database
 from .errors import UnfitCollectionError
+from .server_codes import UNAUTHORIZED
 
-_UNAUTHORIZED = 13
 _IS_A_VIEW = 166
 ADVICE = (
     "Rename it, run 'session-store schema upgrade', which makes a plain one, and copy its "
@@ -47,7 +47,7 @@ async def unfit_collections(database: Database, names: Sequence[str]) -> list[Un
     try:
         answer = await database.command("listCollections", **asked)
     except OperationFailure as error:
-        if error.code != _UNAUTHORIZED:
+        if error.code != UNAUTHORIZED:
             raise
         answer = await database.command(
             "listCollections", nameOnly=True, authorizedCollections=True, **asked

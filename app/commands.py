@@ -17,9 +17,6 @@ from ..models.plain import JSON_CODEC
 from .driver import ClientSession, Collection, Record
 from .server import Server
 
-DUPLICATE_KEY = 11000
-"""The code of a write that a unique index refuses."""
-
 # The server answers with what fits 16 MiB, whatever is asked for.
 _ALL_AT_ONCE = 2**31 - 1
 

@@ -20,7 +20,7 @@ from ..models.marks import Mark, Wanted
 from ..models.one_response import COPY_BYTES, IDENTITY_BYTES, INSTANT_BYTES, chain_of
 from ..models.prompts import prompt_of
 from ..models.tally import Tally
-from .bson_elements import bson_elements
+from .bson_elements import bson_elements, int64_bytes
 from .claim import Claim
 from .connection import Connection
 from .key import TranscriptKey
@@ -32,7 +32,6 @@ from .values import CONTENT, content_of
 _COUNTED_HEAD = b"\x05counted\0"
 _RESPONSE_HEAD = b"\x12response\0"
 _INT32 = Struct("<i").pack
-_INT64 = Struct("<q").pack
 _ASKED_AT_ONCE = 200
 _MARKED_AT_ONCE = 1000
 
@@ -45,7 +44,9 @@ def mark_elements(mark: Mark) -> bytes:
         return bson_elements(_mark_fields(mark))
     (digest,) = mark.counted
     elements = _COUNTED_HEAD + _INT32(len(digest)) + b"\0" + digest
-    return elements if mark.response is None else elements + _RESPONSE_HEAD + _INT64(mark.response)
+    if mark.response is not None:
+        elements += _RESPONSE_HEAD + int64_bytes(mark.response)
+    return elements
 
 
 def _mark_fields(mark: Mark) -> dict[str, Any]:

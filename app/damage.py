@@ -43,10 +43,10 @@ def salvaged(line: bytes) -> Salvage:
     if len(line) > _MAX_BYTES:
         return Salvage([], None)
     # Bytes that are no UTF-8 spoil the record that they are in, and no other.
-    return _Line(line.decode("utf-8", "surrogateescape")).read()
+    return _DamagedLine(line.decode("utf-8", "surrogateescape")).read()
 
 
-class _Line:
+class _DamagedLine:
     def __init__(self, text: str) -> None:
         self._text = text
         self._left = _TRIES * len(text)

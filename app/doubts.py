@@ -17,7 +17,7 @@ from .connection import Connection
 from .driver import ClientSession
 from .key import TranscriptKey
 from .living import live_of
-from .observing import Stored
+from .observing import StoredBatch
 from .reads import confirmed
 from .uuids import fingerprint
 
@@ -52,7 +52,7 @@ class Doubts:
 
 async def stored_by(
     connection: Connection, key: TranscriptKey, tries: Sequence[ObjectId]
-) -> Stored | None:
+) -> StoredBatch | None:
     """What one of the tries has stored, if one did and a majority has it."""
     return await confirmed(
         connection.client,
@@ -66,7 +66,7 @@ async def _stored_by(
     key: TranscriptKey,
     tries: Sequence[ObjectId],
     session: ClientSession | None,
-) -> Stored | None:
+) -> StoredBatch | None:
     query = {"_id": {"$in": list(tries)}}
     first = await connection.entries.find_one(query, {"seq": 1, "created_at": 1}, session=session)
     if first is None:
@@ -80,7 +80,7 @@ async def _stored_by(
     count = await connection.entries.count_documents(batch, session=session)
     live = await live_of(connection, key, session)
     is_new = live is not None and live.first_seq == first["seq"]
-    return Stored(first["seq"], count, is_new)
+    return StoredBatch(first["seq"], count, is_new)
 
 
 async def is_any_stored(

@@ -32,6 +32,14 @@ from .errors import (
     SlowQueryError,
     UnreachableError,
 )
+from .server_codes import (
+    AUTHENTICATION_FAILED,
+    NO_SUCH_TRANSACTION,
+    TIME_LIMIT,
+    TRANSACTION_TOO_LARGE,
+    UNAUTHORIZED,
+    WRITE_CONFLICT,
+)
 from .transactions import DoneInPartError, OutcomeUnknownError, TransientFailureError, is_not_ready
 
 URL_ADVICE = (
@@ -45,13 +53,6 @@ FORK_ADVICE = (
     "lifespan of the app under gunicorn (with preload_app too), in worker_process_init under "
     "Celery; or start children with multiprocessing's 'spawn'."
 )
-
-_UNAUTHORIZED = 13
-_AUTHENTICATION_FAILED = 18
-_TIME_LIMIT = 50
-_WRITE_CONFLICT = 112
-_NO_SUCH_TRANSACTION = 251
-_TRANSACTION_TOO_LARGE = 388
 
 
 NOTHING = "nothing was changed"
@@ -179,32 +180,32 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
         )
     if isinstance(error, OperationFailure):
         code, text = _reason(error)
-        if code in (_UNAUTHORIZED, _AUTHENTICATION_FAILED):
+        if code in (UNAUTHORIZED, AUTHENTICATION_FAILED):
             return AccessDeniedError(
                 f"Could not {doing}: MongoDB at {hosts_of(client)} denied it "
                 f"({text}); {outcome}. Check the user and password, and that the "
                 "user has the role readWrite on the database."
             )
-        if code == _TIME_LIMIT:
+        if code == TIME_LIMIT:
             return SlowQueryError(
                 f"Could not {doing}: MongoDB at {hosts_of(client)} ended the query, which took "
                 f"longer than it may; {outcome}. Narrow it down (project_key=, since=, until=), or "
                 "use a simpler pattern."
             )
-        if code == _TRANSACTION_TOO_LARGE or (code == _WRITE_CONFLICT and _is_of_cache(text)):
+        if code == TRANSACTION_TOO_LARGE or (code == WRITE_CONFLICT and _is_of_cache(text)):
             return ServerError(
                 f"Could not {doing}: it does not fit the cache of MongoDB at {hosts_of(client)} "
                 f"({text}); {outcome}. Split the batch, for each is one transaction (35,000 small "
                 "entries or 32 MB fit a cache of 1 GiB), or give the server a larger cache "
                 "(--wiredTigerCacheSizeGB)."
             )
-        if code == _WRITE_CONFLICT:
+        if code == WRITE_CONFLICT:
             return ContentionError(
                 f"Could not {doing}: it collided every time with other writes to the same session "
                 f"({text}); {outcome}. Try again, or let fewer processes write to one session at "
                 "once."
             )
-        if code == _NO_SUCH_TRANSACTION:
+        if code == NO_SUCH_TRANSACTION:
             return ServerError(
                 f"Could not {doing}: MongoDB at {hosts_of(client)} ended the transaction before it "
                 f"was done ({text}); {outcome}. Try again; if it comes again, pass fewer entries "

@@ -12,11 +12,12 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from ..models.entry import CHUNK_INDEX, COUNTED_INDEX, ORDER_INDEX, UUID_INDEX
 from .claim import Claim, PositionTakenError, StaleStateError
 from .codec import EncodedEntry
-from .commands import DUPLICATE_KEY, insert_encoded
+from .commands import insert_encoded
 from .connection import Connection
 from .driver import ClientSession
 from .key import TranscriptKey
 from .repair import repair
+from .server_codes import DUPLICATE_KEY
 from .values import chunk_documents
 from .written_documents import entry_documents
 

@@ -19,7 +19,7 @@ from ..models.tally import Tally
 from .attempts import Attempts
 from .claim import claim_for
 from .codec import EncodedEntry, EncodedValue, encode_entries
-from .commands import DUPLICATE_KEY, insert_encoded
+from .commands import insert_encoded
 from .connection import Connection
 from .driver import ClientSession, with_confirmed_reads
 from .errors import InvalidEntryError
@@ -27,6 +27,7 @@ from .expiry import NOT_EXPIRED
 from .key import TranscriptKey, checked_name
 from .reads import retried
 from .sdk import SessionKey
+from .server_codes import DUPLICATE_KEY
 from .shown import shown
 from .stored_times import whole_ms
 from .summaries import Folded, fold_on

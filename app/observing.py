@@ -50,7 +50,7 @@ OnCommitted = Callable[[CommittedAppend], Awaitable[object] | object]
 """Is called, and awaited if it returns something to await, after each append that stored."""
 
 
-class Stored(NamedTuple):
+class StoredBatch(NamedTuple):
     """What an append has stored."""
 
     first_seq: int
@@ -74,7 +74,7 @@ class Observer:
         self._function = function
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def tell(self, key: TranscriptKey, stored: Stored) -> None:
+    async def tell(self, key: TranscriptKey, stored: StoredBatch) -> None:
         """Call the function and wait for it; what it raises is logged."""
         # A task of its own: were it cancelled by itself, that would else look like ours.
         call = asyncio.ensure_future(self._call(CommittedAppend(*key, *stored)))

@@ -7,8 +7,7 @@ from pymongo.errors import OperationFailure
 from ..models.entry import ORDER_INDEX
 from .collection_kinds import index_information
 from .driver import Collection
-
-_UNAUTHORIZED = 13
+from .server_codes import UNAUTHORIZED
 
 
 async def other_entry_collections(entries: Collection) -> list[str]:
@@ -33,7 +32,7 @@ async def _has_entries(collection: Collection) -> bool:
         stored = (await index_information(collection)).values()
     except OperationFailure as error:
         # It may be another application's, or be gone by now.
-        if error.code != _UNAUTHORIZED:
+        if error.code != UNAUTHORIZED:
             raise
         return False
     keys = list(ORDER_INDEX.document["key"].items())

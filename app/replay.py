@@ -19,6 +19,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from ..models.entry import MAX_SEQ
 from .codec import EncodedEntry
 from .connection import Connection
 from .driver import ClientSession
@@ -28,7 +29,6 @@ from .uuids import fingerprint, further_key
 from .values import CONTENT, content_of
 
 _MAX_POSITIONS = 1024
-_NOWHERE = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ async def recognise(
     """
     live = await live_of(connection, key, session)
     # Without a session all that there is remains of one that is gone.
-    first = _NOWHERE if live is None else live.first_of(key.subpath)
+    first = MAX_SEQ if live is None else live.first_of(key.subpath)
     stored = _Stored(connection, key, session, first, until)
     known = await stored.places(batch)
     remains = tuple(stored.remains)
@@ -132,7 +132,7 @@ async def places(
 ) -> list[int | None]:
     """Where those entries of a batch stand in a transcript that have a uuid and are stored."""
     live = await live_of(connection, key, None)
-    first = _NOWHERE if live is None else live.first_of(key.subpath)
+    first = MAX_SEQ if live is None else live.first_of(key.subpath)
     return await _Stored(connection, key, None, first, None).places(batch)
 
 

@@ -12,7 +12,7 @@ from .errors import ContentionError, InvalidEntryError, UnreachableError
 from .failures import reported
 from .key import TranscriptKey, checked_name
 from .load import last_agent_metadata
-from .observing import Stored
+from .observing import StoredBatch
 from .reads import confirmed
 from .replay import ReplayPosition, recognise
 from .session_state import state as read_state
@@ -134,7 +134,7 @@ class SessionReplay:
 
     async def _append(
         self, key: TranscriptKey, batch: Sequence[EncodedEntry], *, is_fresh: bool
-    ) -> Stored | None:
+    ) -> StoredBatch | None:
         if not batch:
             return None
         left = _TRIES

@@ -12,6 +12,7 @@ from typing import Any, Generic, cast
 from typing_extensions import TypeVar
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
+from ..models.entry import MAX_SEQ
 from . import holds, listings, load, orphans, repair, stream
 from .bound_models import lent
 from .client import open_database
@@ -53,8 +54,6 @@ from .transcript import Transcript
 from .turns import Turns
 from .watch import watch
 from .writer import Writer
-
-_MAX_SEQ = 2**63 - 1
 
 # What they are where nothing is said, which no checker takes for the default of an argument.
 S = TypeVar("S", bound=SessionSummary, default=SessionSummary)
@@ -676,4 +675,4 @@ def _checked_position(after: object) -> int:
         raise InvalidKeyError(
             f"after must be the seq of an entry (an int) or None, not {shown(after)}."
         )
-    return min(max(after or 0, 0), _MAX_SEQ)
+    return min(max(after or 0, 0), MAX_SEQ)

@@ -10,11 +10,11 @@ from bson import ObjectId
 from pydantic import ValidationError
 
 from ..models import SessionSummary
+from ..models.entry import MAX_SEQ
 
 S = TypeVar("S", bound=SessionSummary)
 
 _DATES = ("created_at", "active_at", "expires_at", "held_at")
-_MAX_SEQ = 2**63 - 1
 
 
 def summary_of(model: type[S], row: Mapping[str, Any]) -> S:
@@ -39,4 +39,4 @@ def _needed(row: Mapping[str, Any]) -> dict[str, Any]:
     at = made.generation_time if isinstance(made, ObjectId) else datetime.now(timezone.utc)
     names = ("tenant", "project_key", "session_id")
     # All entries that there are stand before the last position.
-    return {name: str(row.get(name)) for name in names} | {"next_seq": _MAX_SEQ, "created_at": at}
+    return {name: str(row.get(name)) for name in names} | {"next_seq": MAX_SEQ, "created_at": at}

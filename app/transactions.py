@@ -20,13 +20,11 @@ from .abandoned import MARKED, end_abandoned
 from .attempts import Attempts
 from .driver import MAJORITY, Client, ClientSession, awaited, start_session
 from .server import Server
+from .server_codes import INTERRUPTED, NO_SUCH_TRANSACTION, WRITE_CONFLICT
 
 T = TypeVar("T")
 
 _ABORT_SECONDS = 5.0
-_WRITE_CONFLICT = 112
-_NO_SUCH_TRANSACTION = 251
-_INTERRUPTED = 11601
 
 
 class TransientFailureError(Exception):
@@ -105,7 +103,7 @@ async def transact(
             with contextlib.suppress(PyMongoError), pymongo.timeout(_ABORT_SECONDS):
                 await session.abort_transaction()
             if _is_transient(error):
-                if _has_code(error, _WRITE_CONFLICT):
+                if _has_code(error, WRITE_CONFLICT):
                     await end_abandoned(client, attempts.elapsed)
                 raise TransientFailureError from error
             raise
@@ -122,14 +120,14 @@ async def _commit(session: ClientSession, attempts: Attempts) -> None:
             if (
                 error.has_error_label("UnknownTransactionCommitResult")
                 or is_not_ready(error)
-                or _has_code(error, _INTERRUPTED)
+                or _has_code(error, INTERRUPTED)
             ):
                 # Sending the commit of one transaction again is safe: it holds once or not at all.
                 if not await attempts.pause():
                     raise OutcomeUnknownError from error
             elif _is_labelled_transient(error):
                 raise TransientFailureError from error
-            elif _has_code(error, _NO_SUCH_TRANSACTION):
+            elif _has_code(error, NO_SUCH_TRANSACTION):
                 # Without a label: an earlier commit may hold on a member that answers no more.
                 raise OutcomeUnknownError from error
             else:
@@ -140,7 +138,7 @@ def _is_transient(error: BaseException) -> bool:
     # It is interrupted where another writer took it for abandoned.
     return (
         is_not_ready(error)
-        or _has_code(error, _NO_SUCH_TRANSACTION, _INTERRUPTED)
+        or _has_code(error, NO_SUCH_TRANSACTION, INTERRUPTED)
         or _is_labelled_transient(error)
     )
 

@@ -26,7 +26,7 @@ class Turns:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forks = 0
 
-    def turn(self, key: TranscriptKey) -> Turn:
+    def turn(self, key: TranscriptKey) -> Slot:
         """``async with`` waits for the turn of this call for the key's session, and holds it.
 
         It enters with whether the turn came without waiting.
@@ -38,7 +38,7 @@ class Turns:
         # A fork may run the loop of its parent, whose writes never end here.
         if loop is not self._loop or self._forks != forks.count:
             self._move(loop)
-        return Turn(self._waiting, key.session)
+        return Slot(self._waiting, key.session)
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
         before = self._loop
@@ -59,7 +59,7 @@ class Turns:
         self._loop, self._forks = loop, forks.count
 
 
-class Turn:
+class Slot:
     """One call's turn.
 
     Every append takes one, nearly always at once, so it is neither a generator nor a lock: these

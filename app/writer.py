@@ -34,7 +34,7 @@ from .expiry import EXPIRED
 from .insertion import CountedError, ReplayError, insert_entries, require_owners, take_back
 from .key import TranscriptKey
 from .lookups import settle_accounts, settle_leaves
-from .observing import Stored
+from .observing import StoredBatch
 from .reads import confirmed
 from .remains import sweep
 from .replay import ReplayPosition, ReplayPositions, recognise
@@ -78,7 +78,7 @@ class Writer:
         batch: Sequence[EncodedEntry],
         *,
         is_fresh: bool = True,
-    ) -> Stored | None:
+    ) -> StoredBatch | None:
         """Store those entries of a batch that are not stored yet, all at once; say which they are.
 
         ``is_fresh`` says that nothing was awaited since the batch was encoded.
@@ -100,7 +100,7 @@ class Writer:
         batch: Sequence[EncodedEntry],
         tries: list[ObjectId],
         is_fresh: bool,
-    ) -> Stored | None:
+    ) -> StoredBatch | None:
         after = self._replays.take(key)
         end = self._states.end_of(key.session) if after is None else after.end
         if after is not None and batch[0].uuid is None:
@@ -181,7 +181,7 @@ class Writer:
         batch: Sequence[EncodedEntry],
         is_fresh: bool,
         tries: list[ObjectId],
-    ) -> Stored:
+    ) -> StoredBatch:
         """``is_fresh`` says that nothing was awaited since the batch was encoded.
 
         A try whose outcome is not known is added to ``tries``.
@@ -269,7 +269,7 @@ class Writer:
                     go_on(connection, session_key, follow)
                 if claim.clears or (known is not None and known.has_remains):
                     go_on(connection, session_key, sweep)
-                return Stored(claim.first_seq, len(batch), claim.known is None)
+                return StoredBatch(claim.first_seq, len(batch), claim.known is None)
 
     async def _claim_and_insert(
         self,

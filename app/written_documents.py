@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct
 from typing import Any
 
-from .bson_elements import bson_document, bson_elements
+from .bson_elements import bson_document, bson_elements, int64_bytes
 from .claim import Claim
 from .codec import EncodedEntry, EncodedValue
 from .connection import Connection
@@ -16,7 +15,6 @@ from .values import value_fields
 
 # A BSON element without its value, which is an Int64.
 _SEQ_HEAD = b"\x12seq\0"
-_INT64 = Struct("<q").pack
 
 
 def summary_document(
@@ -52,7 +50,7 @@ def entry_documents(
         if has_defaults:
             tail = bson_elements({**common, **connection.entry_defaults()})
         mark = mark_elements(marks[seq]) if seq in marks else b""
-        parts = (own_id, head, _INT64(seq), encoded.elements, mark, tail)
+        parts = (own_id, head, int64_bytes(seq), encoded.elements, mark, tail)
         documents.append(bson_document(sum(map(len, parts)), *parts))
         own_id = b""
     return documents

@@ -19,6 +19,9 @@ from .transcript import EntryView, parse_entry
 if TYPE_CHECKING:
     from claude_agent_sdk import SessionKey
 
+MAX_SEQ = 2**63 - 1
+"""No position that BSON holds is behind this."""
+
 ORDER_INDEX = IndexModel(
     [
         ("tenant", ASCENDING),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple, cast
 from zlib import crc32
+
+from .moments import EPOCH
 
 Counts = tuple[int, int, int, int, int]
 """Responses, input, output, tokens written to the cache, tokens read from it."""
@@ -23,11 +25,10 @@ COPY_BYTES = 24
 
 _MAX_REQUEST = 128
 _64_BITS = 2**64 - 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(slots=True)
-class Call:
+class CountedCall:
     """A call of a tool."""
 
     name: str
@@ -71,7 +72,7 @@ class Response:
         self.model = model
         self.counts = counts
         self.cost = cost
-        self.calls: dict[str, Call] = {}
+        self.calls: dict[str, CountedCall] = {}
         self.chains: set[str] = set()
         self.instants: list[bytes] = []
 
@@ -143,7 +144,7 @@ def written_by(
     if at is not None:
         day = at.date().isoformat()
         # Milliseconds, of dates before 1970 and far ahead modulo 48 bits.
-        since = at - _EPOCH
+        since = at - EPOCH
         ms = since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
         checksum = crc32(request.encode()) & 0xFFFF if request else 0
         instant = ((ms * 65536 + checksum) & _64_BITS).to_bytes(8, "big")

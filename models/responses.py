@@ -29,7 +29,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, cast
 
 from .bounded import bytes_of
-from .one_response import Call, Counts, Response, Taken, Written
+from .one_response import CountedCall, Counts, Response, Taken, Written
 
 # A chain is in one response at a time; a late entry of another is looked up.
 _MAX_PLACES_PER_CHAIN = 2
@@ -59,7 +59,7 @@ class _Identity:
         """The response that each chain was in last, and how many prompts it had had by then."""
 
 
-class Stored(NamedTuple):
+class StoredPart(NamedTuple):
     """A stored entry, and what is known of it."""
 
     written: Written
@@ -167,7 +167,7 @@ class Responses:
             self._kept = None
         return Placed(response, is_copy, before, absorbed, first or response.first, digest)
 
-    def restore(self, stored: Sequence[Stored]) -> list[Response]:
+    def restore(self, stored: Sequence[StoredPart]) -> list[Response]:
         """Take in all stored entries of one identity, in the order of their positions.
 
         Nothing may be known of it yet, see :meth:`forget`. Returns the response of each.
@@ -305,7 +305,7 @@ class Responses:
                 response = known[key, first] = Response(
                     first, request, day, model, cast("Counts", tuple(row[7:12])), row[12]
                 )
-                response.calls = {each[0]: Call(*each[1:]) for each in row[15]}
+                response.calls = {each[0]: CountedCall(*each[1:]) for each in row[15]}
             identity = responses._identities.setdefault(key, _Identity(row[14], is_complete=False))
             response.chains.add(chain)
             if row[13] not in identity.instants:

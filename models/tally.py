@@ -19,9 +19,9 @@ from .assistant_entry import StoredEntry, call_id_of, calls_in, is_call, is_copi
 from .cost_accounts import Account, CostAccounts, ForkPoint, fork_point_of, session_forked_from
 from .marks import Mark, Wanted
 from .moments import day_of
-from .one_response import Call, Written, chain_of, failure_of
+from .one_response import CountedCall, Written, chain_of, failure_of
 from .prompts import blocks_of, prompt_of
-from .responses import Responses, Stored
+from .responses import Responses, StoredPart
 from .session_texts import TEXT_RECORDS, SessionTexts
 from .span import Span
 from .tool_tally import ToolTally
@@ -344,7 +344,7 @@ class Tally:
         self._responses.forget(found)
         for parts in found.values():
             restored = [
-                Stored(w, e.seq if e.response is None else e.response, e.has_prompt_since)
+                StoredPart(w, e.seq if e.response is None else e.response, e.has_prompt_since)
                 for e, w in parts
             ]
             responses = self._responses.restore(restored)
@@ -361,7 +361,7 @@ class Tally:
 
     def restore_call(self, subpath: str, call: str, found: StoredEntry | None) -> None:
         """Learn that an entry, whose response is restored, makes a call that was asked for."""
-        known: Call | None = None
+        known: CountedCall | None = None
         if found is not None and not self.is_copy(found.entry, found.subpath, found.seq):
             written = written_in(found.entry, found.subpath)
             response = self._responses.of_instant(written)

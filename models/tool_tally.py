@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from .assistant_entry import call_id_of, tool_name_of
 from .bounded import OTHER, bounded_name, bytes_of
-from .one_response import Call, Response, Written, failure_of
+from .one_response import CountedCall, Response, Written, failure_of
 from .prompts import blocks_of
 from .responses import Placed
 
@@ -25,7 +25,7 @@ CallKey = tuple[str, str]
 """The subpath, and the id of a call."""
 
 # What comes back to a call that was not counted is none of its failures.
-_UNCOUNTED = Call("", b"", has_failed=True)
+_UNCOUNTED = CountedCall("", b"", has_failed=True)
 
 
 class ToolTally:
@@ -41,7 +41,7 @@ class ToolTally:
     def __init__(self, *, is_complete: bool) -> None:
         self._is_complete = is_complete
         self._tools: dict[str, tuple[int, int]] = {}
-        self._calls: OrderedDict[CallKey, Call] = OrderedDict()
+        self._calls: OrderedDict[CallKey, CountedCall] = OrderedDict()
         # Those of them that have a result.
         self._answered: set[CallKey] = set()
         self.failures: set[bytes] = set()
@@ -63,7 +63,7 @@ class ToolTally:
             self._count(name, 1, 0)
             if call_id is not None:
                 failure = failure_of(written.instant or seq.to_bytes(8, "big"), call_id)
-                known = placed.response.calls[call_id] = Call(name, failure)
+                known = placed.response.calls[call_id] = CountedCall(name, failure)
         if call_id is not None and known is not None:
             self._open(subpath, call_id, known)
 
@@ -73,7 +73,7 @@ class ToolTally:
         if call_id is not None:
             self._open(subpath, call_id, _UNCOUNTED)
 
-    def _open(self, subpath: str, call_id: str, call: Call) -> None:
+    def _open(self, subpath: str, call_id: str, call: CountedCall) -> None:
         self._calls[subpath, call_id] = call
         self._calls.move_to_end((subpath, call_id))
         if not self._is_complete and len(self._calls) > _MAX_CALLS:
@@ -126,11 +126,11 @@ class ToolTally:
 
     def call_of(
         self, block: Mapping[str, Any], failure: bytes, *, has_failed: bool = False
-    ) -> Call:
+    ) -> CountedCall:
         """The call of a block that was counted before."""
-        return Call(self._tool(tool_name_of(block)), failure, has_failed)
+        return CountedCall(self._tool(tool_name_of(block)), failure, has_failed)
 
-    def restore(self, key: CallKey, call: Call | None) -> None:
+    def restore(self, key: CallKey, call: CountedCall | None) -> None:
         """Learn which call it is that was missing, ``None`` for none that was counted."""
         self._calls[key] = call or _UNCOUNTED
 
@@ -199,5 +199,5 @@ class ToolTally:
         tools = cls(is_complete=False)
         tools._tools = {row["name"]: (row["calls"], row["errors"]) for row in rows}
         for subpath, call, *known in open_calls:
-            tools._calls[subpath, call] = Call(*known)
+            tools._calls[subpath, call] = CountedCall(*known)
         return tools

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -66,7 +67,7 @@ FLOORS: list[dict[str, str]] = [
     {
         "database": "app.abandoned app.attempts app.bound_models app.change_streams "
         "app.commands app.driver app.elections app.failures app.model_names app.reads "
-        "app.server app.transactions",
+        "app.server app.server_codes app.transactions",
         "embedded": "app.embedded app.keeper app.keeper_process app.mongod_program app.replica_set",
         "loopback": "app.loopback.*",
         "files": "app.archive app.beside app.damage app.jsonl app.layout app.lines app.paths "
@@ -295,3 +296,49 @@ def test_the_picture_is_that_of_the_floors() -> None:
 def test_no_file_is_longer_than_one_can_keep_in_mind() -> None:
     lines = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in sources()}
     assert {path for path, count in lines.items() if count > LONGEST} == LONG_FILES
+
+
+# Beanie asks a Document class for its Settings; what is of a type checker is the same at run time.
+SHARED_NAMES = {"Settings", "Mapped"}
+# To be mended.
+SHARED_NAMES |= {"_Look", "_OvertakenError", "_Place"}
+
+# To be mended: what it says is said elsewhere too.
+REPEATED_CONSTANTS = {"EPOCH", "INDEX_NOT_FOUND", "LAST_CHARACTER", "ORDER", "UNAUTHORIZED"}
+# Happen to be the same.
+REPEATED_CONSTANTS |= {
+    "AGENT",
+    "BATCH_ENTRIES",
+    "PAGE",
+    "PIECE_BYTES",
+    "POLL_SECONDS",
+    "SHARE",
+    "WHOLE",
+}
+
+
+def of_the_package() -> Iterator[tuple[Path, ast.Module]]:
+    """The modules, but for scripts of migrations: each stands for itself, as it was released."""
+    return (each for each in trees().items() if room_of(name_of(each[0])) != "migrations")
+
+
+def test_no_two_classes_share_a_name() -> None:
+    found = [
+        node.name
+        for _, tree in of_the_package()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert {name for name, count in Counter(found).items() if count > 1} == SHARED_NAMES
+
+
+def test_a_constant_stands_once() -> None:
+    found = Counter(
+        (target.id.lstrip("_"), ast.unparse(node.value))
+        for _, tree in of_the_package()
+        for node in tree.body
+        if isinstance(node, ast.Assign) and "TypeVar" not in ast.unparse(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id.isupper()
+    )
+    assert {name for (name, _), count in found.items() if count > 1} == REPEATED_CONSTANTS

@@ -34,7 +34,7 @@ class Measure(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Answers:
     """What came of the questions."""
 
     rows: list[UsageStatistics]
@@ -83,13 +83,13 @@ def stats_command(
     asked: dict[str, Any] = {"since": first, "until": end, "project_key": project}
     asked |= {"tag": tag, "branch": branch, "metadata": metadata_of(metadata)}
 
-    async def command(database: Database) -> Usage:
+    async def command(database: Database) -> Answers:
         store = await store_on(context, database, upgrade=False)
         rows = await store.usage(by=groups, **asked)
         total = await store.usage(by=(), **asked)
         with_day = groups if "day" in groups else ["day", *groups]
         days = await store.usage(by=with_day, **asked) if rows else []
-        return Usage(rows, total[0] if total else None, days)
+        return Answers(rows, total[0] if total else None, days)
 
     found = run(context, command)
     options = options_of(context)
@@ -142,7 +142,7 @@ def _heading(tenant: str, since: date | None, until: date | None) -> str:
     return f"usage of tenant {line(tenant)} since {since}{end} (UTC)"
 
 
-def _usual(found: Usage) -> Measure:
+def _usual(found: Answers) -> Measure:
     is_known = found.total is not None and (found.total.cost_usd or 0.0) > 0
     return Measure.COST if is_known else Measure.TOKENS
 
@@ -186,7 +186,7 @@ def _rounded(size: float) -> str:
 
 
 def _as_json(
-    found: Usage, groups: Sequence[str], since: date | None, until: date | None
+    found: Answers, groups: Sequence[str], since: date | None, until: date | None
 ) -> dict[str, Any]:
     return {
         "since": since,
