@@ -1,4 +1,4 @@
-"""Questions to all sessions of a tenant, as methods of its store: summaries alone are read."""
+"""Questions to all sessions of a tenant, as methods of its store; nothing is written."""
 
 from __future__ import annotations
 
