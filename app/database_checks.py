@@ -13,8 +13,8 @@ from pymongo import IndexModel
 from ..models import EntryChunk, RetentionPolicy
 from ..models.retention import EXPIRY_INDEX
 from .collection_kinds import ADVICE, index_information, unfit_collections
+from .criteria import DELETED
 from .diagnosis import Finding
-from .expiry import DELETED
 from .migrator import Migrator
 from .orphans import sessions_with_entries
 from .patient import Patient

@@ -18,9 +18,10 @@ from bson.int64 import Int64
 from .attempts import Attempts
 from .backstop import FAR, Dated
 from .connection import Connection
+from .criteria import NOT_EXPIRED
 from .driver import ClientSession, with_confirmed_reads
 from .errors import ContentionError, UnknownSessionError
-from .expiry import NOT_EXPIRED, Retention, read_retention
+from .expiry import Retention, read_retention
 from .key import TranscriptKey
 from .stored_times import last_active
 from .transactions import TransientFailureError, transact

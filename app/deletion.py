@@ -19,10 +19,10 @@ from .attempts import Attempts
 from .background import go_on
 from .claim import Claim, StaleStateError, advance_summary, changed_texts, mirrored
 from .connection import Connection
+from .criteria import DELETED
 from .dating import DATED_FIELDS, Row, entries_of
 from .driver import ClientSession, with_confirmed_reads
 from .errors import ContentionError
-from .expiry import DELETED
 from .key import TranscriptKey
 from .living import MARKED, live_of
 from .reads import retried

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..models import SessionSummary, TranscriptEntry
+from .criteria import NOT_EXPIRED
 from .driver import Database
 from .every import EVERY, Every
-from .expiry import NOT_EXPIRED, Retention, most_specific
+from .expiry import Retention, most_specific
 from .failures import reported, require_asyncio
 from .retention import checked_owner, checked_seconds, retention_connection
 from .stored_times import last_active

@@ -7,27 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..models.retention import FOR_EVER, NOT_EXPIRED
+from ..models.retention import FOR_EVER
+from .criteria import EXPIRED as EXPIRED
+from .criteria import NOT_EXPIRED as NOT_EXPIRED
 from .driver import Client, Collection
 from .every import EVERY
-
-DELETED = 0
-"""The date of a summary whose session was deleted while its entries are swept.
-
-It is before every date for all who compare, and no date for MongoDB, which leaves it alone.
-"""
-
-EXPIRED: dict[str, Any] = {"$expr": {"$not": [NOT_EXPIRED["$expr"]]}}
-"""A query for summaries whose date has passed, or whose session was deleted."""
-
-
-def not_expired_at(date: datetime) -> dict[str, Any]:
-    """:data:`NOT_EXPIRED` by a date of ours, which an index can tell without the document."""
-    return {"expires_at": {"$not": {"$lte": date}}}
-
 
 CACHE_SECONDS = 5.0
 """How long a store may go on with a policy that was changed meanwhile."""

@@ -13,32 +13,21 @@ from typing import Any
 
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from .connection import Connection, StoreModels, connect_models
+from .criteria import BY_KEY, EXPIRED, UNFINISHED, behind
 from .dating import follow
 from .deletion import delete_session
 from .driver import AnyDatabase
 from .errors import ContentionError
-from .expiry import EXPIRED
 from .failures import IN_STEPS, reported, require_asyncio
 from .key import TranscriptKey
 from .model_names import collection_name
-from .orphans import behind_key, orphan_of, sessions_with_entries
+from .orphans import orphan_of, sessions_with_entries
 from .remains import sweep, sweep_unowned
 from .transactions import DoneInPartError, TransientFailureError
 
 logger = logging.getLogger("beanie_session_store.writing")
 
 _PAGE = 100
-_ORDER = ("tenant", "project_key", "session_id")
-
-UNFINISHED: dict[str, Any] = {
-    "$or": [
-        EXPIRED,
-        {"remains": True},
-        {"removed.0": {"$exists": True}},
-        {"backstop.to": {"$exists": True}},
-    ]
-}
-"""A query for summaries of sessions that are gone or have something on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +133,17 @@ async def sweep_orphans(
 async def _unfinished(
     connection: Connection, owner: Mapping[str, str]
 ) -> AsyncIterator[TranscriptKey]:
-    behind: dict[str, Any] = {}
-    fields = {"_id": 0, **dict.fromkeys(_ORDER, 1)}
+    after: dict[str, Any] = {}
+    fields = {"_id": 0, **dict.fromkeys(BY_KEY, 1)}
     while True:
         page = await connection.summaries.find(
-            {"$and": [dict(owner), UNFINISHED, behind]},
+            {"$and": [dict(owner), UNFINISHED, after]},
             fields,
-            sort=[(name, 1) for name in _ORDER],
+            sort=[(name, 1) for name in BY_KEY],
             limit=_PAGE,
         ).to_list(None)
         for row in page:
-            yield TranscriptKey(*(row[name] for name in _ORDER))
+            yield TranscriptKey(*(row[name] for name in BY_KEY))
         if len(page) < _PAGE:
             return
-        behind = behind_key(page[-1])
+        after = behind(**{name: page[-1][name] for name in BY_KEY})

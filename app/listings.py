@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -13,10 +12,10 @@ from pymongo.errors import PyMongoError
 from .attempts import Attempts
 from .commands import find_all
 from .connection import Connection
+from .criteria import NOT_EXPIRED, behind, listed
 from .driver import ClientSession, with_confirmed_reads
 from .elections import confirmed_primary
 from .errors import CorruptEntryError
-from .expiry import NOT_EXPIRED, not_expired_at
 from .key import TranscriptKey
 from .living import live_of
 from .reads import is_resumable, retried
@@ -64,7 +63,7 @@ async def sessions(
     fields = {"_id": 0, "session_id": 1, "mtime": 1}
 
     async def attempt() -> list[SessionStoreListEntry]:
-        query = _listed(connection, tenant, project_key)
+        query = listed(tenant, project_key, connection.server.now())
         found, _ = await find_all(
             connection.summaries, connection.server, query, fields, "session_id"
         )
@@ -80,20 +79,16 @@ async def session_listings(
     order = [("project_key", 1), ("session_id", 1)]
     summaries = with_confirmed_reads(connection.summaries)
     attempts = Attempts()
-    behind: dict[str, Any] = {}
+    after: dict[str, Any] = {}
     while True:
         try:
-            query = {**owner, **NOT_EXPIRED, **behind}
+            query = {**owner, **NOT_EXPIRED, **after}
             async with confirmed_primary(connection.client):
                 async for row in summaries.find(query, LISTED_FIELDS, sort=order):
                     found = await listing_of(row)
                     yield found
                     attempts = Attempts()
-                    same = {
-                        "project_key": found.project_key,
-                        "session_id": {"$gt": found.session_id},
-                    }
-                    behind = {"$or": [same, {"project_key": {"$gt": found.project_key}}]}
+                    after = behind(project_key=found.project_key, session_id=found.session_id)
             return
         except PyMongoError as error:
             # A slow consumer outlives its cursor; the next one goes on from here.
@@ -145,7 +140,7 @@ async def session_summaries(
         return cast("list[SessionSummaryEntry]", rows)
 
     async def attempt() -> list[SessionSummaryEntry]:
-        query = _listed(connection, tenant, project_key)
+        query = listed(tenant, project_key, connection.server.now())
         found, _ = await find_all(
             connection.summaries, connection.server, query, fields, "session_id"
         )
@@ -181,14 +176,3 @@ async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
     # An election can take back what it has seen.
     confirmed = replace(connection, summaries=with_confirmed_reads(connection.summaries))
     return await retried(connection.client, attempt)
-
-
-def _listed(connection: Connection, tenant: str, project_key: str) -> dict[str, Any]:
-    """A query for the sessions that are listed."""
-    return {
-        "tenant": tenant,
-        "project_key": project_key,
-        # An index tells what is compared, but not whether a field is there.
-        "mtime": {"$gte": -math.inf},
-        **not_expired_at(connection.server.now()),
-    }

@@ -14,8 +14,8 @@ from typing import Any
 from bson import ObjectId
 
 from .connection import Connection
+from .criteria import NOT_EXPIRED
 from .driver import ClientSession
-from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
 
 MARKED = 1000

@@ -11,9 +11,9 @@ from bson.timestamp import Timestamp
 from ..models.cost_accounts import Account, carried_in
 from .commands import find_all, find_at
 from .connection import Connection
+from .criteria import NOT_EXPIRED
 from .driver import ClientSession, with_confirmed_reads
 from .errors import CorruptEntryError
-from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
 from .living import LIVE_FIELDS, MARKED, Live, live_of
 from .reads import retried

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .codec import EncodedValue
 from .connection import Connection
+from .criteria import NOT_EXPIRED
 from .errors import UnknownSessionError
-from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
 from .values import value_fields
 

@@ -21,9 +21,9 @@ from .claim import claim_for
 from .codec import EncodedEntry, EncodedValue, encode_entries
 from .commands import insert_encoded
 from .connection import Connection
+from .criteria import NOT_EXPIRED
 from .driver import ClientSession, with_confirmed_reads
 from .errors import InvalidEntryError
-from .expiry import NOT_EXPIRED
 from .key import TranscriptKey, checked_name
 from .reads import retried
 from .sdk import SessionKey

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from .connection import Connection
+from .criteria import BY_KEY, behind
 from .driver import ClientSession, Collection, aggregate
 from .key import TranscriptKey
 from .living import MARKED
@@ -23,7 +24,6 @@ from .reads import retried
 from .transactions import snapshot
 
 _PAGE = 100
-_ORDER = ("tenant", "project_key", "session_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +134,19 @@ async def lost_sessions(
 async def _first_entries(
     entries: Collection, owner: Mapping[str, str]
 ) -> AsyncIterator[Mapping[str, Any]]:
-    behind: dict[str, Any] = {}
-    order = [(name, 1) for name in (*_ORDER, "subpath", "seq")]
-    fields = {"_id": 0, **dict.fromkeys((*_ORDER, "expires_at"), 1)}
+    after: dict[str, Any] = {}
+    order = [(name, 1) for name in (*BY_KEY, "subpath", "seq")]
+    fields = {"_id": 0, **dict.fromkeys((*BY_KEY, "expires_at"), 1)}
     while True:
-        row = await entries.find_one({**owner, **behind}, fields, sort=order)
+        row = await entries.find_one({**owner, **after}, fields, sort=order)
         if row is None:
             return
         yield row
-        behind = behind_key(row)
+        after = behind(**{name: row[name] for name in BY_KEY})
 
 
 async def _owned(summaries: Collection, rows: list[Mapping[str, Any]]) -> list[Owned]:
-    keys = [TranscriptKey(*(row[name] for name in _ORDER)) for row in rows]
+    keys = [TranscriptKey(*(row[name] for name in BY_KEY)) for row in rows]
     owned: set[TranscriptKey] = set()
     for tenant, project_key in {(key.tenant, key.project_key) for key in keys}:
         ids = [key.session_id for key in keys if key[:2] == (tenant, project_key)]
@@ -157,15 +157,3 @@ async def _owned(summaries: Collection, rows: list[Mapping[str, Any]]) -> list[O
         Owned(key, key in owned, isinstance(row.get("expires_at"), datetime))
         for key, row in zip(keys, rows, strict=True)
     ]
-
-
-def behind_key(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A query for the sessions behind one, in the order of their keys."""
-    tenant, project_key, session_id = (row[name] for name in _ORDER)
-    return {
-        "$or": [
-            {"tenant": tenant, "project_key": project_key, "session_id": {"$gt": session_id}},
-            {"tenant": tenant, "project_key": {"$gt": project_key}},
-            {"tenant": {"$gt": tenant}},
-        ]
-    }

@@ -12,8 +12,8 @@ from bson.int64 import Int64
 
 from .attempts import Attempts
 from .connection import Connection
+from .criteria import DELETED
 from .driver import ClientSession, with_confirmed_reads
-from .expiry import DELETED
 from .key import TranscriptKey
 from .reads import retried
 from .transactions import TransientFailureError, transact

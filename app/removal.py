@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from .connection import Connection
+from .criteria import BY_KEY, DELETED, behind
 from .dating import DATED_FIELDS
 from .deletion import delete_session
 from .driver import with_store_rules
 from .errors import ContentionError, InvalidQueryError
-from .expiry import DELETED
 from .housekeeping import sweep_orphans
 from .key import TranscriptKey
 from .listings import LISTED_FIELDS, SessionListing, listing_of
 from .model_names import ADOPTION_RECORDS
-from .orphans import behind_key
 from .remains import sweep
 from .session_filter import SessionFilter
 from .transactions import DoneInPartError, TransientFailureError
@@ -115,12 +114,12 @@ async def _pages(
     """The summaries that meet the conditions, expired ones too, a page by a query of its own."""
     fields = {**LISTED_FIELDS, **DATED_FIELDS, "_id": 1}
     query = wanted.query(tenant, with_expired=True, with_packed=True)
-    behind: dict[str, Any] = {}
+    after: dict[str, Any] = {}
     while True:
         page = await connection.summaries.find(
-            {"$and": [{"tenant": tenant}, query, {"expires_at": {"$ne": DELETED}}, behind]},
+            {"$and": [{"tenant": tenant}, query, {"expires_at": {"$ne": DELETED}}, after]},
             fields,
-            sort=[("tenant", 1), ("project_key", 1), ("session_id", 1)],
+            sort=[(name, 1) for name in BY_KEY],
             limit=_PAGE,
         ).to_list(None)
         rows = [row for row in page if await _meets(row, wanted)]
@@ -128,7 +127,7 @@ async def _pages(
             yield rows
         if len(page) < _PAGE:
             return
-        behind = behind_key(page[-1])
+        after = behind(**{name: page[-1][name] for name in BY_KEY})
 
 
 async def _meets(row: Mapping[str, Any], wanted: SessionFilter) -> bool:

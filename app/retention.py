@@ -15,6 +15,7 @@ from pymongo.errors import OperationFailure
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from .backstop import Dated
 from .connection import Connection, StoreModels, connect_models
+from .criteria import BY_KEY, DELETED, behind
 from .dating import (
     DATED_FIELDS,
     Row,
@@ -27,11 +28,10 @@ from .deletion import delete_session
 from .driver import AnyDatabase, as_pymongo, with_store_rules
 from .errors import ContentionError, InvalidRetentionError, SchemaOutdatedError, UnknownSessionError
 from .every import EVERY, Every
-from .expiry import CACHE_SECONDS, DELETED, Retention, read_retention
+from .expiry import CACHE_SECONDS, Retention, read_retention
 from .failures import NOT_KNOWN, reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .model_names import collection_name, policy_collection_name
-from .orphans import behind_key
 from .other_collections import other_entry_collections
 from .remains import sweep
 from .retention_script import as_scripts_mean
@@ -266,19 +266,18 @@ async def _batches(
 
     A cursor over a hundred thousand sessions would not live as long as dating them takes.
     """
-    order = ("tenant", "project_key", "session_id")
-    behind: dict[str, Any] = {}
+    after: dict[str, Any] = {}
     while True:
         page = await connection.summaries.find(
-            {"$and": [query, behind]},
+            {"$and": [query, after]},
             {**DATED_FIELDS, "removed": 1},
-            sort=[(field, 1) for field in order],
+            sort=[(field, 1) for field in BY_KEY],
             limit=_SESSIONS_AT_ONCE,
         ).to_list()
         if not page:
             return
         yield page
-        behind = behind_key(page[-1])
+        after = behind(**{name: page[-1][name] for name in BY_KEY})
 
 
 async def retention_connection(

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias, cast
 import bson
 
 from ..models.plain import JSON_CODEC
+from .criteria import NOT_EXPIRED
 from .errors import InvalidQueryError
-from .expiry import NOT_EXPIRED
 from .key import checked_name
 from .plain_text import plain
 from .shown import shown

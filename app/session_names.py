@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .connection import Connection
+from .criteria import NOT_EXPIRED
 from .errors import AmbiguousSessionError, UnknownSessionError
-from .expiry import NOT_EXPIRED
 from .key import checked_name
 from .listings import LISTED_FIELDS, SessionListing, listing_of
 from .plain_text import line

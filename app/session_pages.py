@@ -14,8 +14,8 @@ from typing_extensions import TypeVar
 
 from ..models import SessionSummary
 from .connection import Connection
+from .criteria import NOT_EXPIRED, before
 from .errors import InvalidQueryError
-from .expiry import NOT_EXPIRED
 from .key import TranscriptKey
 from .reads import retried
 from .session_filter import SessionFilter
@@ -68,16 +68,6 @@ class Position:
         milliseconds = (self.active_at - _EPOCH) // timedelta(milliseconds=1)
         return base64.urlsafe_b64encode(json.dumps([milliseconds, str(self.id)]).encode()).decode()
 
-    @property
-    def behind(self) -> dict[str, Any]:
-        """A query for what comes behind it."""
-        return {
-            "$or": [
-                {"active_at": {"$lt": self.active_at}},
-                {"active_at": self.active_at, "_id": {"$lt": self.id}},
-            ]
-        }
-
 
 async def session_page(
     connection: Connection,
@@ -94,7 +84,7 @@ async def session_page(
             *query.get("$and", []),
             # For the index, which the alternatives alone would not lead to the place.
             {"active_at": {"$lte": after.active_at}},
-            after.behind,
+            before(active_at=after.active_at, _id=after.id),
         ]
 
     async def attempt() -> list[dict[str, Any]]:

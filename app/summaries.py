@@ -14,7 +14,7 @@ from ..models.marks import Mark, Wanted
 from ..models.tally import Tally
 from ..models.totals import TEXTS
 from .backstop import Backstop, Dated
-from .expiry import EXPIRED
+from .criteria import EXPIRED
 from .key import TranscriptKey
 from .sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry
 

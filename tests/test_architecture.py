@@ -51,7 +51,8 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "storage": "app.background app.backstop app.bound_store app.bson_elements app.codec "
-        "app.connection app.expiry app.living app.native app.orphans app.session_state "
+        "app.connection app.criteria app.expiry app.living app.native app.orphans "
+        "app.session_state "
         "app.stored_times app.summaries app.uuids app.values",
     },
     {
@@ -66,8 +67,8 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "database": "app.abandoned app.attempts app.bound_models app.change_streams "
-        "app.commands app.driver app.elections app.failures app.model_names app.reads "
-        "app.server app.server_codes app.transactions",
+        "app.commands app.documents app.driver app.elections app.failures app.model_names "
+        "app.reads app.server app.server_codes app.transactions",
         "embedded": "app.embedded app.keeper app.keeper_process app.mongod_program app.replica_set",
         "loopback": "app.loopback.*",
         "files": "app.archive app.beside app.damage app.jsonl app.layout app.lines app.paths "

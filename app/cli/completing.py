@@ -68,7 +68,7 @@ def tags(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _current(query: dict[str, Any]) -> dict[str, Any]:
-    from ..expiry import NOT_EXPIRED
+    from ..criteria import NOT_EXPIRED
 
     return {**query, **NOT_EXPIRED}
 

@@ -1,0 +1,114 @@
+"""The names in the store's criteria are fields of what is stored, and say what they are to find."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from beanie_session_store import EntryChunk, SessionSummary, TranscriptEntry
+from beanie_session_store.app import criteria
+from beanie_session_store.app.criteria import BY_KEY, before, behind
+from beanie_session_store.app.driver import Collection, Database
+from beanie_session_store.app.key import TranscriptKey
+from beanie_session_store.models.entry import ORDER_INDEX
+from beanie_session_store.models.summary import ACTIVITY_INDEX, SESSION_INDEX
+
+NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
+KEY = TranscriptKey("t", "p", "s", "subagents/a")
+
+ABOUT_SUMMARIES: dict[str, Any] = {
+    **{
+        name: each
+        for name, each in vars(criteria).items()
+        if name.isupper() and isinstance(each, dict)
+    },
+    "not_expired_at": criteria.not_expired_at(NOW),
+    "listed": criteria.listed("t", "p", NOW),
+    "of a session": KEY.session_filter(),
+    "a page": behind(**dict.fromkeys(BY_KEY, "x")),
+    "the latest": before(active_at=NOW, _id=1),
+}
+
+
+def fields(model: Any) -> set[str]:
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+def names(query: object) -> Iterator[str]:
+    """The names of fields in a query, wherever they are in it."""
+    if isinstance(query, dict):
+        for name, part in query.items():
+            if not name.startswith("$"):
+                yield name.split(".")[0]
+            yield from names(part)
+    elif isinstance(query, list):
+        for part in query:
+            yield from names(part)
+    elif isinstance(query, str) and re.fullmatch(r"\$\w+", query):
+        yield query[1:]
+
+
+@pytest.mark.parametrize("query", ABOUT_SUMMARIES.values(), ids=ABOUT_SUMMARIES)
+def test_criteria_name_fields_of_summaries(query: Any) -> None:
+    found = {*names(query)}
+    assert found
+    assert found <= fields(SessionSummary)
+
+
+@pytest.mark.parametrize("model", [TranscriptEntry, EntryChunk])
+def test_criteria_name_fields_of_entries_and_their_chunks(model: Any) -> None:
+    assert {*names(KEY.transcript_filter())} <= fields(model)
+    assert {*names(KEY.session_filter())} <= fields(model)
+
+
+def test_a_wrong_name_would_be_found() -> None:
+    assert {*names(criteria.EXPIRED)} == {"expires_at"}
+    assert {*names({"$or": [{"a.b": 1}, {"$expr": {"$gt": ["$c", "$$NOW"]}}]})} == {"a", "c"}
+
+
+def test_pages_go_by_the_fields_of_an_index_from_its_first_on() -> None:
+    assert tuple(SESSION_INDEX.document["key"]) == BY_KEY
+    assert tuple(ORDER_INDEX.document["key"])[:3] == BY_KEY
+    assert tuple(ACTIVITY_INDEX.document["key"]) == ("tenant", "active_at", "_id")
+
+
+@pytest.fixture
+async def collection(database: Database) -> Collection:
+    """Documents with all combinations of values that are next to one another."""
+    collection = database["pages"]
+    values = itertools.product(("a", "b", "b\x01"), (0, 1, None), (1, 2))
+    await collection.insert_many(
+        [{"a": a, "b": b, "_id": f"{a}{b}{c}", "c": c} for a, b, c in values]
+    )
+    return collection
+
+
+@pytest.mark.parametrize("size", [1, 4, 18, 19])
+@pytest.mark.parametrize(("past", "direction"), [(behind, 1), (before, -1)])
+async def test_pages_hold_each_document_once_and_in_order(
+    collection: Collection, past: Any, direction: int, size: int
+) -> None:
+    # Without the nulls: what is compared with a type has only values of that type.
+    some = {"b": {"$type": "number"}}
+    order = [(name, direction) for name in ("a", "b", "c")]
+    wanted = await collection.find(some, sort=order).to_list(None)
+    assert len(wanted) == 12
+    found: list[dict[str, Any]] = []
+    page: dict[str, Any] = {}
+    for _ in range(len(wanted) + 1):
+        rows = await collection.find({"$and": [some, page]}, sort=order, limit=size).to_list(None)
+        found += rows
+        if len(rows) < size:
+            break
+        page = past(**{name: rows[-1][name] for name in ("a", "b", "c")})
+    assert found == wanted
+
+
+def test_one_field_is_a_page_too() -> None:
+    assert behind(seq=3) == {"$or": [{"seq": {"$gt": 3}}]}
+    assert before(_id=1) == {"$or": [{"_id": {"$lt": 1}}]}
