@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from beanie import Document
 from beanie.odm.utils.encoder import Encoder
 
-from ..models import EntryChunk, SessionSummary, TranscriptEntry
+from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from ..models.hooks import warn_of_hooks
 from .bound_models import bind_unbound
+from .documents import Documents
 from .driver import (
     AnyDatabase,
     Client,
@@ -31,6 +33,7 @@ from .required_indexes import has_counted_index
 from .schema import require_usable_schema
 from .server import Server, server_of
 from .shown import shown
+from .stored_summaries import summary_of
 
 logger = logging.getLogger("beanie_session_store.storage")
 
@@ -55,6 +58,16 @@ class StoreModels:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreDocuments:
+    """The documents of one store, to be queried with Beanie's words."""
+
+    entries: Documents[TranscriptEntry]
+    summaries: Documents[SessionSummary]
+    chunks: Documents[EntryChunk]
+    policies: Documents[RetentionPolicy]
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """Collections with the store's read and write rules, and what their server can do."""
 
@@ -64,6 +77,8 @@ class Connection:
     summaries: Collection
     chunks: Collection
     policies: Collection
+    documents: StoreDocuments
+    """What is in these collections; what is hot, or none of Beanie's, goes to them themselves."""
     retentions: RetentionCache
     has_marks: bool
     """Whether entries are marked, so that what is written again is not counted again; so they are
@@ -73,7 +88,7 @@ class Connection:
 
     async def retention_of(self, key: TranscriptKey) -> Retention:
         """What holds for a session, as far as was known within ``CACHE_SECONDS``."""
-        return await self.retentions.get(self.policies, key.tenant, key.project_key)
+        return await self.retentions.get(self.documents.policies, key.tenant, key.project_key)
 
 
 class Binding:
@@ -161,13 +176,20 @@ async def connect_models(
         if names not in checked:
             await require_usable_schema(entries, summaries, chunks)
             checked[names] = await has_counted_index(entries)
+    policies = with_store_rules(entries.database)[policy_collection_name()]
     return Connection(
         client=client,
         server=server,
         entries=entries,
         summaries=summaries,
         chunks=chunks,
-        policies=with_store_rules(entries.database)[policy_collection_name()],
+        policies=policies,
+        documents=StoreDocuments(
+            Documents(models.entries, entries),
+            Documents(models.summaries, summaries, partial(summary_of, models.summaries)),
+            Documents(EntryChunk, chunks),
+            Documents(RetentionPolicy, policies),
+        ),
         retentions=retention_cache_of(client),
         has_marks=checked[names],
         entry_defaults=added_defaults("entries", models.entries, TranscriptEntry),

@@ -86,7 +86,7 @@ async def change_dates(connection: Connection, key: TranscriptKey, change: Chang
             raise UnknownSessionError(
                 f"There is no {key}; nothing was changed. Check tenant, project key and session id."
             )
-        retention = await read_retention(connection.policies, key.tenant, key.project_key)
+        retention = await read_retention(connection.documents.policies, key.tenant, key.project_key)
         becomes = change(row, retention)
         if becomes is None:
             return None
@@ -110,7 +110,7 @@ async def follow(connection: Connection, key: TranscriptKey) -> None:
         row = await _row(connection, key)
         if row is None:
             return
-        retention = await read_retention(connection.policies, key.tenant, key.project_key)
+        retention = await read_retention(connection.documents.policies, key.tenant, key.project_key)
         dated = dated_of(row)
         wanted, to = wanted_dates(row, retention)
         if _is_astray(dated, to, retention):

@@ -50,10 +50,12 @@ class Row(BaseModel):
         return {fields[name].alias or name: _exactly(getattr(self, name)) for name in names}
 
 
-def _exactly(value: Any) -> Any:
-    # What looks like an operator, or is a pattern, would else be one.
-    is_query = isinstance(value, (Mapping, Regex))
-    return {"$eq": value} if is_query else value
+# What looks like an operator, or is a pattern, would else be one.
+_QUERIES: tuple[type[Any], ...] = (Mapping, Regex)
+
+
+def _exactly(value: object) -> object:
+    return {"$eq": value} if isinstance(value, _QUERIES) else value
 
 
 class _Whole(BaseModel):

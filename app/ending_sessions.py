@@ -9,7 +9,7 @@ from ..models import SessionSummary, TranscriptEntry
 from .criteria import NOT_EXPIRED
 from .driver import Database
 from .every import EVERY, Every
-from .expiry import Retention, most_specific
+from .expiry import PolicyRow, Retention, most_specific
 from .failures import reported, require_asyncio
 from .retention import checked_owner, checked_seconds, retention_connection
 from .stored_times import last_active
@@ -49,9 +49,9 @@ async def ending_sessions(
     owner = checked_owner(tenant, project_key)
     connection = await retention_connection(database, entries, summaries)
     with reported(database.client, "count the sessions that would end"):
-        rows = await connection.policies.find({}).to_list(None)
+        rows = await connection.documents.policies.find(rows=PolicyRow).to_list()
         policies: dict[tuple[str, str], int | None] = {
-            (row["tenant"], row["project_key"]): row["keep_seconds"] for row in rows
+            (row.tenant, row.project_key): row.keep_seconds for row in rows
         }
         changed = (owner["tenant"], owner["project_key"])
         policies.pop(changed, None)

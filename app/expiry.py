@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..models.retention import FOR_EVER
+from beanie.operators import In
+
+from ..models.lenient import Words
+from ..models.retention import FOR_EVER, RetentionPolicy
 from .criteria import EXPIRED as EXPIRED
 from .criteria import NOT_EXPIRED as NOT_EXPIRED
-from .driver import Client, Collection
+from .documents import Documents, Row
+from .driver import Client
 from .every import EVERY
 
 CACHE_SECONDS = 5.0
@@ -89,9 +94,11 @@ class RetentionCache:
     def __init__(self) -> None:
         self.clear()
 
-    async def get(self, policies: Collection, tenant: str, project_key: str) -> Retention:
+    async def get(
+        self, policies: Documents[RetentionPolicy], tenant: str, project_key: str
+    ) -> Retention:
         """The retention of a project's sessions, read at most once per ``CACHE_SECONDS``."""
-        key = (policies.database.name, tenant, project_key)
+        key = (policies.collection.database.name, tenant, project_key)
         known = self._known
         found = known.get(key)
         if found is not None and found[0] > monotonic():
@@ -117,13 +124,24 @@ def retention_cache_of(client: Client) -> RetentionCache:
     return _caches.setdefault(client, RetentionCache())
 
 
-async def read_retention(policies: Collection, tenant: str, project_key: str) -> Retention:
+class PolicyRow(Row):
+    """A policy, as it is stored."""
+
+    tenant: Words = ""
+    project_key: Words = ""
+    keep_seconds: Any = None
+    updated_at: Any = None
+
+
+async def read_retention(
+    policies: Documents[RetentionPolicy], tenant: str, project_key: str
+) -> Retention:
     """The retention of a project's sessions, as it is in the database now."""
     every = EVERY.value
     rows = policies.find(
-        {"tenant": {"$in": [tenant, every]}, "project_key": {"$in": [project_key, every]}}
+        In("tenant", [tenant, every]), In("project_key", [project_key, every]), rows=PolicyRow
     )
-    fitting = {(row["tenant"], row["project_key"]): row["keep_seconds"] async for row in rows}
+    fitting = {(row.tenant, row.project_key): row.keep_seconds async for row in rows}
     return most_specific(fitting, tenant, project_key)
 
 

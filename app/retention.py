@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from beanie.operators import Set
 from pymongo.errors import OperationFailure
 
-from ..models import EntryChunk, SessionSummary, TranscriptEntry
+from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from .backstop import Dated
 from .connection import Connection, StoreModels, connect_models
 from .criteria import BY_KEY, DELETED, behind
@@ -25,10 +26,11 @@ from .dating import (
     wanted_dates,
 )
 from .deletion import delete_session
+from .documents import Documents
 from .driver import AnyDatabase, as_pymongo, with_store_rules
 from .errors import ContentionError, InvalidRetentionError, SchemaOutdatedError, UnknownSessionError
 from .every import EVERY, Every
-from .expiry import CACHE_SECONDS, Retention, read_retention
+from .expiry import CACHE_SECONDS, PolicyRow, Retention, read_retention
 from .failures import NOT_KNOWN, reported, require_asyncio
 from .key import TranscriptKey, checked_name
 from .model_names import collection_name, policy_collection_name
@@ -107,7 +109,8 @@ async def set_retention(
     connection = await retention_connection(database, entries, summaries)
     with reported(database.client, "set the retention", unanswered=NOT_KNOWN):
         values = {"keep_seconds": seconds, "updated_at": connection.server.now()}
-        await connection.policies.update_one(owner, {"$set": values}, upsert=True)
+        policy = connection.documents.policies.find_one(owner)
+        await policy.update(Set(values), upsert=True)
         with holds_already(_IN_FORCE):
             return await _follow(connection, owner, on_progress)
 
@@ -129,7 +132,7 @@ async def clear_retention(
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
     connection = await retention_connection(database, entries, summaries)
     with reported(database.client, "clear the retention", unanswered=NOT_KNOWN):
-        await connection.policies.delete_one(owner)
+        await connection.documents.policies.find_one(owner).delete()
         with holds_already(_IN_FORCE):
             return await _follow(connection, owner, on_progress)
 
@@ -140,15 +143,23 @@ async def retention_policies(database: AnyDatabase) -> list[dict[str, Any]]:
     ``EVERY`` is the tenant, or project key, of one that holds for all others.
     """
     require_asyncio()
-    policies = with_store_rules(as_pymongo(database))[policy_collection_name()]
+    collection = with_store_rules(as_pymongo(database))[policy_collection_name()]
+    policies = Documents(RetentionPolicy, collection)
     with reported(database.client, "read the retention"):
         order = [("tenant", 1), ("project_key", 1)]
-        rows = await policies.find({}, {"_id": 0}, sort=order).to_list()
-    names = ("tenant", "project_key")
-    return [{**row, **{name: _owner_of(row[name]) for name in names}} for row in rows]
+        rows = await policies.find(rows=PolicyRow, sort=order).to_list()
+    return [
+        {
+            "tenant": _owner_of(row.tenant),
+            "project_key": _owner_of(row.project_key),
+            "keep_seconds": row.keep_seconds,
+            "updated_at": row.updated_at,
+        }
+        for row in rows
+    ]
 
 
-def _owner_of(stored: str) -> str | Every:
+def _owner_of(stored: Any) -> Any:
     return EVERY if stored == EVERY.value else stored
 
 
@@ -192,7 +203,7 @@ async def _redate(
     async def dated(row: dict[str, Any]) -> bool:
         group = (row["tenant"], row["project_key"])
         if group not in retentions:
-            retentions[group] = await read_retention(connection.policies, *group)
+            retentions[group] = await read_retention(connection.documents.policies, *group)
         key = TranscriptKey(*group, row["session_id"])
         try:
             return await _redated(connection, key, row, retentions[group])

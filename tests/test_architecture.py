@@ -36,7 +36,7 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "queries": "app.search app.session_filter app.session_names app.session_pages "
-        "app.session_queries app.statistics app.stored_summaries",
+        "app.session_queries app.statistics",
         "writing": "app.claim app.counted app.dating app.deletion app.doubts app.forked_accounts "
         "app.housekeeping app.insertion app.lookups app.metadata app.new_sessions app.observing "
         "app.recount app.remains app.repair app.replay app.session_replay app.sound_state "
@@ -52,8 +52,8 @@ FLOORS: list[dict[str, str]] = [
     {
         "storage": "app.background app.backstop app.bound_store app.bson_elements app.codec "
         "app.connection app.criteria app.expiry app.living app.native app.orphans "
-        "app.session_state "
-        "app.stored_times app.summaries app.uuids app.values",
+        "app.session_state app.stored_summaries app.stored_times app.summaries app.uuids "
+        "app.values",
     },
     {
         "schema": "app.collection_kinds app.migration_copy app.migration_lock app.migration_log "
