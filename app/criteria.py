@@ -25,6 +25,9 @@ It is before every date for all who compare, and no date for MongoDB, which leav
 MARKED_DELETED: dict[str, Any] = {"expires_at": DELETED}
 """Summaries that only stand for what is left of a deleted session."""
 
+NOT_DELETED: dict[str, Any] = {"expires_at": {"$ne": DELETED}}
+"""All other summaries, also of sessions that have expired."""
+
 WITH_MAIN: dict[str, Any] = {"mtime": {"$exists": True}}
 """Summaries of sessions that have a main transcript."""
 

@@ -8,22 +8,25 @@ So any number of them may work at once, and whoever comes next goes on where one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any
 
+from beanie.operators import Set, Unset
 from bson.int64 import Int64
+from pydantic import Field
 
+from ..models.lenient import Otherwise, Whole
 from .attempts import Attempts
 from .backstop import FAR, Dated
 from .connection import Connection
 from .criteria import NOT_EXPIRED
-from .driver import ClientSession, with_confirmed_reads
+from .driver import ClientSession
 from .errors import ContentionError, UnknownSessionError
 from .expiry import Retention, read_retention
 from .key import TranscriptKey
-from .stored_times import last_active
+from .stored_times import ActiveRow
 from .transactions import TransientFailureError, transact
 
 _BATCH = 200
@@ -32,47 +35,59 @@ _SMALLEST_BATCH = 20
 # The rest of the time is for others.
 _SHARE = 0.25
 
-DATED_FIELDS: dict[str, Any] = dict.fromkeys(
-    (
-        *("tenant", "project_key", "session_id", "next_seq", "first_seq", "remains"),
-        *("expires_at", "held_at", "released_at", "backstop", "moved_through"),
-        *("active_at", "mtime", "created_at"),
-    ),
-    1,
-)
-"""Projection of a summary to what its dates depend on."""
 
-Row = Mapping[str, Any]
-Change = Callable[[Row, Retention], "tuple[Dated, dict[str, Any]] | None"]
+class DatedRow(ActiveRow):
+    """What the dates of a session depend on, as its summary has it."""
+
+    id: Any = Field(default=None, alias="_id")
+    tenant: Any = None
+    project_key: Any = None
+    session_id: Any = None
+    next_seq: Any = None
+    first_seq: Annotated[Whole, Otherwise(1)] = 1
+    remains: Any = None
+    removed: Any = None
+    expires_at: Any = None
+    held_at: Any = None
+    backstop: Any = None
+    moved_through: Any = None
+
+    @property
+    def dated(self) -> Dated:
+        """Its dates; what is none counts as absent."""
+        expires_at, next_seq = self.expires_at, self.next_seq
+        return Dated(
+            expires_at if isinstance(expires_at, datetime) else None,
+            self.held_at,
+            self.backstop,
+            next_seq if isinstance(next_seq, int) else 1,
+        )
+
+    @property
+    def entries(self) -> int:
+        """How many entries the session has, or had before some were deleted."""
+        return self.next_seq - self.first_seq if isinstance(self.next_seq, int) else 0
+
+    @property
+    def has_remains(self) -> bool:
+        """Whether there is more of the session than its own entries, of any size."""
+        return bool(self.remains or self.removed)
+
+    def wanted(self, retention: Retention) -> tuple[datetime | None, datetime | None]:
+        """The dates that the summary and its entries should have in the end."""
+        if self.held_at is not None:
+            return None, None
+        active_at = self.last_active
+        return retention.expiry(active_at), retention.backstop(active_at)
+
+
+Change = Callable[[DatedRow, Retention], "tuple[Dated, dict[str, Any]] | None"]
 """The dates that a session is to have, with further fields; ``None`` leaves it as it is."""
 
 
-def dated_of(row: Row) -> Dated:
-    """The dates that a summary has; what is none counts as absent."""
-    expires_at, next_seq = row.get("expires_at"), row.get("next_seq")
-    return Dated(
-        expires_at if isinstance(expires_at, datetime) else None,
-        row.get("held_at"),
-        row.get("backstop"),
-        next_seq if isinstance(next_seq, int) else 1,
-    )
-
-
-def entries_of(row: Row) -> int:
-    """How many entries a session has, or had before some were deleted."""
-    next_seq = row.get("next_seq")
-    return next_seq - row.get("first_seq", 1) if isinstance(next_seq, int) else 0
-
-
-def wanted_dates(row: Row, retention: Retention) -> tuple[datetime | None, datetime | None]:
-    """The dates that a summary and its entries should have in the end."""
-    if row.get("held_at") is not None:
-        return None, None
-    active_at = last_active(row)
-    return retention.expiry(active_at), retention.backstop(active_at)
-
-
-async def change_dates(connection: Connection, key: TranscriptKey, change: Change) -> Row | None:
+async def change_dates(
+    connection: Connection, key: TranscriptKey, change: Change
+) -> DatedRow | None:
     """Date a summary anew, whoever appends meanwhile, and return it as it was; entries follow.
 
     Raises:
@@ -111,8 +126,8 @@ async def follow(connection: Connection, key: TranscriptKey) -> None:
         if row is None:
             return
         retention = await read_retention(connection.documents.policies, key.tenant, key.project_key)
-        dated = dated_of(row)
-        wanted, to = wanted_dates(row, retention)
+        dated = row.dated
+        wanted, to = row.wanted(retention)
         if _is_astray(dated, to, retention):
             is_done = await _put(connection, key, row, dated.announced(to), {})
         elif not dated.is_moving:
@@ -139,9 +154,9 @@ def _is_astray(dated: Dated, to: datetime | None, retention: Retention) -> bool:
     return retention.is_short(date, aim) or retention.is_long(date, aim)
 
 
-def _through(row: Row) -> int:
-    through: int | None = row.get("moved_through")
-    return row.get("first_seq", 1) - 1 if through is None else through
+def _through(row: DatedRow) -> int:
+    through: int | None = row.moved_through
+    return row.first_seq - 1 if through is None else through
 
 
 def _finished(dated: Dated, wanted: datetime | None) -> Dated:
@@ -157,14 +172,14 @@ def _finished(dated: Dated, wanted: datetime | None) -> Dated:
     return dated._replace(expires_at=date, backstop=backstop)
 
 
-async def _row(connection: Connection, key: TranscriptKey) -> dict[str, Any] | None:
+async def _row(connection: Connection, key: TranscriptKey) -> DatedRow | None:
     # What is said to have its dates already must have them for good.
-    summaries = with_confirmed_reads(connection.summaries)
-    return await summaries.find_one({**key.session_filter(), **NOT_EXPIRED}, DATED_FIELDS)
+    summaries = connection.documents.summaries.confirmed
+    return await summaries.find_one(key.session_filter(), NOT_EXPIRED, rows=DatedRow)
 
 
 async def _put(
-    connection: Connection, key: TranscriptKey, row: Row, dated: Dated, fields: dict[str, Any]
+    connection: Connection, key: TranscriptKey, row: DatedRow, dated: Dated, fields: dict[str, Any]
 ) -> bool:
     """Change the dates of a summary if it still is as ``row`` has it."""
     values = {
@@ -173,57 +188,54 @@ async def _put(
         "backstop": dated.backstop,
         **fields,
     }
-    if dated.backstop != row.get("backstop"):
+    if dated.backstop != row.backstop:
         # Whoever was on another way has to begin anew.
         values["moved_through"] = None
-    change: dict[str, Any] = {}
-    if kept := {name: value for name, value in values.items() if value is not None}:
-        change["$set"] = kept
-    if gone := {name: "" for name, value in values.items() if value is None}:
-        change["$unset"] = gone
+    kept = {name: value for name, value in values.items() if value is not None}
+    gone = {name: "" for name, value in values.items() if value is None}
     # How far the entries are is part of it: where the same way was taken up again meanwhile, some
     # may be elsewhere than they were when the row was read.
-    names = ("_id", "next_seq", "active_at", "expires_at", "held_at", "backstop", "moved_through")
-    query = {**key.session_filter(), **{name: row.get(name) for name in names}, **NOT_EXPIRED}
-    result = await connection.summaries.update_one(query, change)
-    return bool(result.matched_count)
+    unchanged = row.as_read(
+        *("id", "next_seq", "active_at", "expires_at", "held_at", "backstop", "moved_through")
+    )
+    summary = connection.documents.summaries.find_one(key.session_filter(), unchanged, NOT_EXPIRED)
+    return bool((await summary.update(Set(kept), Unset(gone))).matched_count)
 
 
 async def _move(
     connection: Connection,
     key: TranscriptKey,
-    row: Row,
+    row: DatedRow,
     through: int,
     size: int,
     attempts: Attempts,
 ) -> bool:
     """Move the next entries with their chunks, unless they are to go elsewhere by now."""
-    to: datetime | None = row["backstop"]["to"]
-    change = {"$unset": {"expires_at": ""}} if to is None else {"$set": {"expires_at": to}}
-    first = row.get("first_seq", 1)
-    upto = min(through + size, dated_of(row).next_seq - 1)
-    positions = {**key.session_filter(), "seq": {"$gt": through, "$lte": upto}}
-    owner = {
-        **key.session_filter(),
-        "_id": row["_id"],
-        "backstop.to": to,
-        "moved_through": row.get("moved_through"),
-    }
-    if to is None:
-        # Else it would also match where nothing is on its way.
-        owner["backstop.to"] = {"$type": "null"}
+    to: datetime | None = row.backstop["to"]
+    change = Unset({"expires_at": ""}) if to is None else Set({"expires_at": to})
+    upto = min(through + size, row.dated.next_seq - 1)
+    session_key = key.session_filter()
+    positions = {"seq": {"$gt": through, "$lte": upto}}
+    # Without the type it would also match where nothing is on its way.
+    on_its_way = {"backstop.to": {"$type": "null"} if to is None else to}
+    unchanged = row.as_read("id", "moved_through")
+    entries, summaries, chunks = (
+        connection.documents.entries,
+        connection.documents.summaries,
+        connection.documents.chunks,
+    )
 
     async def work(session: ClientSession | None) -> bool:
-        if through < first:
-            folds = {**key.session_filter(), "collection": connection.summaries.name}
-            await connection.chunks.update_many(folds, change, session=session)
-        await connection.entries.update_many(positions, change, session=session)
-        chunks = {**positions, "collection": connection.entries.name}
-        await connection.chunks.update_many(chunks, change, session=session)
+        if through < row.first_seq:
+            folds = chunks.find(session_key, {"collection": summaries.collection.name})
+            await folds.update(change, session=session)
+        await entries.find(session_key, positions).update(change, session=session)
+        parts = chunks.find(session_key, positions, {"collection": entries.collection.name})
+        await parts.update(change, session=session)
         # Last, so that an append waits for next to nothing.
-        moved = {"$set": {"moved_through": Int64(upto)}}
-        result = await connection.summaries.update_one(owner, moved, session=session)
-        if not result.matched_count:
+        summary = summaries.find_one(session_key, unchanged, on_its_way)
+        moved = await summary.update(Set({"moved_through": Int64(upto)}), session=session)
+        if not moved.matched_count:
             raise _OvertakenError
         return True
 

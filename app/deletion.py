@@ -20,8 +20,8 @@ from .background import go_on
 from .claim import Claim, StaleStateError, advance_summary, changed_texts, mirrored
 from .connection import Connection
 from .criteria import DELETED
-from .dating import DATED_FIELDS, Row, entries_of
-from .driver import ClientSession, with_confirmed_reads
+from .dating import DatedRow
+from .driver import ClientSession
 from .errors import ContentionError
 from .key import TranscriptKey
 from .living import MARKED, live_of
@@ -45,7 +45,7 @@ async def delete_session(
     connection: Connection,
     key: TranscriptKey,
     *,
-    unless: Callable[[Row], bool] | None = None,
+    unless: Callable[[DatedRow], bool] | None = None,
     wait: bool = False,
 ) -> bool:
     """Delete a session with its subagents, and return whether there was one.
@@ -63,13 +63,13 @@ async def delete_session(
     """
     attempts = Attempts()
     # What only a primary without followers has deleted may live again.
-    summaries = with_confirmed_reads(connection.summaries)
+    summaries = connection.documents.summaries.confirmed
     while True:
-        row = await summaries.find_one(key.session_filter(), {**DATED_FIELDS, "removed": 1})
+        row = await summaries.find_one(key.session_filter(), rows=DatedRow)
         if row is None:
             await sweep_unowned(connection, key)
             return False
-        was_there = row.get("expires_at") != DELETED
+        was_there = row.expires_at != DELETED
         if was_there:
             if unless is not None and unless(row):
                 return False
@@ -81,7 +81,7 @@ async def delete_session(
                 continue
             if is_swept:
                 return True
-        if wait or (entries_of(row) <= AT_ONCE and not _has_remains(row)):
+        if wait or (row.entries <= AT_ONCE and not row.has_remains):
             with holds_already(_DELETED):
                 await sweep(connection, key)
         else:
@@ -199,16 +199,15 @@ async def _remove(
     return is_small
 
 
-async def _mark(connection: Connection, key: TranscriptKey, row: Row, attempts: Attempts) -> bool:
+async def _mark(
+    connection: Connection, key: TranscriptKey, row: DatedRow, attempts: Attempts
+) -> bool:
     """Make a session gone for readers, and return whether nothing of it is left."""
     owner = key.session_filter()
-    this = {
-        **owner,
-        **{name: row.get(name) for name in ("_id", "next_seq", "expires_at", "held_at")},
-    }
+    this = {**owner, **row.as_read("id", "next_seq", "expires_at", "held_at")}
     is_small = (
-        entries_of(row) <= MARKED
-        and not _has_remains(row)
+        row.entries <= MARKED
+        and not row.has_remains
         and not await connection.chunks.count_documents(owner, skip=MARKED, limit=1)
     )
 
@@ -226,10 +225,10 @@ async def _mark(connection: Connection, key: TranscriptKey, row: Row, attempts: 
         mark = {
             **owner,
             # What is none cannot bound anything; a new session then looks where it may begin.
-            "next_seq": row.get("next_seq"),
+            "next_seq": row.next_seq,
             # All of it is to be swept, whatever it is of.
-            "first_seq": Int64(1 if _has_remains(row) else row.get("first_seq") or 1),
-            "created_at": row.get("created_at"),
+            "first_seq": Int64(1 if row.has_remains else row.first_seq),
+            "created_at": row.created_at,
             "expires_at": DELETED,
         }
         result = await connection.summaries.replace_one(this, mark, session=session)
@@ -243,11 +242,6 @@ async def _mark(connection: Connection, key: TranscriptKey, row: Row, attempts: 
     work = all_of_it if is_small else head_of_it
     await transact(connection.client, connection.server, work, attempts)
     return is_small
-
-
-def _has_remains(row: Row) -> bool:
-    """Whether there is more of a session than its own entries, of any size."""
-    return bool(row.get("remains") or row.get("removed"))
 
 
 def _without(known: SessionState, counted: Recount, swept_later: str | None) -> Claim:

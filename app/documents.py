@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from pymongo.results import DeleteResult, UpdateResult
 from typing_extensions import Self
 
-from .driver import ClientSession, Collection, Record
+from .driver import ClientSession, Collection, Record, with_confirmed_reads
 
 Criteria = Mapping[str, Any]
 """A condition: one of Beanie's operators, a comparison of a field of a class, or a plain dict."""
@@ -349,6 +349,11 @@ class Documents(Generic[D]):
     def on(self, collection: Collection) -> Self:
         """The same documents, read by other rules."""
         return type(self)(self.model, collection, self._read)
+
+    @property
+    def confirmed(self) -> Self:
+        """The same documents, without what an election can still take back."""
+        return self.on(with_confirmed_reads(self.collection))
 
     def _reader(self, rows: type[Any] | None) -> Callable[[Record], Any]:
         return self._read if rows is None else rows.model_validate

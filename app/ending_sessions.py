@@ -6,15 +6,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..models import SessionSummary, TranscriptEntry
-from .criteria import NOT_EXPIRED
+from .criteria import NOT_EXPIRED, NOT_HELD
 from .driver import Database
 from .every import EVERY, Every
 from .expiry import PolicyRow, Retention, most_specific
 from .failures import reported, require_asyncio
 from .retention import checked_owner, checked_seconds, retention_connection
-from .stored_times import last_active
+from .stored_times import ActiveRow
 
-_ROW = dict.fromkeys(("tenant", "project_key", "active_at", "mtime", "created_at"), 1)
+
+class _Row(ActiveRow):
+    tenant: Any = None
+    project_key: Any = None
 
 
 async def ending_sessions(
@@ -58,18 +61,18 @@ async def ending_sessions(
         if not is_cleared:
             policies[changed] = seconds
         named = {field: name for field, name in owner.items() if name != EVERY.value}
-        query: dict[str, Any] = {**named, "held_at": None, **NOT_EXPIRED}
+        found = connection.documents.summaries.find(named, NOT_HELD, NOT_EXPIRED, rows=_Row)
         now = connection.server.now()
         known: dict[tuple[str, str], Retention] = {}
         ending = 0
-        async for row in connection.summaries.find(query, _ROW):
-            group = (row["tenant"], row["project_key"])
+        async for row in found:
+            group = (row.tenant, row.project_key)
             if group not in known:
                 known[group] = most_specific(policies, *group)
             ending += _is_over(row, known[group], now)
         return ending
 
 
-def _is_over(row: dict[str, Any], retention: Retention, now: datetime) -> bool:
-    date = retention.expiry(last_active(row))
+def _is_over(row: ActiveRow, retention: Retention, now: datetime) -> bool:
+    date = retention.expiry(row.last_active)
     return date is not None and date <= now

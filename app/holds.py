@@ -8,7 +8,7 @@ from typing import Any
 from .background import go_on
 from .backstop import Dated
 from .connection import Connection
-from .dating import DATED_FIELDS, Row, change_dates, dated_of, entries_of, follow
+from .dating import DatedRow, change_dates, follow
 from .expiry import Retention
 from .key import TranscriptKey
 from .transactions import holds_already
@@ -28,18 +28,19 @@ async def hold(connection: Connection, key: TranscriptKey, *, wait: bool = False
         UnknownSessionError: there is no such session, or it has expired.
     """
 
-    def held(row: Row, _: Retention) -> tuple[Dated, dict[str, Any]] | None:
-        if row.get("held_at") is not None:
+    def held(row: DatedRow, _: Retention) -> tuple[Dated, dict[str, Any]] | None:
+        if row.held_at is not None:
             return None
-        dated = dated_of(row)
+        dated = row.dated
         # As far as the entries' dates allow, until they have none.
         dated = dated._replace(expires_at=dated.until(None), held_at=connection.server.now())
         return (dated.announced(None) if _has_dates(dated) else dated), {}
 
     await change_dates(connection, key, held)
     with holds_already(f"it is held, {_ENTRIES_FOLLOW}"):
-        row = await connection.summaries.find_one(key.session_filter(), {"expires_at": 1}) or {}
-        date = row.get("expires_at")
+        summaries = connection.documents.summaries
+        row = await summaries.find_one(key.session_filter(), rows=DatedRow)
+        date = None if row is None else row.dated.expires_at
         # What the release before dated has no time to spare.
         is_near = date is not None and date < connection.server.now() + _NEAR
         await _follow_up(connection, key, wait or is_near)
@@ -53,8 +54,8 @@ async def release(connection: Connection, key: TranscriptKey, *, wait: bool = Fa
     """
     now = connection.server.now()
 
-    def released(row: Row, retention: Retention) -> tuple[Dated, dict[str, Any]]:
-        dated = dated_of(row)
+    def released(row: DatedRow, retention: Retention) -> tuple[Dated, dict[str, Any]]:
+        dated = row.dated
         wanted, to = retention.expiry(now), retention.backstop(now)
         dated = dated._replace(expires_at=dated.until(wanted), held_at=None)
         fields = {"released_at": now}
@@ -71,8 +72,9 @@ def _has_dates(dated: Dated) -> bool:
 
 async def _follow_up(connection: Connection, key: TranscriptKey, wait: bool) -> None:
     """Move the entries' dates: at once where that is quick, else in the background."""
-    row = await connection.summaries.find_one(key.session_filter(), DATED_FIELDS)
-    if row is not None and (wait or entries_of(row) <= _FEW_ENTRIES):
+    summaries = connection.documents.summaries
+    row = await summaries.find_one(key.session_filter(), rows=DatedRow)
+    if row is not None and (wait or row.entries <= _FEW_ENTRIES):
         await follow(connection, key)
     else:
         go_on(connection, key, follow)

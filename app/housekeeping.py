@@ -100,7 +100,7 @@ async def finish(connection: Connection, key: TranscriptKey) -> None:
     row = await connection.summaries.find_one({**key.session_filter(), **EXPIRED}, {"_id": 1})
     if row is not None:
         gone = row["_id"]
-        await delete_session(connection, key, unless=lambda now: now["_id"] != gone, wait=True)
+        await delete_session(connection, key, unless=lambda now: now.id != gone, wait=True)
         return
     await sweep(connection, key)
     await follow(connection, key)

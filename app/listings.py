@@ -13,6 +13,7 @@ from .attempts import Attempts
 from .commands import find_all
 from .connection import Connection
 from .criteria import NOT_EXPIRED, behind, listed
+from .documents import Row
 from .driver import ClientSession, with_confirmed_reads
 from .elections import confirmed_primary
 from .errors import CorruptEntryError
@@ -77,14 +78,14 @@ async def session_listings(
 ) -> AsyncIterator[SessionListing]:
     """The sessions that ``owner``, a query for fields of the key, asks for, in order."""
     order = [("project_key", 1), ("session_id", 1)]
-    summaries = with_confirmed_reads(connection.summaries)
+    summaries = connection.documents.summaries.confirmed
     attempts = Attempts()
     after: dict[str, Any] = {}
     while True:
         try:
-            query = {**owner, **NOT_EXPIRED, **after}
+            rows = summaries.find(owner, NOT_EXPIRED, after, rows=ListedRow, sort=order)
             async with confirmed_primary(connection.client):
-                async for row in summaries.find(query, LISTED_FIELDS, sort=order):
+                async for row in rows:
                     found = await listing_of(row)
                     yield found
                     attempts = Attempts()
@@ -96,30 +97,33 @@ async def session_listings(
                 raise
 
 
-LISTED_FIELDS: dict[str, Any] = {
-    "_id": 0,
-    **dict.fromkeys(("project_key", "session_id", "mtime", "title", "first_prompt"), 1),
-    **dict.fromkeys(("metadata", "packed_metadata"), 1),
-}
-"""Projection of a summary to what a listing is made of."""
+class ListedRow(Row):
+    """What a listing is made of, as a summary has it."""
+
+    project_key: Any = None
+    session_id: Any = None
+    mtime: Any = None
+    title: Any = None
+    first_prompt: Any = None
+    metadata: Any = None
+    packed_metadata: Any = None
 
 
-async def listing_of(row: Mapping[str, Any]) -> SessionListing:
-    """The listing that such a projection gives."""
-    project_key, session_id = row["project_key"], row["session_id"]
-    titles = (row.get("title"), row.get("first_prompt"))
+async def listing_of(row: ListedRow) -> SessionListing:
+    """The listing that a summary gives."""
+    session_id = row.session_id
+    titles = (row.title, row.first_prompt)
     title = next((each for each in titles if each and isinstance(each, str)), None)
-    metadata = row["metadata"] if isinstance(row.get("metadata"), dict) else None
+    is_plain = isinstance(row.metadata, dict)
+    metadata = cast("dict[str, Any]", row.metadata) if is_plain else None
     # Beanie stores a field without a value as null.
-    if metadata is None and row.get("packed_metadata") is not None:
+    if metadata is None and row.packed_metadata is not None:
         try:
-            metadata = await decoded(
-                row["packed_metadata"], f"the metadata of session {session_id}"
-            )
+            metadata = await decoded(row.packed_metadata, f"the metadata of session {session_id}")
         except CorruptEntryError as error:
             # It must not cost the sessions that are listed behind it.
             logger.warning("%s", error)
-    return SessionListing(project_key, session_id, whole_ms(row.get("mtime")), title, metadata)
+    return SessionListing(row.project_key, session_id, whole_ms(row.mtime), title, metadata)
 
 
 async def session_summaries(

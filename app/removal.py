@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic import Field
+
 from .connection import Connection
-from .criteria import BY_KEY, DELETED, behind
-from .dating import DATED_FIELDS
+from .criteria import BY_KEY, MARKED_DELETED, NOT_DELETED, behind
+from .dating import DatedRow
 from .deletion import delete_session
 from .driver import with_store_rules
 from .errors import ContentionError, InvalidQueryError
 from .housekeeping import sweep_orphans
 from .key import TranscriptKey
-from .listings import LISTED_FIELDS, SessionListing, listing_of
+from .listings import ListedRow, SessionListing, listing_of
 from .model_names import ADOPTION_RECORDS
 from .remains import sweep
 from .session_filter import SessionFilter
@@ -52,21 +54,20 @@ async def remove_sessions(
     failed: list[SessionListing] = []
     records = with_store_rules(connection.entries.database)[ADOPTION_RECORDS]
 
-    async def remove(row: dict[str, Any]) -> bool:
-        key = TranscriptKey(tenant, row["project_key"], row["session_id"])
+    async def remove(row: _Row) -> bool:
+        key = TranscriptKey(tenant, row.project_key, row.session_id)
         listing = await listing_of(row)
-        if row.get("held_at") is not None:
+        if row.held_at is not None:
             held.append(listing)
             return False
         if dry_run:
             return False
-        this = row["_id"]
         is_held = False
 
-        def stays(now: Mapping[str, Any]) -> bool:
+        def stays(now: DatedRow) -> bool:
             nonlocal is_held
-            is_held = now.get("held_at") is not None
-            return is_held or now["_id"] != this
+            is_held = now.held_at is not None
+            return is_held or now.id != row.id
 
         try:
             is_deleted = await delete_session(connection, key, unless=stays, wait=True)
@@ -108,31 +109,38 @@ def require_conditions(wanted: SessionFilter) -> None:
         )
 
 
+class _Row(ListedRow):
+    id: Any = Field(default=None, alias="_id")
+    tenant: Any = None
+    held_at: Any = None
+
+
 async def _pages(
     connection: Connection, tenant: str, wanted: SessionFilter
-) -> AsyncIterator[list[dict[str, Any]]]:
+) -> AsyncIterator[list[_Row]]:
     """The summaries that meet the conditions, expired ones too, a page by a query of its own."""
-    fields = {**LISTED_FIELDS, **DATED_FIELDS, "_id": 1}
     query = wanted.query(tenant, with_expired=True, with_packed=True)
     after: dict[str, Any] = {}
     while True:
-        page = await connection.summaries.find(
-            {"$and": [{"tenant": tenant}, query, {"expires_at": {"$ne": DELETED}}, after]},
-            fields,
+        page = await connection.documents.summaries.find(
+            query,
+            NOT_DELETED,
+            after,
+            rows=_Row,
             sort=[(name, 1) for name in BY_KEY],
             limit=_PAGE,
-        ).to_list(None)
+        ).to_list()
         rows = [row for row in page if await _meets(row, wanted)]
         if rows:
             yield rows
         if len(page) < _PAGE:
             return
-        after = behind(**{name: page[-1][name] for name in BY_KEY})
+        after = behind(**{name: getattr(page[-1], name) for name in BY_KEY})
 
 
-async def _meets(row: Mapping[str, Any], wanted: SessionFilter) -> bool:
+async def _meets(row: _Row, wanted: SessionFilter) -> bool:
     """Whether metadata that the server cannot look into is as wanted."""
-    if "packed_metadata" not in row or not wanted.metadata:
+    if "packed_metadata" not in row.model_fields_set or not wanted.metadata:
         return True
     metadata = (await listing_of(row)).metadata or {}
     return all(_equal(metadata.get(name), value) for name, value in wanted.metadata.items())
@@ -150,7 +158,7 @@ async def _sweep_what_is_gone(connection: Connection, tenant: str, wanted: Sessi
     owner = {"tenant": tenant}
     if wanted.project_key is not None:
         owner["project_key"] = wanted.project_key
-    marked = {**owner, "expires_at": DELETED}
-    async for row in connection.summaries.find(marked, {"project_key": 1, "session_id": 1}):
-        await sweep(connection, TranscriptKey(tenant, row["project_key"], row["session_id"]))
+    marked = connection.documents.summaries.find(owner, MARKED_DELETED, rows=_Row)
+    async for row in marked:
+        await sweep(connection, TranscriptKey(tenant, row.project_key, row.session_id))
     await sweep_orphans(connection, owner, spares_lost=False)

@@ -18,12 +18,9 @@ from .backstop import Dated
 from .connection import Connection, StoreModels, connect_models
 from .criteria import BY_KEY, DELETED, behind
 from .dating import (
-    DATED_FIELDS,
-    Row,
+    DatedRow,
     change_dates,
-    dated_of,
     follow,
-    wanted_dates,
 )
 from .deletion import delete_session
 from .documents import Documents
@@ -37,7 +34,6 @@ from .model_names import collection_name, policy_collection_name
 from .other_collections import other_entry_collections
 from .remains import sweep
 from .retention_script import as_scripts_mean
-from .stored_times import last_active
 from .transactions import DoneInPartError, TransientFailureError, holds_already
 
 _SESSIONS_AT_ONCE = 8
@@ -198,13 +194,13 @@ async def _redate(
     looked_at = moved = 0
     failed: list[TranscriptKey] = []
     retentions: dict[tuple[str, str], Retention] = {}
-    query = {field: name for field, name in owner.items() if name != EVERY.value}
+    governed = {field: name for field, name in owner.items() if name != EVERY.value}
 
-    async def dated(row: dict[str, Any]) -> bool:
-        group = (row["tenant"], row["project_key"])
+    async def dated(row: DatedRow) -> bool:
+        group = (row.tenant, row.project_key)
         if group not in retentions:
             retentions[group] = await read_retention(connection.documents.policies, *group)
-        key = TranscriptKey(*group, row["session_id"])
+        key = TranscriptKey(*group, row.session_id)
         try:
             return await _redated(connection, key, row, retentions[group])
         except UnknownSessionError:
@@ -222,7 +218,7 @@ async def _redate(
             failed.append(key)
             return False
 
-    async for rows in _batches(connection, query):
+    async for rows in _batches(connection, governed):
         results = await asyncio.gather(*map(dated, rows))
         before = looked_at // _REPORT_EVERY
         looked_at += len(rows)
@@ -236,29 +232,29 @@ async def _redate(
 
 
 async def _redated(
-    connection: Connection, key: TranscriptKey, row: dict[str, Any], retention: Retention
+    connection: Connection, key: TranscriptKey, row: DatedRow, retention: Retention
 ) -> bool:
     """Give one session the dates that it should have, and return whether it had others."""
-    if row.get("expires_at") == DELETED:
+    if row.expires_at == DELETED:
         await sweep(connection, key)
         return False
-    if row.get("remains") or row.get("removed"):
+    if row.has_remains:
         await sweep(connection, key)
-    wanted, _ = wanted_dates(row, retention)
-    is_right = row.get("held_at") is not None or wanted == row.get("expires_at")
+    wanted, _ = row.wanted(retention)
+    is_right = row.held_at is not None or wanted == row.expires_at
     if not is_right and wanted is not None and wanted <= connection.server.now():
-        active_at = last_active(row)
+        active_at = row.last_active
 
-        def is_kept(now: Row) -> bool:
-            return now.get("held_at") is not None or last_active(now) != active_at
+        def is_kept(now: DatedRow) -> bool:
+            return now.held_at is not None or now.last_active != active_at
 
         return await delete_session(connection, key, unless=is_kept, wait=True)
 
-    def redated(row: Row, retention: Retention) -> tuple[Dated, dict[str, Any]] | None:
-        dated = dated_of(row)
+    def redated(row: DatedRow, retention: Retention) -> tuple[Dated, dict[str, Any]] | None:
+        dated = row.dated
         if dated.held_at is not None:
             return None
-        wanted, to = wanted_dates(row, retention)
+        wanted, to = row.wanted(retention)
         if dated.expires_at is None and (to is not None or dated.backstop is not None):
             return dated.announced(to), {}
         becomes = dated._replace(expires_at=dated.until(wanted))
@@ -270,25 +266,24 @@ async def _redated(
     return not is_right
 
 
-async def _batches(
-    connection: Connection, query: dict[str, Any]
-) -> AsyncIterator[list[dict[str, Any]]]:
+async def _batches(connection: Connection, owner: dict[str, str]) -> AsyncIterator[list[DatedRow]]:
     """All sessions in the order of their keys, a few at a time, each page by a query of its own.
 
     A cursor over a hundred thousand sessions would not live as long as dating them takes.
     """
     after: dict[str, Any] = {}
     while True:
-        page = await connection.summaries.find(
-            {"$and": [query, after]},
-            {**DATED_FIELDS, "removed": 1},
+        page = await connection.documents.summaries.find(
+            owner,
+            after,
+            rows=DatedRow,
             sort=[(field, 1) for field in BY_KEY],
             limit=_SESSIONS_AT_ONCE,
         ).to_list()
         if not page:
             return
         yield page
-        after = behind(**{name: page[-1][name] for name in BY_KEY})
+        after = behind(**{name: getattr(page[-1], name) for name in BY_KEY})
 
 
 async def retention_connection(

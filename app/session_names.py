@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from .connection import Connection
-from .criteria import NOT_EXPIRED
+from .criteria import BY_KEY, NOT_EXPIRED
 from .errors import AmbiguousSessionError, UnknownSessionError
 from .key import checked_name
-from .listings import LISTED_FIELDS, SessionListing, listing_of
+from .listings import ListedRow, SessionListing, listing_of
 from .plain_text import line
 from .reads import retried
 
@@ -35,7 +35,7 @@ async def session_named(
     beginnings = {"$gte": begin, "$lt": begin + _LAST_CHARACTER}
     found: list[SessionListing] = []
     for ids in (begin, beginnings):
-        found = await _found(connection, {**query, "session_id": ids, **NOT_EXPIRED})
+        found = await _found(connection, {**query, "session_id": ids})
         if found and whole_id and ids is beginnings:
             break
         if len(found) > 1:
@@ -55,11 +55,16 @@ async def session_named(
 
 
 async def _found(connection: Connection, query: dict[str, Any]) -> list[SessionListing]:
-    async def attempt() -> list[dict[str, Any]]:
-        # In the order of the index that has the ids, which is how the server comes to use it.
-        order = [("tenant", 1), ("project_key", 1), ("session_id", 1)]
-        cursor = connection.summaries.find(query, LISTED_FIELDS, sort=order, limit=_CANDIDATES + 1)
-        return await cursor.to_list(None)
+    async def attempt() -> list[ListedRow]:
+        found = connection.documents.summaries.find(
+            query,
+            NOT_EXPIRED,
+            rows=ListedRow,
+            # In the order of the index that has the ids, which is how the server comes to use it.
+            sort=[(name, 1) for name in BY_KEY],
+            limit=_CANDIDATES + 1,
+        )
+        return await found.to_list()
 
     return [await listing_of(row) for row in await retried(connection.client, attempt)]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
+
+from .documents import Row
 
 _MAX_MS = 2**53
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -31,20 +32,26 @@ def whole_ms(value: object) -> int | None:
     return int(value) if -_MAX_MS < value < _MAX_MS else None
 
 
-def last_active(row: Mapping[str, Any]) -> datetime:
-    """When a session was active last, by its summary as stored."""
-    released_at = row.get("released_at")
-    begun = _last_written(row)
-    # The period begins anew when a hold ends.
-    return max(begun, released_at) if isinstance(released_at, datetime) else begun
+class ActiveRow(Row):
+    """What a summary says of when its session was active last."""
 
+    active_at: Any = None
+    mtime: Any = None
+    created_at: Any = None
+    released_at: Any = None
 
-def _last_written(row: Mapping[str, Any]) -> datetime:
-    active_at = row.get("active_at")
-    if isinstance(active_at, datetime):
-        return active_at
-    # Written before there were dates of activity: the last append to the main transcript is
-    # known, and no session was idle before it was made.
-    created_at = row.get("created_at")
-    made = created_at if isinstance(created_at, datetime) else _EPOCH
-    return max(made, moment_of_ms(row.get("mtime")) or _EPOCH)
+    @property
+    def last_active(self) -> datetime:
+        """When the session was active last, or was released from a hold."""
+        begun, released_at = self._last_written, self.released_at
+        # The period begins anew when a hold ends.
+        return max(begun, released_at) if isinstance(released_at, datetime) else begun
+
+    @property
+    def _last_written(self) -> datetime:
+        if isinstance(self.active_at, datetime):
+            return self.active_at
+        # Written before there were dates of activity: the last append to the main transcript is
+        # known, and no session was idle before it was made.
+        made = self.created_at if isinstance(self.created_at, datetime) else _EPOCH
+        return max(made, moment_of_ms(self.mtime) or _EPOCH)

@@ -379,7 +379,7 @@ async def test_a_snapshot_sees_one_moment(
 async def test_other_rules_are_those_of_another_collection(
     never: Documents[Never], commands: tuple[Commands, Collection]
 ) -> None:
-    confirmed = never.on(with_confirmed_reads(never.collection))
+    confirmed = never.confirmed
     assert confirmed.model is Never
     assert confirmed.collection.read_concern == ReadConcern("majority")
     assert len(await confirmed.find(SOME, rows=Named).to_list()) == 5

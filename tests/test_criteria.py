@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from bson import (
+    Binary,
+    Code,
+    Decimal128,
+    Int64,
+    MinKey,
+    ObjectId,
+    Regex,
+    Timestamp,
+)
+from bson.datetime_ms import DatetimeMS
 
-from beanie_session_store import EntryChunk, SessionSummary, TranscriptEntry
-from beanie_session_store.app import criteria
+from beanie_session_store import (
+    EntryChunk,
+    RetentionPolicy,
+    SessionSummary,
+    TranscriptEntry,
+)
+from beanie_session_store.app import criteria, store
 from beanie_session_store.app.criteria import BY_KEY, before, behind
+from beanie_session_store.app.documents import Row
 from beanie_session_store.app.driver import Collection, Database
 from beanie_session_store.app.key import TranscriptKey
 from beanie_session_store.models.entry import ORDER_INDEX
@@ -112,3 +130,37 @@ async def test_pages_hold_each_document_once_and_in_order(
 def test_one_field_is_a_page_too() -> None:
     assert behind(seq=3) == {"$or": [{"seq": {"$gt": 3}}]}
     assert before(_id=1) == {"$or": [{"_id": {"$lt": 1}}]}
+
+
+def rows(model: type[Row] = Row) -> Iterator[type[Row]]:
+    """What queries of the store read of documents, wherever it is declared."""
+    for each in model.__subclasses__():
+        if each.__module__.startswith("beanie_session_store.app."):
+            yield each
+        yield from rows(each)
+
+
+ROWS = sorted({*rows()}, key=lambda row: f"{row.__module__}.{row.__name__}")
+ODD: list[Any] = [
+    *(None, True, -1, 2**62, 1.5, math.nan, "", "x", b"x", [], [None], {}, {"$gt": 0}),
+    *(NOW, NOW.replace(tzinfo=None), ObjectId(), Regex("("), Decimal128("NaN"), MinKey()),
+    *(DatetimeMS(2**62), Timestamp(1, 1), Code("x"), Int64(7), Binary(b"x" * 16, 4)),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.__qualname__)
+def test_rows_name_fields_and_take_whatever_is_stored(row: type[Row]) -> None:
+    stored = fields(SessionSummary) | fields(TranscriptEntry) | fields(RetentionPolicy)
+    assert fields(row) <= stored | {"score"}
+    assert row.model_validate({}) == row()
+    for name, value in itertools.product(fields(row), ODD):
+        row.model_validate({name: value})
+    some = fields(row) & {"_id", "expires_at", "next_seq", "session_id"}
+    names = [{"_id": "id"}.get(name, name) for name in sorted(some)]
+    odd = row.model_validate({name: {"$gt": 0} for name in some})
+    assert odd.as_read(*names) == {name: {"$eq": {"$gt": 0}} for name in sorted(some)}
+
+
+def test_there_are_rows() -> None:
+    assert store.BeanieSessionStore
+    assert len(ROWS) > 3

@@ -113,7 +113,7 @@ async def test_a_hold_that_comes_while_sessions_are_removed_prevails(
     real = deletion._mark
 
     async def held_first(connection: Any, session: Any, row: Any, attempts: Any) -> bool:
-        if session.session_id == "plain" and row.get("held_at") is None:
+        if session.session_id == "plain" and row.held_at is None:
             await BeanieSessionStore().hold(key("plain"))
         return await real(connection, session, row, attempts)
 
