@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from pymongo.errors import OperationFailure
 
@@ -12,6 +12,7 @@ from ..models import SessionSummary, TranscriptEntry
 from ..models.messages import AssistantEntry, UserEntry
 from ..models.transcript import parse_entry
 from .connection import Connection
+from .documents import Row
 from .driver import AnyDatabase
 from .errors import SchemaOutdatedError
 from .failures import IN_STEPS, reported, require_asyncio
@@ -42,6 +43,29 @@ class SearchHit:
     def parsed(self) -> UserEntry | AssistantEntry:
         """The typed view of the entry; other kinds are not searched."""
         return cast("UserEntry | AssistantEntry", parse_entry(self.entry))
+
+
+_SCORE = {"$meta": "textScore"}
+
+
+class _HitRow(Row):
+    project_key: Any = None
+    session_id: Any = None
+    subpath: Any = None
+    seq: Any = None
+    entry: Any = None
+    expires_at: Any = None
+    score: Any = None
+
+    class Settings:
+        """The fields that are read, as Beanie looks for them where one is none of the document."""
+
+        projection: ClassVar[dict[str, Any]] = {
+            "_id": 0,
+            **dict.fromkeys(("project_key", "session_id", "subpath", "seq", "entry"), 1),
+            "expires_at": 1,
+            "score": _SCORE,
+        }
 
 
 async def enable_search(
@@ -111,16 +135,18 @@ async def search(
     }
     if project_key is not None:
         query["project_key"] = project_key
-    score = {"$meta": "textScore"}
-    names = ("project_key", "session_id", "subpath", "seq", "entry", "expires_at")
-    fields = {"_id": 0, **dict.fromkeys(names, 1), "score": score}
+    entries = connection.documents.entries
 
-    async def attempt() -> list[dict[str, Any]]:
+    async def attempt() -> list[_HitRow]:
         wanted = limit
         while True:
-            found = await connection.entries.find(
-                query, fields, sort=[("score", score)], limit=wanted, max_time_ms=QUERY_MS
-            ).to_list(None)
+            found = await entries.find(
+                query,
+                rows=_HitRow,
+                sort=[("score", _SCORE)],
+                limit=wanted,
+                max_time_ms=QUERY_MS,
+            ).to_list()
             living = await _living(connection, tenant, found)
             if len(living) >= limit or len(found) < wanted:
                 return living[:limit]
@@ -137,22 +163,23 @@ async def search(
             "was read. Run 'await enable_search(database)' (with entries=... and summaries=... "
             "for Document classes of your own) once."
         ) from None
-    return [SearchHit(**row) for row in rows]
+    return [
+        SearchHit(row.project_key, row.session_id, row.subpath, row.seq, row.score, row.entry)
+        for row in rows
+    ]
 
 
-async def _living(
-    connection: Connection, tenant: str, rows: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+async def _living(connection: Connection, tenant: str, rows: list[_HitRow]) -> list[_HitRow]:
     """Those entries whose sessions live."""
     known: dict[TranscriptKey, Live | None] = {}
-    living: list[dict[str, Any]] = []
+    living: list[_HitRow] = []
     for row in rows:
-        if row.pop("expires_at", None) is not None or row["seq"] > MARKED:
-            key = TranscriptKey(tenant, row["project_key"], row["session_id"])
+        if row.expires_at is not None or row.seq > MARKED:
+            key = TranscriptKey(tenant, row.project_key, row.session_id)
             if key not in known:
                 known[key] = await live_of(connection, key, None)
             live = known[key]
-            if live is None or row["seq"] < live.first_of(row["subpath"]):
+            if live is None or row.seq < live.first_of(row.subpath):
                 continue
         living.append(row)
     return living

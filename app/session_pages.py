@@ -7,20 +7,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Generic
+from typing import Generic, cast
 
 from bson import ObjectId
 from typing_extensions import TypeVar
 
 from ..models import SessionSummary
 from .connection import Connection
-from .criteria import NOT_EXPIRED, before
+from .criteria import NOT_EXPIRED, WITH_MAIN, before
+from .documents import Criteria, Documents
 from .errors import InvalidQueryError
 from .key import TranscriptKey
 from .reads import retried
 from .session_filter import SessionFilter
 from .shown import shown
-from .stored_summaries import summary_of
 
 S = TypeVar("S", bound=SessionSummary)
 S_co = TypeVar("S_co", bound=SessionSummary, default=SessionSummary, covariant=True)
@@ -78,37 +78,42 @@ async def session_page(
     after: Position | None,
 ) -> SessionPage[S]:
     """The next ``limit`` sessions with a main transcript behind the cursor ``after``."""
-    query = {**wanted.query(tenant), "mtime": {"$exists": True}}
+    summaries = _summaries(connection, model)
+    criteria: list[Criteria] = [wanted.query(tenant), WITH_MAIN]
     if after is not None:
-        query["$and"] = [
-            *query.get("$and", []),
-            # For the index, which the alternatives alone would not lead to the place.
-            {"active_at": {"$lte": after.active_at}},
-            before(active_at=after.active_at, _id=after.id),
-        ]
+        # The first for the index, which the alternatives alone would not lead to the place.
+        criteria.append({"active_at": {"$lte": after.active_at}})
+        criteria.append(before(active_at=after.active_at, _id=after.id))
 
-    async def attempt() -> list[dict[str, Any]]:
-        order = [("active_at", -1), ("_id", -1)]
-        # One more tells whether there is another page.
-        found = connection.summaries.find(
-            query, sort=order, limit=limit + 1, max_time_ms=wanted.time_limit
+    async def attempt() -> list[S]:
+        found = summaries.find(
+            *criteria,
+            sort=[("active_at", -1), ("_id", -1)],
+            # One more tells whether there is another page.
+            limit=limit + 1,
+            max_time_ms=wanted.time_limit,
         )
-        return await found.to_list(None)
+        return await found.to_list()
 
-    rows = await retried(connection.client, attempt)
-    sessions = [summary_of(model, row) for row in rows[:limit]]
-    last = rows[limit - 1] if len(rows) > limit else {}
+    found = await retried(connection.client, attempt)
+    sessions = found[:limit]
+    last = sessions[-1] if len(found) > limit else None
     # What has no date of activity comes last.
-    if not isinstance(last.get("active_at"), datetime):
+    if last is None or last.active_at is None or last.id is None:
         return SessionPage(sessions, None)
-    return SessionPage(sessions, Position(last["active_at"], last["_id"]).cursor)
+    return SessionPage(sessions, Position(last.active_at, last.id).cursor)
 
 
 async def session_summary(connection: Connection, model: type[S], key: TranscriptKey) -> S | None:
     """The summary of the key's session, or ``None`` without one."""
+    summaries = _summaries(connection, model)
 
-    async def attempt() -> dict[str, Any] | None:
-        return await connection.summaries.find_one({**key.session_filter(), **NOT_EXPIRED})
+    async def attempt() -> S | None:
+        return await summaries.find_one(key.session_filter(), NOT_EXPIRED)
 
-    row = await retried(connection.client, attempt)
-    return None if row is None else summary_of(model, row)
+    return await retried(connection.client, attempt)
+
+
+def _summaries(connection: Connection, _: type[S]) -> Documents[S]:
+    # The connection has them of the class that the store was made with.
+    return cast("Documents[S]", connection.documents.summaries)

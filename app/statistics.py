@@ -8,7 +8,6 @@ from datetime import date, datetime, time, timedelta, timezone
 from typing import Any
 
 from .connection import Connection
-from .driver import aggregate
 from .errors import InvalidQueryError
 from .reads import retried
 from .session_filter import SessionFilter, checked_field
@@ -159,7 +158,6 @@ async def usage(
     """Usage by group, the most expensive first."""
     keys = {f"k{number}": _GROUPS.get(name, f"${name}") for number, name in enumerate(by)}
     pipeline: list[dict[str, Any]] = [
-        {"$match": wanted.query(tenant)},
         {"$unwind": "$totals.usage"},
         {"$match": days.rows},
         {
@@ -187,14 +185,13 @@ async def usage(
             **{name: _count(row[name]) for name in _COUNTS},
             cost_usd=None if row["cost_usd"] is None else _number(row["cost_usd"]),
         )
-        for row in await _rows(connection, pipeline, wanted)
+        for row in await _rows(connection, tenant, wanted, pipeline)
     ]
 
 
 async def tools(connection: Connection, tenant: str, wanted: SessionFilter) -> list[ToolStatistics]:
     """Calls by tool, the most called first."""
     pipeline: list[dict[str, Any]] = [
-        {"$match": wanted.query(tenant)},
         {"$unwind": "$totals.tools"},
         {
             "$group": {
@@ -210,7 +207,7 @@ async def tools(connection: Connection, tenant: str, wanted: SessionFilter) -> l
         ToolStatistics(
             str(row["_id"]), row["sessions"], _count(row["calls"]), _count(row["errors"])
         )
-        for row in await _rows(connection, pipeline, wanted)
+        for row in await _rows(connection, tenant, wanted, pipeline)
     ]
 
 
@@ -229,11 +226,12 @@ def _number(total: object) -> float:
 
 
 async def _rows(
-    connection: Connection, pipeline: list[dict[str, Any]], wanted: SessionFilter
+    connection: Connection, tenant: str, wanted: SessionFilter, pipeline: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    limit = {} if wanted.time_limit is None else {"maxTimeMS": wanted.time_limit}
+    limit: dict[str, Any] = {} if wanted.time_limit is None else {"maxTimeMS": wanted.time_limit}
+    summaries = connection.documents.summaries
 
     async def attempt() -> list[dict[str, Any]]:
-        return await (await aggregate(connection.summaries, pipeline, **limit)).to_list(None)
+        return await summaries.find(wanted.query(tenant)).aggregate(pipeline, **limit).to_list()
 
     return await retried(connection.client, attempt)
