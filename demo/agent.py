@@ -28,6 +28,9 @@ NOT_MIRRORED = frozenset(
 NOT_ON_DISK = frozenset({"agent_metadata"})
 """Kinds the agent hands to the store alone; on disk they are a ``.meta.json`` file."""
 
+PYTHON = (sys.executable, "-I")
+"""What runs a host's Python files, apart from the folder and the packages of whoever runs it."""
+
 _PROCESS = Path(__file__).with_name("agent_process.py")
 _FOR_THE_REAL_API = ("HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
 
@@ -124,8 +127,7 @@ def mirrored(entries: list[Entry]) -> list[Entry]:
 
 def run_python(arguments: list[str], environment: dict[str, str], job: Any, timeout: float) -> str:
     """Run this interpreter apart from this process; end everything it started if it hangs."""
-    command = [sys.executable, "-I", *arguments]
-    return run_apart(command, environment, timeout, given=json.dumps(job))
+    return run_apart([*PYTHON, *arguments], environment, timeout, given=json.dumps(job))
 
 
 def run_apart(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from support.database import Databases, bound
+from support.processes import PREPARED
 from support.secured import SecuredServer, secured_server
 from support.server import connected
 
@@ -20,7 +21,12 @@ from beanie_session_store import (
     BeanieSessionStore,
     EmbeddedMongo,
 )
+from beanie_session_store.app import codec
 from beanie_session_store.app.driver import Database
+from beanie_session_store.demo import agent
+
+# To import the SDK takes a host longer than its agent runs; `python -m demo` does begin anew.
+agent.PYTHON = (PREPARED, "-I")
 
 # How long an example takes tells how busy the machine is, and nothing about the promise.
 settings.register_profile(
@@ -127,6 +133,18 @@ async def standalone_database(
     """A migrated database on the standalone server, with Beanie initialised on it."""
     async with connected(standalone_url) as client:
         yield await bound(client[standalone_database_name])
+
+
+@pytest.fixture
+def smaller_limits(monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many times smaller sizes are from which values are packed or cut.
+
+    For what does not depend on the sizes: to write and read tens of megabytes takes seconds.
+    """
+    times = 16
+    for name in ("MAX_VALUE_BYTES", "CHUNK_BYTES"):
+        monkeypatch.setattr(codec, name, getattr(codec, name) // times)
+    return times
 
 
 @pytest.fixture

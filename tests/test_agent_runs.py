@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import stat
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 from claude_agent_sdk import ClaudeAgentOptions, project_key_for_directory
 from support.entries import message
+from support.processes import PREPARED
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -30,6 +29,18 @@ from beanie_session_store.demo.script import obedient_script
 
 PROCESS = Path(__file__).parent / "support" / "agent_runs.py"
 SECRET = "xylophone-73"
+BEGUN_AND_OVER = """
+import sys, tempfile
+from beanie_session_store.app.run_folders import RunFolder
+
+tempfile.tempdir = sys.argv[1]
+for number in range(10):
+    folder = RunFolder("runs")
+    (folder.path / "file").write_text(str(number))
+    RunFolder("runs").remove()
+    assert (folder.path / "file").read_text() == str(number)
+    folder.remove()
+"""
 UNKNOWN = "6f1c5e2a-0000-4000-8000-000000000000"
 
 
@@ -174,7 +185,7 @@ def test_what_a_killed_run_left_is_gone_when_the_next_one_begins(service: Servic
     }
     environment = Host(service.home).environment()
     with subprocess.Popen(
-        [sys.executable, "-I", str(PROCESS)],
+        [PREPARED, "-I", str(PROCESS)],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -256,25 +267,14 @@ def test_folders_of_runs_are_only_removed_when_their_run_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        kept = pool.starmap(_begun_and_over, [(str(tmp_path), number) for number in range(40)])
-    assert kept == [True] * 40
+    several = [subprocess.Popen([PREPARED, "-c", BEGUN_AND_OVER, tmp_path]) for _ in range(4)]
+    assert [process.wait() for process in several] == [0] * 4
     root = tmp_path / f"runs-{os.getuid()}"
     (root / "run-of-nobody").mkdir()
     last = RunFolder("runs")
     assert [path.name for path in root.iterdir() if path.is_dir()] == [last.path.name]
     last.remove()
     assert list(root.iterdir()) == []
-
-
-def _begun_and_over(directory: str, number: int) -> bool:
-    tempfile.tempdir = directory
-    folder = RunFolder("runs")
-    (folder.path / "file").write_text(str(number))
-    RunFolder("runs").remove()
-    is_kept = (folder.path / "file").read_text() == str(number)
-    folder.remove()
-    return is_kept
 
 
 def test_a_place_that_somebody_else_made_is_not_used(

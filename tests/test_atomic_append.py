@@ -99,9 +99,9 @@ async def test_a_batch_sent_in_several_commands_is_still_one(
 
 
 async def test_chunks_of_a_failed_append_are_not_kept(
-    store: BeanieSessionStore, database: Database
+    store: BeanieSessionStore, database: Database, smaller_limits: int
 ) -> None:
-    huge = message(random.Random(6).randbytes(18_000_000).hex())
+    huge = message(random.Random(6).randbytes(18_000_000 // smaller_limits).hex())
     await store.append(KEY, turn(1))
     async with failing(database, "insert", mode={"skip": 1}, errorCode=20):
         with pytest.raises(ServerError):

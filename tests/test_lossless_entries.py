@@ -200,8 +200,9 @@ async def assert_comes_back(
 # The promise, for any JSON
 
 
+@pytest.mark.parametrize("tries", [30, pytest.param(200, marks=pytest.mark.soak)])
 def test_any_json_comes_back_and_is_summarised_as_the_sdk_would(
-    mongo_url: str, database_name: str
+    mongo_url: str, database_name: str, tries: int
 ) -> None:
     sessions = count()
 
@@ -228,7 +229,7 @@ def test_any_json_comes_back_and_is_summarised_as_the_sdk_would(
 
     with own_loop(mongo_url, database_name) as run:
 
-        @property_settings(80)
+        @property_settings(tries)
         @given(BATCHES)
         @example([[{"uuid": "\ud83d"}, {"uuid": "\ude00"}, {"uuid": "\0"}, {"uuid": ""}]])
         @example([[{"uuid": "u", "n": 1}, {"uuid": "u", "n": True}], [{"uuid": "u", "n": 1.0}]])
@@ -443,8 +444,16 @@ def entry_of_size(size: int, **fields: Any) -> dict[str, Any]:
     return entry
 
 
-@pytest.mark.parametrize("size", [17 * MIB, 40 * MIB])
-@pytest.mark.parametrize("make", [lambda size: "x" * size, incompressible], ids=["flat", "random"])
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        pytest.param(lambda size: "x" * size, 17 * MIB, id="flat"),
+        pytest.param(incompressible, CHUNKED, id="chunked"),
+        pytest.param(incompressible, 17 * MIB, id="packed", marks=pytest.mark.soak),
+        pytest.param(lambda size: "x" * size, 40 * MIB, id="flat 40", marks=pytest.mark.soak),
+        pytest.param(incompressible, 40 * MIB, id="chunked 40", marks=pytest.mark.soak),
+    ],
+)
 async def test_an_entry_beyond_the_document_limit_comes_back(
     store: BeanieSessionStore, make: Callable[[int], str], size: int
 ) -> None:
@@ -604,8 +613,10 @@ async def test_a_documents_content_has_plain_ints(store: BeanieSessionStore) -> 
     assert difference(entry, document.content) is None
 
 
-async def test_content_over_chunks_says_how_to_read_it(store: BeanieSessionStore) -> None:
-    await store.append(KEY, [{"text": incompressible(CHUNKED)}])
+async def test_content_over_chunks_says_how_to_read_it(
+    store: BeanieSessionStore, smaller_limits: int
+) -> None:
+    await store.append(KEY, [{"text": incompressible(CHUNKED // smaller_limits)}])
     document = await TranscriptEntry.find_one(TranscriptEntry.tenant == "default")
     assert document is not None
     with pytest.raises(ValueError, match=r"3 chunks; read it with the store's load\(\)"):
@@ -643,8 +654,10 @@ async def test_a_damaged_packed_entry_is_reported(
         _ = found.content
 
 
-async def test_a_damaged_chunk_is_reported(store: BeanieSessionStore, chunks: Any) -> None:
-    expected = [{"text": incompressible(CHUNKED)}]
+async def test_a_damaged_chunk_is_reported(
+    store: BeanieSessionStore, chunks: Any, smaller_limits: int
+) -> None:
+    expected = [{"text": incompressible(CHUNKED // smaller_limits)}]
     await store.append(KEY, expected)
     whole = await chunks.find_one({"part": 1})
     damages = [
@@ -686,9 +699,9 @@ async def test_a_damaged_summary_is_reported(store: BeanieSessionStore, summarie
 
 
 async def test_deleting_a_session_leaves_no_chunks(
-    store: BeanieSessionStore, database: Database
+    store: BeanieSessionStore, smaller_limits: int
 ) -> None:
-    big = incompressible(CHUNKED)
+    big = incompressible(CHUNKED // smaller_limits)
     await store.append(KEY, [{"lastPrompt": big}])
     await store.append(SUBAGENT, [{"text": big}])
     assert set(await EntryChunk.distinct("subpath")) == {"", "subagents/agent-a1"}
@@ -705,9 +718,9 @@ async def test_deleting_a_session_leaves_no_chunks(
 
 
 async def test_deleting_a_subagent_leaves_only_the_sessions_other_chunks(
-    store: BeanieSessionStore, chunks: Any
+    store: BeanieSessionStore, chunks: Any, smaller_limits: int
 ) -> None:
-    big = {"text": incompressible(CHUNKED)}
+    big = {"text": incompressible(CHUNKED // smaller_limits)}
     other = {**KEY, "subpath": "subagents/agent-a10"}
     for key, entry in ((KEY, {"n": 1}), (SUBAGENT, big), (other, big)):
         await store.append(key, [entry])
@@ -720,9 +733,12 @@ async def test_deleting_a_subagent_leaves_only_the_sessions_other_chunks(
 
 
 async def test_a_large_last_prompt_comes_back_and_leaves_no_stale_chunks_when_replaced(
-    store: BeanieSessionStore, chunks: Any
+    store: BeanieSessionStore, chunks: Any, smaller_limits: int
 ) -> None:
-    prompt, owned = incompressible(CHUNKED), {"collection": "claude_transcript_summaries"}
+    prompt, owned = (
+        incompressible(CHUNKED // smaller_limits),
+        {"collection": "claude_transcript_summaries"},
+    )
     await store.append(KEY, [{"lastPrompt": prompt}])
     first = await chunks.count_documents(owned)
     assert first > 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.processes import PREPARED
 
 from beanie_session_store.app.driver import IS_MOTOR
 from beanie_session_store.app.loopback.messages_api import LoopbackMessagesApi
@@ -115,9 +115,16 @@ def environment(tmp_path: Path, mongo_url: str) -> Iterator[dict[str, str]]:
         yield Host(tmp_path, api_url=api.url).environment() | {"MONGODB_URL": mongo_url}
 
 
+PROGRAM = """
+import runpy, sys, warnings
+warnings.filterwarnings("error", category=DeprecationWarning, module="__main__")
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
 def run(program: Path, environment: dict[str, str]) -> str:
     finished = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(program)],
+        [PREPARED, "-c", PROGRAM, str(program)],
         env=environment,
         cwd=program.parent,
         capture_output=True,

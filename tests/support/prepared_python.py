@@ -1,7 +1,7 @@
 """What a process that :mod:`.processes` asks for is a fork of: Python with all imports done.
 
 Run as a program, with the file descriptor of the socket by which it is asked. Its children run
-code as ``python -c`` does, and end as Python ends.
+code as ``python -c`` does or a file as ``python -I`` does, and end as Python ends.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -44,16 +45,25 @@ def next_job(asked: socket.socket) -> dict[str, Any]:
         os.close(reading)
 
 
-def begin(job: dict[str, Any]) -> None:
-    """Make of this process what it would be, had it been started for the job."""
+def run(job: dict[str, Any]) -> None:
+    """Do the job, in a process made what it would be, had it been started for that."""
+    if job["starts_session"]:
+        os.setsid()
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
-    sys.argv[:] = ["-c", *job["arguments"]]
-    sys.path[0] = ""
     sys.modules["__main__"] = ModuleType("__main__")
+    if job["option"] == "-c":
+        sys.argv[:] = ["-c", *job["arguments"]]
+        sys.path[0] = ""
+        code = compile(job["program"], "<string>", "exec", dont_inherit=True)
+        exec(code, sys.modules["__main__"].__dict__)
+    else:
+        sys.argv[:] = [job["program"], *job["arguments"]]
+        del sys.path[0]
+        runpy.run_path(job["program"], run_name="__main__")
 
 
 if __name__ == "__main__":
@@ -68,7 +78,4 @@ if __name__ == "__main__":
     # Else each child would copy and look through all of it when it ends.
     gc.collect()
     gc.freeze()
-    job = next_job(socket.socket(fileno=int(sys.argv[1])))
-    begin(job)
-    code = compile(job["code"], "<string>", "exec", dont_inherit=True)
-    exec(code, sys.modules["__main__"].__dict__)
+    run(next_job(socket.socket(fileno=int(sys.argv[1]))))

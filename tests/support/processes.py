@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PREPARED = f"{sys.executable}, prepared" if sys.platform == "linux" else sys.executable
-"""In place of ``sys.executable`` before ``-c``, for whatever starts processes with ``Popen``."""
+"""In place of ``sys.executable`` before ``-c`` or ``-I`` and a file, for users of ``Popen``."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -68,10 +68,12 @@ class _Popen(subprocess.Popen[Any]):
             super()._execute_child(args, *more)  # type: ignore[misc]
             return
         _, preexec_fn, _, pass_fds, cwd, env = more[:6]
-        assert (args[1], preexec_fn, pass_fds) == ("-c", None, ())
+        assert (preexec_fn, pass_fds) == (None, ())
         job = {
-            "code": args[2],
+            "option": args[1],
+            "program": os.fspath(args[2]),
             "arguments": list(map(os.fspath, args[3:])),
+            "starts_session": more[20],
             "cwd": os.fspath(cwd or Path.cwd()),
             "environment": dict(os.environ if env is None else env),
         }
