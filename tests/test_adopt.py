@@ -27,6 +27,7 @@ from claude_agent_sdk import (
 )
 from pymongo import MongoClient
 from support.command import invoked
+from support.database import Databases
 from support.entries import assert_summary_is_the_fold, marker, message
 from support.processes import PREPARED
 from support.server import connected, forget_killed, of_one_to_kill, profiled
@@ -152,12 +153,10 @@ async def source_adapter(mongo_url: str, shape: str, **options: Any) -> AsyncIte
 
 
 @pytest.fixture
-def clean_name(mongo_url: str) -> Iterator[str]:
+def clean_name(databases: Databases) -> Iterator[str]:
     """A second target, for the run to compare with."""
-    name = f"test_clean_{uuid.uuid4().hex[:12]}"
-    yield name
-    with MongoClient(mongo_url) as client:
-        client.drop_database(name)
+    with databases.migrated() as name:
+        yield name
 
 
 def digest(url: str, name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import subprocess
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 from support.command import MAIN, invoked, without_progress
-from support.database import Databases
+from support.database import Databases, forget_servers
 from support.entries import KEY, turn
 from support.processes import PREPARED
 from support.secured import PASSWORD, SecuredServer
@@ -78,8 +77,7 @@ def call(places: dict[str, str]) -> Call:
     def called(url: str, name: str, *arguments: str, database: str | None = None) -> Result:
         options = ["--url", url, *(["--database", database] if database else [])]
         written = [each.format(**places) for each in arguments]
-        # Clients of one server count as one, and what is known of it is kept as long as they live.
-        gc.collect()
+        forget_servers()
         return invoked([*options, *name.split(), *written])
 
     return called
@@ -109,6 +107,28 @@ def filled_behind_a_password(secured: SecuredServer) -> str:
     """The name of one like the first, on the server that lets nobody in without a password."""
     fill(secured.url(), "claude")
     return "claude"
+
+
+@pytest.fixture(scope="module")
+def url_of_a_stranger(secured: SecuredServer) -> str:
+    """The connection string of a user who has a role elsewhere."""
+    _, url = secured.user(("readWrite", "elsewhere"))
+    return url
+
+
+@pytest.fixture(scope="module")
+def url_of_a_reader(secured: SecuredServer) -> str:
+    """That of a user who may only read ``read``, where there would be something to do."""
+    fill(secured.url(), "read")
+    with MongoClient(secured.url()) as client:
+        client["read"]["claude_transcript_summaries"].update_one(
+            {"tenant": "default"}, {"$set": {"totals.turns": 77}}
+        )
+        client["read"][LOG].find_one_and_delete(
+            {"script": {"$exists": True}}, sort=[("script", -1)]
+        )
+    _, url = secured.user(("read", "read"))
+    return url
 
 
 def fill(url: str, database: str) -> None:
@@ -177,14 +197,14 @@ def test_a_connection_string_that_is_none(
 def test_a_user_who_may_not(
     call: Call,
     secured: SecuredServer,
+    url_of_a_stranger: str,
     filled_behind_a_password: str,
     name: str,
     arguments: tuple[str, ...],
 ) -> None:
-    _, stranger = secured.user(("readWrite", "elsewhere"))
     wrong = secured.url(password="geheimnis")
     for url, text in (
-        (stranger, "not authorized on claude"),
+        (url_of_a_stranger, "not authorized on claude"),
         (secured.url_of_nobody, "requires authentication"),
         (wrong, "Authentication failed"),
     ):
@@ -197,19 +217,9 @@ def test_a_user_who_may_not(
 
 @pytest.mark.parametrize(("name", "arguments"), [*WRITING.items()], ids=[*WRITING])
 def test_a_user_who_may_only_read(
-    call: Call, secured: SecuredServer, name: str, arguments: tuple[str, ...]
+    call: Call, url_of_a_reader: str, name: str, arguments: tuple[str, ...]
 ) -> None:
-    database = f"read_{name.replace(' ', '_')}"
-    fill(secured.url(), database)
-    with MongoClient(secured.url()) as client:
-        client[database]["claude_transcript_summaries"].update_one(
-            {"tenant": "default"}, {"$set": {"totals.turns": 77}}
-        )
-        client[database][LOG].find_one_and_delete(
-            {"script": {"$exists": True}}, sort=[("script", -1)]
-        )
-    _, reader = secured.user(("read", database))
-    result = call(reader, name, *arguments, database=database)
+    result = call(url_of_a_reader, name, *arguments, database="read")
     if name == "retention migration":
         assert result.exit_code == 0
     elif name == "adopt":
@@ -221,9 +231,9 @@ def test_a_user_who_may_only_read(
         shown, last = result.stderr.splitlines()
         assert result.exit_code == 1
         assert "session 'session'" in shown or ": drop " in shown or "would end" in shown
-        assert f"not authorized on {database}" in last
+        assert "not authorized on read" in last
     else:
-        assert_one_line(result, 1, f"not authorized on {database}", "has the role readWrite")
+        assert_one_line(result, 1, "not authorized on read", "has the role readWrite")
 
 
 # The schema

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from beanie import init_beanie
+from support.database import Databases, prepared
 from support.entries import KEY, SUBAGENT, message, turn
 from support.server import Commands, connected, profiled
 
@@ -22,11 +23,16 @@ ABOUT_THE_SCHEMA = {"hello", "listCollections", "listIndexes", "find"}
 
 
 @pytest.fixture
+def database_name(databases: Databases) -> Iterator[str]:
+    with databases.migrated() as name:
+        yield name
+
+
+@pytest.fixture
 async def commands(mongo_url: str, database_name: str) -> AsyncIterator[Commands]:
     commands = Commands()
     async with connected(mongo_url, event_listeners=[commands]) as client:
-        await upgrade_schema(client[database_name])
-        await init_beanie(database=client[database_name], document_models=DOCUMENT_MODELS)
+        await prepared(client[database_name])
         commands.sent.clear()
         yield commands
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
@@ -19,6 +19,7 @@ from beanie import (
 from beanie.odm.documents import DeleteRules
 from beanie.operators import Inc, Set
 from pydantic import Field
+from support.database import Databases
 from support.entries import message
 
 from beanie_session_store import (
@@ -61,12 +62,25 @@ class Ticket(Document):
     session: Link[OwnSummary]
 
 
+async def _with_own_collections(database: Database) -> None:
+    await upgrade_schema(database)
+    await upgrade_schema(database, entries=OwnEntry, summaries=OwnSummary)
+
+
+@pytest.fixture
+def database_name(databases: Databases) -> Iterator[str]:
+    """A database that has the collections of a team's own too."""
+    with databases.migrated(_with_own_collections) as name:
+        yield name
+
+
 @pytest.fixture
 async def own(database: Database) -> BeanieSessionStore:
     """A store with classes of a team's own, and a session in it."""
-    await upgrade_schema(database, entries=OwnEntry, summaries=OwnSummary)
     await init_beanie(
-        database=database, document_models=[*DOCUMENT_MODELS, OwnEntry, OwnSummary, Ticket]
+        database=database,
+        document_models=[*DOCUMENT_MODELS, OwnEntry, OwnSummary, Ticket],
+        skip_indexes=True,
     )
     store = BeanieSessionStore(entries=OwnEntry, summaries=OwnSummary, metadata={"user": "u1"})
     await store.append(KEY, [message("hello")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,6 +26,7 @@ from beanie import (
     init_beanie,
 )
 from pydantic import Field, ValidationError, model_validator
+from support.database import Databases, forget_servers
 from support.entries import KEY, message
 from support.server import connected
 
@@ -178,13 +179,26 @@ class Meddling(Watched):
 SEEN: list[str] = []
 
 
+async def _with_hooks(database: Database) -> None:
+    await upgrade_schema(database, summaries=Watched)
+
+
 @pytest.fixture
-async def watched(mongo_url: str, database_name: str) -> Any:
+def watched_name(databases: Databases) -> Iterator[str]:
+    with databases.migrated(_with_hooks) as name:
+        yield name
+
+
+@pytest.fixture
+async def watched(mongo_url: str, watched_name: str) -> Any:
     """A store with hooks, and a session in it."""
     async with connected(mongo_url) as client:
-        database = client[database_name]
-        await upgrade_schema(database, summaries=Watched)
-        await init_beanie(database=database, document_models=[*DOCUMENT_MODELS, Watched, Owner])
+        forget_servers()
+        await init_beanie(
+            database=client[watched_name],
+            document_models=[*DOCUMENT_MODELS, Watched, Owner],
+            skip_indexes=True,
+        )
         store = BeanieSessionStore(summaries=Watched)
         await store.append(KEY, [message("hello")])
         SEEN.clear()

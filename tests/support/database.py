@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,9 @@ from beanie_session_store import DOCUMENT_MODELS, upgrade_schema
 from beanie_session_store.app import connection, server
 from beanie_session_store.app.driver import Database, close_client, open_client
 from beanie_session_store.app.expiry import retention_cache_of
+
+Upgrade = Callable[[Database], Coroutine[Any, Any, Any]]
+"""What makes a new database one of its kind."""
 
 _LOG = "claude_transcript_migrations"
 _OURS = "tests-between"
@@ -86,7 +89,7 @@ class Databases:
         self._url = url
         self._new_name = new_name
         self._client = MongoClient[dict[str, Any]](url, appname=_OURS)
-        self._used: deque[_Used] = deque()
+        self._used: defaultdict[Upgrade, deque[_Used]] = defaultdict(deque)
         self._kept: list[str] = []
 
     @contextmanager
@@ -97,17 +100,18 @@ class Databases:
         self._drop(name)
 
     @contextmanager
-    def migrated(self) -> Iterator[str]:
+    def migrated(self, upgrade: Upgrade = upgrade_schema) -> Iterator[str]:
         """A database that is migrated and empty."""
         open_before = self._connections()
-        name, migrated = self._left_clean() or self._new()
+        used = self._used[upgrade]
+        name, migrated = self._left_clean(used, open_before) or self._new(upgrade)
         yield name
-        self._used.append(_Used(name, migrated, self._connections() - open_before))
+        used.append(_Used(name, migrated, self._connections() - open_before))
 
     def close(self) -> None:
         """Drop all that is there."""
         kept, self._kept = self._kept, []
-        for name in [*(used.name for used in self._used), *kept]:
+        for name in [*(used.name for kind in self._used.values() for used in kind), *kept]:
             self._drop(name)
         self._client.close()
 
@@ -118,10 +122,10 @@ class Databases:
             # A transaction that its writer left open holds it, for a minute at most.
             self._kept.append(name)
 
-    def _new(self) -> tuple[str, dict[str, Any]]:
+    def _new(self, upgrade: Upgrade) -> tuple[str, dict[str, Any]]:
         async def migrate() -> None:
             client = open_client(self._url)
-            await upgrade_schema(client[name])
+            await upgrade(client[name])
             await close_client(client)
 
         name = self._new_name()
@@ -133,22 +137,24 @@ class Databases:
             loop.close()
         return name, self._description(name)
 
-    def _left_clean(self) -> tuple[str, dict[str, Any]] | None:
+    def _left_clean(
+        self, used: deque[_Used], open_now: frozenset[int]
+    ) -> tuple[str, dict[str, Any]] | None:
         """One of those that were used, emptied."""
         for _ in range(_LOOKS):
-            open_now = self._connections() if self._used else frozenset()
-            for used in [each for each in self._used if open_now.isdisjoint(each.connections)]:
-                self._used.remove(used)
-                if self._emptied(used):
-                    return used.name, used.migrated
-                self._drop(used.name)
-            if not self._used:
+            for each in [each for each in used if open_now.isdisjoint(each.connections)]:
+                used.remove(each)
+                if self._emptied(each):
+                    return each.name, each.migrated
+                self._drop(each.name)
+            if not used:
                 return None
             # The server is about to notice that nobody is connected any more.
             time.sleep(0.01)
-        if len(self._used) > _MANY:
+            open_now = self._connections()
+        if len(used) > _MANY:
             # Where others use the server too, they may stay connected for long.
-            self._drop(self._used.popleft().name)
+            self._drop(used.popleft().name)
         return None
 
     def _emptied(self, used: _Used) -> bool:
@@ -167,14 +173,18 @@ class Databases:
         return True
 
     def _description(self, name: str) -> dict[str, Any]:
-        database = self._client[name]
+        def all_of(command: str, value: Any = 1) -> list[dict[str, Any]]:
+            # The server's own answer, which is looked at for nearly every test.
+            return self._client[name].command(command, value)["cursor"]["firstBatch"]
+
         return {
             each["name"]: (
                 each["options"],
-                list(database[each["name"]].list_indexes()),
-                list(database[each["name"]].find()) if each["name"] == _LOG else None,
+                all_of("listIndexes", each["name"]),
+                all_of("find", _LOG) if each["name"] == _LOG else None,
             )
-            for each in database.list_collections()
+            for each in all_of("listCollections")
+            if each["type"] == "collection"
         }
 
     def _connections(self) -> frozenset[int]:

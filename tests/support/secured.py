@@ -66,6 +66,9 @@ def secured_server(directory: Path) -> Iterator[SecuredServer]:
     data.mkdir()
     command = [str(find_mongod()), "--bind_ip", "127.0.0.1", "--port", str(port), "--quiet"]
     command += ["--dbpath", str(data), "--replSet", "secured", "--keyFile", str(key)]
+    # As few rounds as it takes, for every connection goes through them.
+    for name in ("scramIterationCount", "scramSHA256IterationCount"):
+        command += ["--setParameter", f"{name}=5000"]
     command += ["--nounixsocket", "--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25"]
     keeper = Keeper([command], [data], False)
     try:
