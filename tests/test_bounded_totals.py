@@ -90,7 +90,8 @@ def one_long_chain() -> list[Entry]:
 
 
 def long_texts() -> list[Entry]:
-    text = _WIDE * 5_000_000
+    # Several of them are more than a document can hold.
+    text = _WIDE * 1_000_000
     return [
         message(text, gitBranch=text, cwd=text, forkedFrom={"sessionId": text}),
         {"type": "custom-title", "customTitle": text},

@@ -295,7 +295,7 @@ async def test_a_long_session_takes_no_more_memory_than_a_short_one(
     store: BeanieSessionStore, command: SessionStoreCommand
 ) -> None:
     # Of about a megabyte each; a driver holds what comes at once, which is 16 MiB.
-    lengths = {"short": 20, "long": 80}
+    lengths = {"short": 18, "long": 60}
     for name, length in lengths.items():
         for _ in range(length):
             entry = returned("t", "A line of what a tool printed.\n" * 30_000)

@@ -140,8 +140,14 @@ def session(database: Database) -> Session:
     return Session()
 
 
-@pytest.mark.parametrize("batch", [1, 7, 1000])
-@pytest.mark.parametrize("responses", [17, 90])
+@pytest.mark.parametrize(
+    ("responses", "batch"),
+    [
+        *product([17, 90], [7, 1000]),
+        (17, 1),
+        pytest.param(90, 1, marks=pytest.mark.soak),
+    ],
+)
 async def test_a_compactions_file_repeats_the_main_transcript(
     session: Session, responses: int, batch: int
 ) -> None:
@@ -161,7 +167,7 @@ async def test_a_compactions_file_comes_first(session: Session, batch: int) -> N
     await session.assert_counted(40)
 
 
-@pytest.mark.parametrize("agents", [17, 60])
+@pytest.mark.parametrize("agents", [17, pytest.param(60, marks=pytest.mark.soak)])
 async def test_many_subagents_at_once(session: Session, agents: int) -> None:
     store = BeanieSessionStore()
     for step in range(2):
@@ -177,7 +183,7 @@ async def test_many_subagents_at_once(session: Session, agents: int) -> None:
     assert (await session.counted()).tools == {"Bash": (agents, agents)}
 
 
-@pytest.mark.parametrize("batch", [1, 5, 1000])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.soak), 5, 1000])
 async def test_sidechains_of_older_agents_interleave_in_the_main_file(
     session: Session, batch: int
 ) -> None:
@@ -192,8 +198,14 @@ async def test_sidechains_of_older_agents_interleave_in_the_main_file(
     assert found == independent_count(session.entries)
 
 
-@pytest.mark.parametrize("batch", [1, 7, 1000])
-@pytest.mark.parametrize("responses", [16, 17, 60])
+@pytest.mark.parametrize(
+    ("responses", "batch"),
+    [
+        *product([16, 17, 60], [7, 1000]),
+        (17, 1),
+        *(pytest.param(responses, 1, marks=pytest.mark.soak) for responses in (16, 60)),
+    ],
+)
 async def test_a_history_written_again_in_the_same_file(
     session: Session, responses: int, batch: int
 ) -> None:
@@ -207,7 +219,7 @@ async def test_a_history_written_again_in_the_same_file(
 @pytest.mark.parametrize(
     ("response", "batch"),
     [
-        *(("ocgo", 1), ("", 7), (None, 1000)),
+        *(("ocgo", 5), ("", 7), (None, 1000)),
         *(
             pytest.param(response, batch, marks=pytest.mark.soak)
             for response, batch in product(["ocgo", "", None], [1, 7, 1000])
@@ -400,7 +412,7 @@ async def test_a_copy_in_a_subagent_comes_before_its_original(database: Database
         assert counted.responses == (2 if between else 1)
 
 
-@pytest.mark.parametrize("stories_told", [40, pytest.param(300, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("stories_told", [20, pytest.param(300, marks=pytest.mark.soak)])
 def test_any_story_is_counted_as_the_independent_count_does(
     mongo_url: str, database_name: str, stories_told: int
 ) -> None:

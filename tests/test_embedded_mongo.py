@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -211,7 +211,7 @@ def test_kept_directory_keeps_data_and_ports_after_a_kill(kept: EmbeddedMongo) -
         assert client.killed.notes.count_documents({}) == 1
 
 
-@pytest.mark.parametrize("fixture", ["kept", "three"])
+@pytest.mark.parametrize("fixture", ["kept", pytest.param("three", marks=pytest.mark.soak)])
 def test_kept_directory_keeps_data_when_an_old_port_is_taken(
     fixture: str, request: pytest.FixtureRequest
 ) -> None:
@@ -306,7 +306,7 @@ only_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's wo
 
 
 @only_linux
-@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("members", [1, pytest.param(3, marks=pytest.mark.soak)])
 def test_servers_die_with_all_that_looked_after_them(tmp_path: Path, members: int) -> None:
     data = tmp_path / "data"
     for _ in range(2):
@@ -325,7 +325,7 @@ def test_servers_die_with_all_that_looked_after_them(tmp_path: Path, members: in
 @only_linux
 def test_a_folder_can_be_used_right_after_all_were_killed(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    for number in range(4):
+    for number in range(2):
         with run_script(SERVE, tmp_path, "1", str(data)) as parent:
             assert parent.stdout is not None
             [server] = map(int, parent.stdout.readline().split())
@@ -341,10 +341,13 @@ def test_a_folder_can_be_used_right_after_all_were_killed(tmp_path: Path) -> Non
 
 
 @only_linux
-def test_nothing_is_left_wherever_a_start_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "fifths", [(0, 1, 3, 5), pytest.param(range(8), marks=pytest.mark.soak)], ids=["some", "all"]
+)
+def test_nothing_is_left_wherever_a_start_is_killed(tmp_path: Path, fifths: Sequence[int]) -> None:
     """Between fork and exec of the keeper or of a server too."""
     data = tmp_path / "data"
-    for number in range(8):
+    for number in fifths:
         with run_script(SERVE, tmp_path, "1", str(data)) as parent:
             if not number:
                 # How long it takes to where the servers run.

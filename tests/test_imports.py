@@ -724,7 +724,7 @@ async def test_what_users_get_wrong_is_one_line(
 @pytest.mark.parametrize(
     ("small_ones", "large_ones", "kills"),
     [
-        (110, 4, (500, 1000, 800)),
+        (110, 2, (500, 1000, 800)),
         pytest.param(250, 12, (1500, 3000, 2500), marks=pytest.mark.soak),
     ],
 )

@@ -48,7 +48,7 @@ async def test_memory_stays_flat_over_many_sessions(
     async def some(start: int, count: int) -> int:
         for number in range(start, start + count):
             session = {"project_key": "project", "session_id": f"session-{number}"}
-            entry = message(lastPrompt="y" * 200_000)
+            entry = message(lastPrompt="y" * 600_000)
             await store.append(session, [entry])
             await store.append(session, [entry])
         gc.collect()
@@ -56,9 +56,9 @@ async def test_memory_stays_flat_over_many_sessions(
 
     tracemalloc.start()
     try:
-        full = await some(0, 60)
-        later = await some(60, 60)
+        full = await some(0, 20)
+        later = await some(20, 20)
     finally:
         tracemalloc.stop()
-    # 60 more sessions of 200 kB each would show as 12 MB.
+    # 20 more sessions of 600 kB each would show as 12 MB.
     assert later - full < 3_000_000

@@ -151,19 +151,23 @@ _PIECES = st.sampled_from(
 MARKDOWN = st.lists(st.one_of(_WORD, _WORD, _PIECES), max_size=24).map("".join)
 
 
-@given(MARKDOWN)
-@example("- a\n  [x]: http://a/b\n")
-@example("[x]: http://a/b 'c\nd'\ne")
-@example("> [x]: http://a/b\n\n[x]")
-@settings(max_examples=400)
-def test_the_words_of_any_text_are_the_words_of_the_page(text: str) -> None:
-    expected = words(as_shown(text))
-    for _, page, shown in FORMS:
-        for is_typed in (False, True):
-            written = page().piece(Prose(text, is_typed))
-            assert expected - shown(written) == Counter(), written
-            # Nor is there any other.
-            assert shown is not html_words or shown(written).keys() <= expected.keys(), written
+@pytest.mark.parametrize("tries", [100, pytest.param(1000, marks=pytest.mark.soak)])
+def test_the_words_of_any_text_are_the_words_of_the_page(tries: int) -> None:
+    @given(MARKDOWN)
+    @example("- a\n  [x]: http://a/b\n")
+    @example("[x]: http://a/b 'c\nd'\ne")
+    @example("> [x]: http://a/b\n\n[x]")
+    @settings(max_examples=tries)
+    def check(text: str) -> None:
+        expected = words(as_shown(text))
+        for _, page, shown in FORMS:
+            for is_typed in (False, True):
+                written = page().piece(Prose(text, is_typed))
+                assert expected - shown(written) == Counter(), written
+                # Nor is there any other.
+                assert shown is not html_words or shown(written).keys() <= expected.keys(), written
+
+    check()
 
 
 @given(MARKDOWN)

@@ -161,16 +161,20 @@ async def test_hostile_content_is_harmless_in_markdown(
     _assert_no_control_characters(page)
 
 
-@given(st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join))
-@settings(max_examples=300)
-def test_no_mixture_of_hostile_parts_gets_out_of_its_place(text: str) -> None:
-    pieces = [Prose(text), Output(text, text, "bash"), Note(text), Speaker("User", None)]
-    _assert_harmless_html("".join(map(HtmlPage().piece, pieces)))
-    page = MarkdownPage()
-    shown = "".join(map(page.piece, pieces)) + page.subagent(f"Subagent {text}")
-    user, subagent = _headings_of_harmless_markdown(shown)
-    assert user == "User"
-    assert subagent.startswith("Subagent")
+@pytest.mark.parametrize("tries", [100, pytest.param(1000, marks=pytest.mark.soak)])
+def test_no_mixture_of_hostile_parts_gets_out_of_its_place(tries: int) -> None:
+    @given(st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join))
+    @settings(max_examples=tries)
+    def check(text: str) -> None:
+        pieces = [Prose(text), Output(text, text, "bash"), Note(text), Speaker("User", None)]
+        _assert_harmless_html("".join(map(HtmlPage().piece, pieces)))
+        page = MarkdownPage()
+        shown = "".join(map(page.piece, pieces)) + page.subagent(f"Subagent {text}")
+        user, subagent = _headings_of_harmless_markdown(shown)
+        assert user == "User"
+        assert subagent.startswith("Subagent")
+
+    check()
 
 
 def _assert_harmless_html(page: str) -> Tags:
