@@ -15,7 +15,6 @@ from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from ..models.moments import EPOCH
 from ..models.plain import JSON_CODEC
 from .adoption_search import raw_collection, value_at
 from .adoption_sources import AdoptionSource
@@ -24,6 +23,7 @@ from .driver import Database, aggregate
 from .errors import InvalidKeyError
 from .key import checked_name
 from .native import NotJsonError
+from .stored_times import EPOCH
 from .uuids import idempotency_key
 
 _CURSOR_BATCH = 200

@@ -26,7 +26,7 @@ from .driver import ClientSession
 from .errors import ContentionError, UnknownSessionError
 from .expiry import Retention, read_retention
 from .key import TranscriptKey
-from .stored_times import ActiveRow
+from .last_activity import ActiveRow
 from .transactions import TransientFailureError, transact
 
 _BATCH = 200
@@ -236,16 +236,16 @@ async def _move(
         summary = summaries.find_one(session_key, unchanged, on_its_way)
         moved = await summary.update(Set({"moved_through": Int64(upto)}), session=session)
         if not moved.matched_count:
-            raise _OvertakenError
+            raise _TurnedElsewhereError
         return True
 
     try:
         return await transact(connection.client, connection.server, work, attempts)
-    except (_OvertakenError, TransientFailureError):
+    except (_TurnedElsewhereError, TransientFailureError):
         return False
 
 
-class _OvertakenError(Exception):
+class _TurnedElsewhereError(Exception):
     """The entries of a session are on another way than they were, or further on it."""
 
 

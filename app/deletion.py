@@ -108,7 +108,7 @@ async def delete_transcript(
         if looked is None:
             return
 
-        async def work(session: ClientSession | None, looked: _Look = looked) -> bool:
+        async def work(session: ClientSession | None, looked: _CountedWithout = looked) -> bool:
             return await _remove(connection, key, looked, session)
 
         try:
@@ -125,7 +125,7 @@ async def delete_transcript(
         return
 
 
-class _Look(NamedTuple):
+class _CountedWithout(NamedTuple):
     """A session at one moment."""
 
     id: ObjectId
@@ -134,7 +134,7 @@ class _Look(NamedTuple):
     """What it is without one of its transcripts."""
 
 
-async def _counted_without(connection: Connection, key: TranscriptKey) -> _Look | None:
+async def _counted_without(connection: Connection, key: TranscriptKey) -> _CountedWithout | None:
     """The session as it is without a transcript; ``None`` if there is no such transcript."""
     async with snapshot(connection.client, connection.server) as session:
         live = await live_of(connection, key, session)
@@ -148,13 +148,13 @@ async def _counted_without(connection: Connection, key: TranscriptKey) -> _Look 
         if state is None:
             return None
         counted = await recount(connection, key.session, session, without=key.subpath)
-        return _Look(live.id, state.next_seq, counted)
+        return _CountedWithout(live.id, state.next_seq, counted)
 
 
 async def _remove(
     connection: Connection,
     key: TranscriptKey,
-    looked: _Look,
+    looked: _CountedWithout,
     session: ClientSession | None,
 ) -> bool:
     """Delete a transcript that a session was counted without, and say whether all of it went.

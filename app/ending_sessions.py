@@ -11,11 +11,11 @@ from .driver import Database
 from .every import EVERY, Every
 from .expiry import PolicyRow, Retention, most_specific
 from .failures import reported, require_asyncio
+from .last_activity import ActiveRow
 from .retention import checked_owner, checked_seconds, retention_connection
-from .stored_times import ActiveRow
 
 
-class _Row(ActiveRow):
+class _EndingRow(ActiveRow):
     tenant: Any = None
     project_key: Any = None
 
@@ -61,7 +61,7 @@ async def ending_sessions(
         if not is_cleared:
             policies[changed] = seconds
         named = {field: name for field, name in owner.items() if name != EVERY.value}
-        found = connection.documents.summaries.find(named, NOT_HELD, NOT_EXPIRED, rows=_Row)
+        found = connection.documents.summaries.find(named, NOT_HELD, NOT_EXPIRED, rows=_EndingRow)
         now = connection.server.now()
         known: dict[tuple[str, str], Retention] = {}
         ending = 0

@@ -16,7 +16,7 @@ from .commands import insert_encoded
 from .connection import Connection
 from .driver import ClientSession
 from .key import TranscriptKey
-from .repair import repair
+from .repair import mend
 from .server_codes import DUPLICATE_KEY
 from .values import chunk_documents
 from .written_documents import entry_documents
@@ -142,7 +142,7 @@ async def take_back(connection: Connection, key: TranscriptKey, claim: Claim, co
         others: list[int] = await connection.entries.distinct("seq", claimed)
         parts = {**claimed, "collection": connection.entries.name}
         await connection.chunks.delete_many({**parts, "seq": {**positions, "$nin": others}})
-        await repair(connection, key.session)
+        await mend(connection, key.session)
     except PyMongoError:
         logger.warning(
             "Could not take back a failed append to %s: the server has no transactions and went "

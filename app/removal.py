@@ -54,7 +54,7 @@ async def remove_sessions(
     failed: list[SessionListing] = []
     records = with_store_rules(connection.entries.database)[ADOPTION_RECORDS]
 
-    async def remove(row: _Row) -> bool:
+    async def remove(row: _RemovalRow) -> bool:
         key = TranscriptKey(tenant, row.project_key, row.session_id)
         listing = await listing_of(row)
         if row.held_at is not None:
@@ -109,7 +109,7 @@ def require_conditions(wanted: SessionFilter) -> None:
         )
 
 
-class _Row(ListedRow):
+class _RemovalRow(ListedRow):
     id: Any = Field(default=None, alias="_id")
     tenant: Any = None
     held_at: Any = None
@@ -117,7 +117,7 @@ class _Row(ListedRow):
 
 async def _pages(
     connection: Connection, tenant: str, wanted: SessionFilter
-) -> AsyncIterator[list[_Row]]:
+) -> AsyncIterator[list[_RemovalRow]]:
     """The summaries that meet the conditions, expired ones too, a page by a query of its own."""
     query = wanted.query(tenant, with_expired=True, with_packed=True)
     after: dict[str, Any] = {}
@@ -126,7 +126,7 @@ async def _pages(
             query,
             NOT_DELETED,
             after,
-            rows=_Row,
+            rows=_RemovalRow,
             sort=[(name, 1) for name in BY_KEY],
             limit=_PAGE,
         ).to_list()
@@ -138,7 +138,7 @@ async def _pages(
         after = behind(**{name: getattr(page[-1], name) for name in BY_KEY})
 
 
-async def _meets(row: _Row, wanted: SessionFilter) -> bool:
+async def _meets(row: _RemovalRow, wanted: SessionFilter) -> bool:
     """Whether metadata that the server cannot look into is as wanted."""
     if "packed_metadata" not in row.model_fields_set or not wanted.metadata:
         return True
@@ -158,7 +158,7 @@ async def _sweep_what_is_gone(connection: Connection, tenant: str, wanted: Sessi
     owner = {"tenant": tenant}
     if wanted.project_key is not None:
         owner["project_key"] = wanted.project_key
-    marked = connection.documents.summaries.find(owner, MARKED_DELETED, rows=_Row)
+    marked = connection.documents.summaries.find(owner, MARKED_DELETED, rows=_RemovalRow)
     async for row in marked:
         await sweep(connection, TranscriptKey(tenant, row.project_key, row.session_id))
     await sweep_orphans(connection, owner, spares_lost=False)

@@ -63,7 +63,7 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Comparison:
     """A summary and its entries at one moment."""
 
     state: SessionState
@@ -229,8 +229,8 @@ def _contended(key: TranscriptKey) -> ContentionError:
     )
 
 
-async def _look(connection: Connection, key: TranscriptKey) -> _Look | None:
-    async def attempt() -> _Look | None:
+async def _look(connection: Connection, key: TranscriptKey) -> _Comparison | None:
+    async def attempt() -> _Comparison | None:
         async with snapshot(connection.client, connection.server) as session:
             while True:
                 state = await state_in(connection, key, session)
@@ -238,11 +238,11 @@ async def _look(connection: Connection, key: TranscriptKey) -> _Look | None:
                     return None
                 counted = await recount(connection, key, session)
                 if session is not None:
-                    return _Look(state, counted)
+                    return _Comparison(state, counted)
                 # Without snapshots, two reads are of one moment if nothing came in between.
                 after = await state_in(connection, key, session)
                 if after is not None and after.next_seq == state.next_seq:
-                    return _Look(state, counted)
+                    return _Comparison(state, counted)
 
     return await retried(connection.client, attempt)
 
@@ -272,7 +272,7 @@ def _differences(state: SessionState, counted: Recount) -> Iterator[Difference]:
             yield Difference(field, state.texts.get(field), text)
 
 
-def _mending(connection: Connection, look: _Look, written_at: int | None) -> Claim:
+def _mending(connection: Connection, look: _Comparison, written_at: int | None) -> Claim:
     state, counted = look.state, look.counted
     next_seq = max(state.next_seq, state.lowest, counted.last_seq + 1) + 1
     value = encode_object(counted.data) if counted.data is not None else None

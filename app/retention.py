@@ -34,11 +34,11 @@ from .model_names import collection_name, policy_collection_name
 from .other_collections import other_entry_collections
 from .remains import sweep
 from .retention_script import as_scripts_mean
+from .server_codes import UNAUTHORIZED
 from .transactions import DoneInPartError, TransientFailureError, holds_already
 
 _SESSIONS_AT_ONCE = 8
 _REPORT_EVERY = 100
-_UNAUTHORIZED = 13
 _IN_FORCE = (
     "the policy is in force, and sessions that are not dated yet get their dates when it is set "
     "again or they are written to"
@@ -212,7 +212,7 @@ async def _redate(
             DoneInPartError,
             OperationFailure,
         ) as error:
-            if isinstance(error, OperationFailure) and error.code == _UNAUTHORIZED:
+            if isinstance(error, OperationFailure) and error.code == UNAUTHORIZED:
                 raise
             logger.warning("Could not date %s: %s", key, type(error).__name__)
             failed.append(key)

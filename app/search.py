@@ -21,9 +21,8 @@ from .living import MARKED, Live, live_of
 from .migration_scripts import optional_folder
 from .migrator import Migrator
 from .reads import retried
+from .server_codes import INDEX_NOT_FOUND
 from .session_filter import QUERY_MS
-
-_INDEX_NOT_FOUND = 27
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ async def search(
     try:
         rows = await retried(connection.client, attempt)
     except OperationFailure as error:
-        if error.code != _INDEX_NOT_FOUND:
+        if error.code != INDEX_NOT_FOUND:
             raise
         raise SchemaOutdatedError(
             f"Cannot search: the collection {connection.entries.name} has no text index; nothing "

@@ -10,10 +10,10 @@ from .errors import AmbiguousSessionError, UnknownSessionError
 from .key import checked_name
 from .listings import ListedRow, SessionListing, listing_of
 from .plain_text import line
+from .prefixes import beginning_with
 from .reads import retried
 
 _CANDIDATES = 4
-_LAST_CHARACTER = "\U0010ffff"
 
 
 async def session_named(
@@ -32,7 +32,7 @@ async def session_named(
     if project_key is not None:
         query["project_key"] = checked_name("project_key", project_key)
     begin = checked_name("the name of a session", name)
-    beginnings = {"$gte": begin, "$lt": begin + _LAST_CHARACTER}
+    beginnings = beginning_with(begin)
     found: list[SessionListing] = []
     for ids in (begin, beginnings):
         found = await _found(connection, {**query, "session_id": ids})

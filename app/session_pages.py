@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Generic, cast
 
 from bson import ObjectId
@@ -21,11 +21,10 @@ from .key import TranscriptKey
 from .reads import retried
 from .session_filter import SessionFilter
 from .shown import shown
+from .stored_times import EPOCH
 
 S = TypeVar("S", bound=SessionSummary)
 S_co = TypeVar("S_co", bound=SessionSummary, default=SessionSummary, covariant=True)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Position:
             if not isinstance(cursor, str):
                 raise TypeError
             milliseconds, found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-            return cls(_EPOCH + timedelta(milliseconds=milliseconds), ObjectId(found))
+            return cls(EPOCH + timedelta(milliseconds=milliseconds), ObjectId(found))
         except Exception:
             raise InvalidQueryError(
                 f"after must be the cursor of a page, not {shown(cursor, 80)}; nothing was read. "
@@ -65,7 +64,7 @@ class Position:
     @property
     def cursor(self) -> str:
         """The same as a text for callers to keep."""
-        milliseconds = (self.active_at - _EPOCH) // timedelta(milliseconds=1)
+        milliseconds = (self.active_at - EPOCH) // timedelta(milliseconds=1)
         return base64.urlsafe_b64encode(json.dumps([milliseconds, str(self.id)]).encode()).decode()
 
 

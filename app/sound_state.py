@@ -16,7 +16,7 @@ from .orphans import orphan_of
 from .reads import retried
 from .recount import counted_on
 from .remains import next_free_position
-from .repair import repair
+from .repair import mend
 from .session_state import state as read_state
 from .summaries import SessionState
 
@@ -119,4 +119,4 @@ async def heal(connection: Connection, key: TranscriptKey, healings: int) -> Non
     logger.warning("Something else than the store wrote or took the summary of %s: mending.", key)
     # It may have been deleted, or have expired, meanwhile.
     with contextlib.suppress(UnknownSessionError):
-        await repair(connection, key)
+        await mend(connection, key)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
-from .documents import Row
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 _MAX_MS = 2**53
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def moment_of_ms(value: object) -> datetime | None:
@@ -19,7 +17,7 @@ def moment_of_ms(value: object) -> datetime | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
-        return _EPOCH + timedelta(milliseconds=value)
+        return EPOCH + timedelta(milliseconds=value)
     except (OverflowError, ValueError):
         return None
 
@@ -30,28 +28,3 @@ def whole_ms(value: object) -> int | None:
         return None
     # Not so of what is no number at all, either.
     return int(value) if -_MAX_MS < value < _MAX_MS else None
-
-
-class ActiveRow(Row):
-    """What a summary says of when its session was active last."""
-
-    active_at: Any = None
-    mtime: Any = None
-    created_at: Any = None
-    released_at: Any = None
-
-    @property
-    def last_active(self) -> datetime:
-        """When the session was active last, or was released from a hold."""
-        begun, released_at = self._last_written, self.released_at
-        # The period begins anew when a hold ends.
-        return max(begun, released_at) if isinstance(released_at, datetime) else begun
-
-    @property
-    def _last_written(self) -> datetime:
-        if isinstance(self.active_at, datetime):
-            return self.active_at
-        # Written before there were dates of activity: the last append to the main transcript is
-        # known, and no session was idle before it was made.
-        made = self.created_at if isinstance(self.created_at, datetime) else _EPOCH
-        return max(made, moment_of_ms(self.mtime) or _EPOCH)

@@ -16,8 +16,6 @@ _DATE_TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))?",
     re.ASCII,
 )
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
 _USUAL_LENGTH = len("2026-11-25T09:30:00.123Z")
 
 

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, cast
 from zlib import crc32
 
-from .moments import EPOCH
+from ..app.stored_times import EPOCH
 
 Counts = tuple[int, int, int, int, int]
 """Responses, input, output, tokens written to the cache, tokens read from it."""

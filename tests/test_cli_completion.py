@@ -146,7 +146,7 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(
         return ["late"]
 
     monkeypatch.setattr(completing, "_SECONDS", 0.05)
-    monkeypatch.setattr(completing._Place, "ask", hang)
+    monkeypatch.setattr(completing._TypedAt, "ask", hang)
     url = {"SESSION_STORE_MONGODB_URL": "mongodb://127.0.0.1:1/x"}
     finished = await asyncio.to_thread(called, **asking("session-store show "), **url)
     assert asked.is_set()

@@ -253,7 +253,7 @@ async def test_a_summary_that_is_broken_over_and_over_is_named(
         await put("broken")
 
     await put("broken")
-    monkeypatch.setattr("beanie_session_store.app.sound_state.repair", no_repair)
+    monkeypatch.setattr("beanie_session_store.app.sound_state.mend", no_repair)
     with pytest.raises(UnsoundSessionError, match=r"nothing was stored.*verify --repair"):
         await BeanieSessionStore().append(KEY, [message("five")])
 

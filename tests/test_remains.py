@@ -415,3 +415,18 @@ async def test_who_deletes_a_short_session_waits_for_no_remains_of_a_large_one(
     nobody_sweeps()
     await store.delete(KEY, wait=True)
     await assert_nothing_is_left()
+
+
+@pytest.mark.usefixtures("nobody_sweeps")
+async def test_who_appends_and_mends_a_summary_waits_for_no_remains(
+    store: BeanieSessionStore,
+) -> None:
+    await large_session(store)
+    await store.delete(KEY)
+    left = await stored()
+    await store.append(KEY, [message()])
+    # Something else put back what it had read before.
+    await collection_of(SessionSummary).update_one({}, {"$unset": {"next_seq": ""}})
+    await BeanieSessionStore().append(KEY, [message()])
+    assert await stored() == left + 2
+    assert (await store.verify(KEY)).is_sound

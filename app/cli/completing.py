@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..prefixes import beginning_with
 from .program import Given
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _SECONDS = 1.0
 _MOST = 50
-_LAST_CHARACTER = "\U0010ffff"
 # Some shells evaluate what they are offered, and these texts may be anybody's.
 _PLAIN = re.compile(r"[\w.:@%+=,/-]+", re.ASCII)
 
@@ -85,7 +85,7 @@ def _offered(ctx: typer.Context, field: str, incomplete: str, found: Question) -
             return []
         if place is None:
             return []
-        begins = {field: {"$gte": incomplete, "$lt": incomplete + _LAST_CHARACTER}}
+        begins = {field: beginning_with(incomplete)}
 
         def ask() -> None:
             with suppress(Exception):
@@ -101,7 +101,7 @@ def _offered(ctx: typer.Context, field: str, incomplete: str, found: Question) -
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _TypedAt:
     """Where the summaries of a tenant are."""
 
     url: str
@@ -125,7 +125,7 @@ class _Place:
             return list(question(database[self.collection], {"tenant": self.tenant}))
 
 
-def _place(ctx: typer.Context) -> _Place | None:
+def _place(ctx: typer.Context) -> _TypedAt | None:
     from ..model_names import collection_name
     from .settings import Options
 
@@ -136,7 +136,7 @@ def _place(ctx: typer.Context) -> _Place | None:
     # A server of the call's own is not started for this.
     if url is None or options.embedded is not None:
         return None
-    return _Place(
+    return _TypedAt(
         url.get_secret_value(),
         options.settings.database,
         collection_name(options.classes.load().summaries),
