@@ -66,6 +66,23 @@ class StoreDocuments:
     chunks: Documents[EntryChunk]
     policies: Documents[RetentionPolicy]
 
+    @classmethod
+    def of(
+        cls,
+        models: StoreModels,
+        entries: Collection,
+        summaries: Collection,
+        chunks: Collection,
+        policies: Collection,
+    ) -> StoreDocuments:
+        """The documents of some classes in some collections."""
+        return cls(
+            Documents(models.entries, entries),
+            Documents(models.summaries, summaries, partial(summary_of, models.summaries)),
+            Documents(EntryChunk, chunks),
+            Documents(RetentionPolicy, policies),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -184,12 +201,7 @@ async def connect_models(
         summaries=summaries,
         chunks=chunks,
         policies=policies,
-        documents=StoreDocuments(
-            Documents(models.entries, entries),
-            Documents(models.summaries, summaries, partial(summary_of, models.summaries)),
-            Documents(EntryChunk, chunks),
-            Documents(RetentionPolicy, policies),
-        ),
+        documents=StoreDocuments.of(models, entries, summaries, chunks, policies),
         retentions=retention_cache_of(client),
         has_marks=checked[names],
         entry_defaults=added_defaults("entries", models.entries, TranscriptEntry),

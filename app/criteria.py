@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from ..models.retention import NOT_EXPIRED as NOT_EXPIRED
+from .documents import Row
+from .key import TranscriptKey
 
 EXPIRED: dict[str, Any] = {"$expr": {"$not": [NOT_EXPIRED["$expr"]]}}
 """Summaries whose date has passed, by the server's clock, or whose session was deleted."""
@@ -34,23 +36,49 @@ WITH_MAIN: dict[str, Any] = {"mtime": {"$exists": True}}
 NOT_HELD: dict[str, Any] = {"held_at": None}
 """Summaries of sessions that no hold keeps from expiring."""
 
+BEING_DATED: dict[str, Any] = {"backstop.to": {"$exists": True}}
+"""Summaries of sessions whose entries are on their way to other dates."""
+
 UNFINISHED: dict[str, Any] = {
     "$or": [
         EXPIRED,
         {"remains": True},
         {"removed.0": {"$exists": True}},
-        {"backstop.to": {"$exists": True}},
+        BEING_DATED,
     ]
 }
 """Summaries of sessions that are gone, or have something on its way."""
 
-BY_KEY = ("tenant", "project_key", "session_id")
-"""The fields that name a session, in the order of its index."""
+BY_KEY = [("tenant", 1), ("project_key", 1), ("session_id", 1)]
+"""The order of the index of sessions."""
+
+
+class KeyRow(Row):
+    """Whose a document is."""
+
+    tenant: Any = None
+    project_key: Any = None
+    session_id: Any = None
+
+    @property
+    def key(self) -> TranscriptKey:
+        """Its session."""
+        return TranscriptKey(self.tenant, self.project_key, self.session_id)
+
+    @property
+    def behind(self) -> dict[str, Any]:
+        """A criterion for the sessions behind it, :data:`BY_KEY`."""
+        return behind(tenant=self.tenant, project_key=self.project_key, session_id=self.session_id)
 
 
 def not_expired_at(date: datetime) -> dict[str, Any]:
     """:data:`NOT_EXPIRED` by a date of ours, which an index can tell without the document."""
     return {"expires_at": {"$not": {"$lte": date}}}
+
+
+def expired_before(date: datetime) -> dict[str, Any]:
+    """Summaries that MongoDB should have taken by a date, the deleted ones aside."""
+    return {"expires_at": {"$type": "date", "$lt": date}}
 
 
 def listed(tenant: str, project_key: str, now: datetime) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import Any
 from beanie import Document
 from pymongo import IndexModel
 
-from ..models import EntryChunk, RetentionPolicy
 from ..models.retention import EXPIRY_INDEX
 from .collection_kinds import ADVICE, index_information, unfit_collections
-from .criteria import DELETED
+from .criteria import BEING_DATED, MARKED_DELETED, expired_before
 from .diagnosis import Finding
+from .documents import Row
 from .migrator import Migrator
 from .orphans import sessions_with_entries
 from .patient import Patient
@@ -118,9 +118,14 @@ async def indexes(patient: Patient) -> Finding:
     return Finding("indexes", "good", found)
 
 
+class _Overdue(Row):
+    expires_at: Any = None
+
+
 async def retention(patient: Patient) -> Finding:
     """Whether what has expired is deleted."""
-    policies = await patient.collection(RetentionPolicy).count_documents({})
+    documents = patient.documents
+    policies = await documents.policies.find().count()
     without_index = [
         collection.name
         for collection in map(patient.collection, patient.classes[:3])
@@ -134,20 +139,18 @@ async def retention(patient: Patient) -> Finding:
             _UPGRADE,
         )
     now = (await server_of(patient.client)).now()
-    overdue = await patient.summaries.find_one(
-        {"expires_at": {"$type": "date", "$lt": now - _OVERDUE}},
-        {"expires_at": 1},
-        sort=[("expires_at", 1)],
+    overdue = await documents.summaries.find_one(
+        expired_before(now - _OVERDUE), rows=_Overdue, sort=[("expires_at", 1)]
     )
     if overdue is not None:
         return Finding(
             "retention",
             "bad",
-            f"sessions that expired at {overdue['expires_at']:%Y-%m-%d %H:%M} UTC are not deleted",
+            f"sessions that expired at {overdue.expires_at:%Y-%m-%d %H:%M} UTC are not deleted",
             "Readers do not see them. Set the server's parameter ttlMonitorEnabled to true.",
         )
     # By the index, for there may be very many summaries.
-    left = await patient.summaries.count_documents({"expires_at": DELETED}, limit=_MANY)
+    left = await documents.summaries.find(MARKED_DELETED, limit=_MANY).count()
     if left:
         many = "a thousand or more" if left == _MANY else str(left)
         return Finding(
@@ -157,8 +160,8 @@ async def retention(patient: Patient) -> Finding:
             "Readers do not see them. If nobody is at it, run 'session-store retention sweep', or "
             "await sweep_sessions(database).",
         )
-    soon = {"expires_at": {"$gt": now, "$lt": now + _SOON}, "backstop.to": {"$exists": True}}
-    if await patient.summaries.find_one(soon, {"_id": 1}) is not None:
+    soon = {"expires_at": {"$gt": now, "$lt": now + _SOON}}
+    if await documents.summaries.find_one(soon, BEING_DATED).exists():
         return Finding(
             "retention",
             "warning",
@@ -175,7 +178,7 @@ async def retention(patient: Patient) -> Finding:
 async def summaries(patient: Patient) -> Finding:
     """Whether sessions that have entries have a summary, without which they are in no listing."""
     lost = looked_at = 0
-    found = sessions_with_entries(patient.entries, patient.summaries, {})
+    found = sessions_with_entries(patient.documents, {})
     async with aclosing(found) as sessions:
         async for each in sessions:
             looked_at += 1
@@ -199,9 +202,7 @@ async def summaries(patient: Patient) -> Finding:
 
 async def _unprotected(patient: Patient) -> list[str]:
     """The unique indexes without which the store does not start."""
-    found = await missing_indexes(
-        patient.entries, patient.summaries, patient.collection(EntryChunk)
-    )
+    found = await missing_indexes(*map(patient.collection, patient.classes[:3]))
     return [f"{each.collection.name}.{each.name}" for each in found]
 
 

@@ -40,9 +40,6 @@ class DatedRow(ActiveRow):
     """What the dates of a session depend on, as its summary has it."""
 
     id: Any = Field(default=None, alias="_id")
-    tenant: Any = None
-    project_key: Any = None
-    session_id: Any = None
     next_seq: Any = None
     first_seq: Annotated[Whole, Otherwise(1)] = 1
     remains: Any = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from ..models import SessionSummary, TranscriptEntry
 from .criteria import NOT_EXPIRED, NOT_HELD
@@ -13,11 +12,6 @@ from .expiry import PolicyRow, Retention, most_specific
 from .failures import reported, require_asyncio
 from .last_activity import ActiveRow
 from .retention import checked_owner, checked_seconds, retention_connection
-
-
-class _EndingRow(ActiveRow):
-    tenant: Any = None
-    project_key: Any = None
 
 
 async def ending_sessions(
@@ -61,7 +55,7 @@ async def ending_sessions(
         if not is_cleared:
             policies[changed] = seconds
         named = {field: name for field, name in owner.items() if name != EVERY.value}
-        found = connection.documents.summaries.find(named, NOT_HELD, NOT_EXPIRED, rows=_EndingRow)
+        found = connection.documents.summaries.find(named, NOT_HELD, NOT_EXPIRED, rows=ActiveRow)
         now = connection.server.now()
         known: dict[tuple[str, str], Retention] = {}
         ending = 0

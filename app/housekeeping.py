@@ -13,8 +13,8 @@ from typing import Any
 
 from ..models import EntryChunk, SessionSummary, TranscriptEntry
 from .connection import Connection, StoreModels, connect_models
-from .criteria import BY_KEY, EXPIRED, UNFINISHED, behind
-from .dating import follow
+from .criteria import BY_KEY, EXPIRED, UNFINISHED, KeyRow
+from .dating import DatedRow, follow
 from .deletion import delete_session
 from .driver import AnyDatabase
 from .errors import ContentionError
@@ -97,10 +97,11 @@ async def _sweep_all(
 
 async def finish(connection: Connection, key: TranscriptKey) -> None:
     """Sweep and date what is left to do of one session."""
-    row = await connection.summaries.find_one({**key.session_filter(), **EXPIRED}, {"_id": 1})
-    if row is not None:
-        gone = row["_id"]
-        await delete_session(connection, key, unless=lambda now: now.id != gone, wait=True)
+    summaries = connection.documents.summaries
+    gone = await summaries.find_one(key.session_filter(), EXPIRED, rows=DatedRow)
+    if gone is not None:
+        this = gone.id
+        await delete_session(connection, key, unless=lambda now: now.id != this, wait=True)
         return
     await sweep(connection, key)
     await follow(connection, key)
@@ -114,7 +115,7 @@ async def sweep_orphans(
     ``spares_lost`` leaves those alone of which something else took it: they can be repaired.
     """
     swept = 0
-    async for each in sessions_with_entries(connection.entries, connection.summaries, owner):
+    async for each in sessions_with_entries(connection.documents, owner):
         if each.has_summary:
             continue
         if spares_lost:
@@ -134,16 +135,12 @@ async def _unfinished(
     connection: Connection, owner: Mapping[str, str]
 ) -> AsyncIterator[TranscriptKey]:
     after: dict[str, Any] = {}
-    fields = {"_id": 0, **dict.fromkeys(BY_KEY, 1)}
     while True:
-        page = await connection.summaries.find(
-            {"$and": [dict(owner), UNFINISHED, after]},
-            fields,
-            sort=[(name, 1) for name in BY_KEY],
-            limit=_PAGE,
-        ).to_list(None)
+        page = await connection.documents.summaries.find(
+            owner, UNFINISHED, after, rows=KeyRow, sort=BY_KEY, limit=_PAGE
+        ).to_list()
         for row in page:
-            yield TranscriptKey(*(row[name] for name in BY_KEY))
+            yield row.key
         if len(page) < _PAGE:
             return
-        after = behind(**{name: page[-1][name] for name in BY_KEY})
+        after = page[-1].behind

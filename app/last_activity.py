@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from .documents import Row
+from .criteria import KeyRow
 from .stored_times import EPOCH, moment_of_ms
 
 
-class ActiveRow(Row):
-    """What a summary says of when its session was active last."""
+class ActiveRow(KeyRow):
+    """What a summary says of whose session it is, and when that was active last."""
 
     active_at: Any = None
     mtime: Any = None

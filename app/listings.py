@@ -12,8 +12,7 @@ from pymongo.errors import PyMongoError
 from .attempts import Attempts
 from .commands import find_all
 from .connection import Connection
-from .criteria import NOT_EXPIRED, behind, listed
-from .documents import Row
+from .criteria import NOT_EXPIRED, KeyRow, behind, listed
 from .driver import ClientSession, with_confirmed_reads
 from .elections import confirmed_primary
 from .errors import CorruptEntryError
@@ -97,11 +96,9 @@ async def session_listings(
                 raise
 
 
-class ListedRow(Row):
+class ListedRow(KeyRow):
     """What a listing is made of, as a summary has it."""
 
-    project_key: Any = None
-    session_id: Any = None
     mtime: Any = None
     title: Any = None
     first_prompt: Any = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from beanie.operators import Set, Unset
+
 from .codec import EncodedValue
 from .connection import Connection
 from .criteria import NOT_EXPIRED
@@ -21,11 +23,9 @@ async def set_metadata(
         UnknownSessionError: there is no such session, or it has expired.
     """
     values = value_fields(metadata, *_FIELDS)
-    update = {"$unset": {name: "" for name in _FIELDS if name not in values}}
-    if values:
-        update["$set"] = values
-    query = {**key.session_filter(), **NOT_EXPIRED}
-    if not (await connection.summaries.update_one(query, update)).matched_count:
+    gone = {name: "" for name in _FIELDS if name not in values}
+    summary = connection.documents.summaries.find_one(key.session_filter(), NOT_EXPIRED)
+    if not (await summary.update(Set(values), Unset(gone))).matched_count:
         raise UnknownSessionError(
             f"There is no {key}; nothing was changed. Check tenant, project key and session id."
         )

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .connection import Connection
-from .criteria import BY_KEY, behind
-from .driver import ClientSession, Collection, aggregate
+from beanie.operators import In
+
+from .connection import Connection, StoreDocuments
+from .criteria import BY_KEY, KeyRow
 from .key import TranscriptKey
 from .living import MARKED
 from .reads import retried
@@ -52,28 +53,23 @@ class Orphan:
 
 async def orphan_of(connection: Connection, key: TranscriptKey) -> Orphan | None:
     """What is there of a session, if it has no summary; ``None`` if it has one, or no entries."""
-    pipeline: list[dict[str, Any]] = [
-        {"$match": key.session_filter()},
-        {
-            "$group": {
-                "_id": "$subpath",
-                "entries": {"$sum": 1},
-                "dated": {"$sum": {"$cond": [{"$eq": [{"$type": "$expires_at"}, "date"]}, 1, 0]}},
-                "first_seq": {"$min": "$seq"},
-                "last_seq": {"$max": "$seq"},
-                "created_at": {"$min": "$created_at"},
-                "active_at": {"$max": "$created_at"},
-            }
-        },
-    ]
+    transcripts = {
+        "_id": "$subpath",
+        "entries": {"$sum": 1},
+        "dated": {"$sum": {"$cond": [{"$eq": [{"$type": "$expires_at"}, "date"]}, 1, 0]}},
+        "first_seq": {"$min": "$seq"},
+        "last_seq": {"$max": "$seq"},
+        "created_at": {"$min": "$created_at"},
+        "active_at": {"$max": "$created_at"},
+    }
+    entries = connection.documents.entries.find(key.session_filter())
+    summary = connection.documents.summaries.find_one(key.session_filter())
 
     async def attempt() -> Orphan | None:
         async with snapshot(connection.client, connection.server) as session:
-            options = {} if session is None else {"session": session}
-            found = await aggregate(connection.entries, pipeline, **options)
-            rows = await found.to_list(None)
+            rows = await entries.aggregate([{"$group": transcripts}], session=session).to_list()
             # Behind the entries: without snapshots, a session that is begun meanwhile has one.
-            if not rows or await _has_summary(connection, key, session):
+            if not rows or await summary.set_session(session).exists():
                 return None
         return Orphan(
             entries=sum(row["entries"] for row in rows),
@@ -87,13 +83,6 @@ async def orphan_of(connection: Connection, key: TranscriptKey) -> Orphan | None
     return await retried(connection.client, attempt)
 
 
-async def _has_summary(
-    connection: Connection, key: TranscriptKey, session: ClientSession | None
-) -> bool:
-    query = key.session_filter()
-    return await connection.summaries.find_one(query, {"_id": 1}, session=session) is not None
-
-
 @dataclass(frozen=True, slots=True)
 class Owned:
     """A session that has entries."""
@@ -104,18 +93,22 @@ class Owned:
     """Whether MongoDB is to take the first of them."""
 
 
+class _First(KeyRow):
+    expires_at: Any = None
+
+
 async def sessions_with_entries(
-    entries: Collection, summaries: Collection, owner: Mapping[str, str]
+    documents: StoreDocuments, owner: Mapping[str, str]
 ) -> AsyncGenerator[Owned]:
     """The sessions that have entries in the order of their keys, each by a seek in the index."""
-    page: list[Mapping[str, Any]] = []
-    async for row in _first_entries(entries, owner):
+    page: list[_First] = []
+    async for row in _first_entries(documents, owner):
         page.append(row)
         if len(page) == _PAGE:
-            for each in await _owned(summaries, page):
+            for each in await _owned(documents, page):
                 yield each
             page = []
-    for each in await _owned(summaries, page):
+    for each in await _owned(documents, page):
         yield each
 
 
@@ -123,7 +116,7 @@ async def lost_sessions(
     connection: Connection, owner: Mapping[str, str], with_expired: bool
 ) -> AsyncIterator[TranscriptKey]:
     """The sessions that have entries and no summary, but for those that may have expired."""
-    async for each in sessions_with_entries(connection.entries, connection.summaries, owner):
+    async for each in sessions_with_entries(connection.documents, owner):
         if each.has_summary:
             continue
         orphan = await orphan_of(connection, each.key)
@@ -132,28 +125,23 @@ async def lost_sessions(
 
 
 async def _first_entries(
-    entries: Collection, owner: Mapping[str, str]
-) -> AsyncIterator[Mapping[str, Any]]:
+    documents: StoreDocuments, owner: Mapping[str, str]
+) -> AsyncIterator[_First]:
+    order = [*BY_KEY, ("subpath", 1), ("seq", 1)]
     after: dict[str, Any] = {}
-    order = [(name, 1) for name in (*BY_KEY, "subpath", "seq")]
-    fields = {"_id": 0, **dict.fromkeys((*BY_KEY, "expires_at"), 1)}
     while True:
-        row = await entries.find_one({**owner, **after}, fields, sort=order)
+        row = await documents.entries.find_one(owner, after, rows=_First, sort=order)
         if row is None:
             return
         yield row
-        after = behind(**{name: row[name] for name in BY_KEY})
+        after = row.behind
 
 
-async def _owned(summaries: Collection, rows: list[Mapping[str, Any]]) -> list[Owned]:
-    keys = [TranscriptKey(*(row[name] for name in BY_KEY)) for row in rows]
+async def _owned(documents: StoreDocuments, rows: list[_First]) -> list[Owned]:
     owned: set[TranscriptKey] = set()
-    for tenant, project_key in {(key.tenant, key.project_key) for key in keys}:
-        ids = [key.session_id for key in keys if key[:2] == (tenant, project_key)]
-        query = {"tenant": tenant, "project_key": project_key, "session_id": {"$in": ids}}
-        async for row in summaries.find(query, {"_id": 0, "session_id": 1}):
-            owned.add(TranscriptKey(tenant, project_key, row["session_id"]))
-    return [
-        Owned(key, key in owned, isinstance(row.get("expires_at"), datetime))
-        for key, row in zip(keys, rows, strict=True)
-    ]
+    for tenant, project_key in {(row.tenant, row.project_key) for row in rows}:
+        project = {"tenant": tenant, "project_key": project_key}
+        ids = [row.session_id for row in rows if row.key[:2] == (tenant, project_key)]
+        async for row in documents.summaries.find(project, In("session_id", ids), rows=KeyRow):
+            owned.add(row.key)
+    return [Owned(row.key, row.key in owned, isinstance(row.expires_at, datetime)) for row in rows]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from beanie import Document
 
 from ..models import EntryChunk, RetentionPolicy
-from .connection import StoreModels
+from .connection import StoreDocuments, StoreModels
 from .driver import AnyDatabase, Client, Collection, Database, as_pymongo, with_store_rules
 from .model_names import collection_name
 
@@ -27,14 +27,9 @@ class Patient:
         return cls(database.client, with_store_rules(as_pymongo(database)), models)
 
     @property
-    def entries(self) -> Collection:
-        """The collection of entries."""
-        return self.collection(self.models.entries)
-
-    @property
-    def summaries(self) -> Collection:
-        """The collection of summaries."""
-        return self.collection(self.models.summaries)
+    def documents(self) -> StoreDocuments:
+        """What is in the collections of these classes."""
+        return StoreDocuments.of(self.models, *map(self.collection, self.classes))
 
     @property
     def classes(self) -> tuple[type[Document], ...]:

@@ -58,7 +58,7 @@ async def permissions(patient: Patient) -> Finding:
 
 async def _of_nobody(patient: Patient) -> Finding:
     try:
-        await patient.summaries.find_one({}, {"_id": 1})
+        await patient.documents.summaries.find_one().exists()
     except OperationFailure:
         return Finding(
             "permissions",
@@ -99,8 +99,9 @@ def needed_besides(patient: Patient) -> Mapping[str, Sequence[Need]]:
     """What else there is to do with a store, and what it takes."""
     written = ("insert", "update", "remove")
     classes = [patient.collection(model).name for model in patient.classes]
+    summaries = patient.collection(patient.models.summaries).name
     return {
-        "watch sessions": [Need(patient.summaries.name, ("changeStream",))],
+        "watch sessions": [Need(summaries, ("changeStream",))],
         "delete sessions by a condition": [Need(ADOPTION_RECORDS, ("remove",))],
         "call init_beanie without skip_indexes=True": [
             Need(name, ("createIndex",)) for name in classes

@@ -10,13 +10,12 @@ from typing import Any, cast
 from pydantic import Field
 
 from .connection import Connection
-from .criteria import BY_KEY, MARKED_DELETED, NOT_DELETED, behind
+from .criteria import BY_KEY, MARKED_DELETED, NOT_DELETED, KeyRow
 from .dating import DatedRow
 from .deletion import delete_session
 from .driver import with_store_rules
 from .errors import ContentionError, InvalidQueryError
 from .housekeeping import sweep_orphans
-from .key import TranscriptKey
 from .listings import ListedRow, SessionListing, listing_of
 from .model_names import ADOPTION_RECORDS
 from .remains import sweep
@@ -55,7 +54,7 @@ async def remove_sessions(
     records = with_store_rules(connection.entries.database)[ADOPTION_RECORDS]
 
     async def remove(row: _RemovalRow) -> bool:
-        key = TranscriptKey(tenant, row.project_key, row.session_id)
+        key = row.key
         listing = await listing_of(row)
         if row.held_at is not None:
             held.append(listing)
@@ -111,7 +110,6 @@ def require_conditions(wanted: SessionFilter) -> None:
 
 class _RemovalRow(ListedRow):
     id: Any = Field(default=None, alias="_id")
-    tenant: Any = None
     held_at: Any = None
 
 
@@ -127,7 +125,7 @@ async def _pages(
             NOT_DELETED,
             after,
             rows=_RemovalRow,
-            sort=[(name, 1) for name in BY_KEY],
+            sort=BY_KEY,
             limit=_PAGE,
         ).to_list()
         rows = [row for row in page if await _meets(row, wanted)]
@@ -135,7 +133,7 @@ async def _pages(
             yield rows
         if len(page) < _PAGE:
             return
-        after = behind(**{name: getattr(page[-1], name) for name in BY_KEY})
+        after = page[-1].behind
 
 
 async def _meets(row: _RemovalRow, wanted: SessionFilter) -> bool:
@@ -158,7 +156,7 @@ async def _sweep_what_is_gone(connection: Connection, tenant: str, wanted: Sessi
     owner = {"tenant": tenant}
     if wanted.project_key is not None:
         owner["project_key"] = wanted.project_key
-    marked = connection.documents.summaries.find(owner, MARKED_DELETED, rows=_RemovalRow)
+    marked = connection.documents.summaries.find(owner, MARKED_DELETED, rows=KeyRow)
     async for row in marked:
-        await sweep(connection, TranscriptKey(tenant, row.project_key, row.session_id))
+        await sweep(connection, row.key)
     await sweep_orphans(connection, owner, spares_lost=False)

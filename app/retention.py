@@ -16,7 +16,7 @@ from pymongo.errors import OperationFailure
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from .backstop import Dated
 from .connection import Connection, StoreModels, connect_models
-from .criteria import BY_KEY, DELETED, behind
+from .criteria import BY_KEY, DELETED
 from .dating import (
     DatedRow,
     change_dates,
@@ -277,13 +277,13 @@ async def _batches(connection: Connection, owner: dict[str, str]) -> AsyncIterat
             owner,
             after,
             rows=DatedRow,
-            sort=[(field, 1) for field in BY_KEY],
+            sort=BY_KEY,
             limit=_SESSIONS_AT_ONCE,
         ).to_list()
         if not page:
             return
         yield page
-        after = behind(**{name: getattr(page[-1], name) for name in BY_KEY})
+        after = page[-1].behind
 
 
 async def retention_connection(

@@ -188,7 +188,7 @@ async def transactions(patient: Patient) -> Finding:
         )
 
     async def read(session: ClientSession | None) -> None:
-        await patient.entries.find_one({"_id": ObjectId()}, session=session)
+        await patient.documents.entries.find_one({"_id": ObjectId()}, session=session).exists()
 
     async def read_snapshot() -> None:
         async with snapshot(patient.client, server) as session:

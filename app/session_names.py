@@ -61,7 +61,7 @@ async def _found(connection: Connection, query: dict[str, Any]) -> list[SessionL
             NOT_EXPIRED,
             rows=ListedRow,
             # In the order of the index that has the ids, which is how the server comes to use it.
-            sort=[(name, 1) for name in BY_KEY],
+            sort=BY_KEY,
             limit=_CANDIDATES + 1,
         )
         return await found.to_list()

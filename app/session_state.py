@@ -7,7 +7,7 @@ from typing import Any, cast
 from ..models.tally import Tally
 from ..models.totals import TEXTS
 from .connection import Connection
-from .driver import ClientSession, aggregate
+from .driver import ClientSession
 from .key import TranscriptKey
 from .reads import retried
 from .stored_times import whole_ms
@@ -20,7 +20,7 @@ async def state(connection: Connection, key: TranscriptKey) -> SessionState | No
     """What the summary of the key's session says now, or ``None`` without one."""
 
     async def attempt() -> SessionState | None:
-        row = await _state_row(connection, key.session_filter())
+        row = await _state_row(connection, key)
         if row is None or row.get("data_chunks") is None:
             return await _state(connection, key, row, None)
         # Chunks and the count of them must be of one moment.
@@ -34,17 +34,16 @@ async def state_in(
     connection: Connection, key: TranscriptKey, session: ClientSession | None
 ) -> SessionState | None:
     """The same as :func:`state`, as a client session sees it."""
-    row = await _state_row(connection, key.session_filter(), session)
+    row = await _state_row(connection, key, session)
     return await _state(connection, key, row, session)
 
 
 async def _state_row(
-    connection: Connection, query: dict[str, Any], session: ClientSession | None = None
+    connection: Connection, key: TranscriptKey, session: ClientSession | None = None
 ) -> dict[str, Any] | None:
     # An aggregation, for not every engine knows $$NOW in the projection of a find.
-    pipeline: list[dict[str, Any]] = [{"$match": query}, {"$project": STATE_PROJECTION}]
-    options = {} if session is None else {"session": session}
-    rows = await (await aggregate(connection.summaries, pipeline, **options)).to_list(None)
+    found = connection.documents.summaries.find(key.session_filter())
+    rows = await found.aggregate([{"$project": STATE_PROJECTION}], session=session).to_list()
     return rows[0] if rows else None
 
 

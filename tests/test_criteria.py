@@ -29,7 +29,7 @@ from beanie_session_store import (
     TranscriptEntry,
 )
 from beanie_session_store.app import criteria, store
-from beanie_session_store.app.criteria import BY_KEY, before, behind
+from beanie_session_store.app.criteria import BY_KEY, KeyRow, before, behind
 from beanie_session_store.app.documents import Row
 from beanie_session_store.app.driver import Collection, Database
 from beanie_session_store.app.key import TranscriptKey
@@ -46,9 +46,10 @@ ABOUT_SUMMARIES: dict[str, Any] = {
         if name.isupper() and isinstance(each, dict)
     },
     "not_expired_at": criteria.not_expired_at(NOW),
+    "expired_before": criteria.expired_before(NOW),
     "listed": criteria.listed("t", "p", NOW),
     "of a session": KEY.session_filter(),
-    "a page": behind(**dict.fromkeys(BY_KEY, "x")),
+    "a page": KeyRow(tenant="t", project_key="p", session_id="s").behind,
     "the latest": before(active_at=NOW, _id=1),
 }
 
@@ -90,8 +91,11 @@ def test_a_wrong_name_would_be_found() -> None:
 
 
 def test_pages_go_by_the_fields_of_an_index_from_its_first_on() -> None:
-    assert tuple(SESSION_INDEX.document["key"]) == BY_KEY
-    assert tuple(ORDER_INDEX.document["key"])[:3] == BY_KEY
+    assert [*SESSION_INDEX.document["key"].items()] == BY_KEY
+    assert [*ORDER_INDEX.document["key"].items()][:3] == BY_KEY
+    some = {"tenant": "t", "project_key": "p", "session_id": "s"}
+    assert KeyRow(**some).behind == behind(**some)
+    assert KeyRow(**some).key == KEY.session
     assert tuple(ACTIVITY_INDEX.document["key"]) == ("tenant", "active_at", "_id")
 
 
