@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+from beanie.operators import In, Set
 from bson import ObjectId
 from bson.int64 import Int64
 
@@ -141,8 +142,9 @@ async def _counted_without(connection: Connection, key: TranscriptKey) -> _Count
         if live is None:
             return None
         assert live.id is not None
-        mine = {**key.transcript_filter(), **live.in_transcript(key.subpath)}
-        if await connection.entries.find_one(mine, {"_id": 1}, session=session) is None:
+        entries = connection.documents.entries
+        mine = (key.transcript_filter(), live.in_transcript(key.subpath))
+        if not await entries.find_one(*mine, session=session).exists():
             return None
         state = await state_in(connection, key.session, session)
         if state is None:
@@ -164,9 +166,10 @@ async def _remove(
             transcript was deleted.
     """
     known, next_seq, counted = looked
+    entries, chunks = connection.documents.entries, connection.documents.chunks
     # First, so that of those who write all the time it is not this one that always has to wait.
-    this = {**key.session_filter(), "_id": known}
-    await connection.summaries.update_one(this, {"$set": {"counting": ObjectId()}}, session=session)
+    this = connection.documents.summaries.find_one(key.session_filter(), {"_id": known})
+    await this.update(Set({"counting": ObjectId()}), session=session)
     state = await state_in(connection, key.session, session)
     live = await live_of(connection, key, session)
     if state is None or live is None or live.id != known:
@@ -177,25 +180,23 @@ async def _remove(
     # and what that took is in the count.
     if state.next_seq != next_seq:
         taken = {"$gte": Int64(next_seq), "$lt": Int64(state.next_seq)}
-        since = {**key.session_filter(), "seq": taken}
-        appended = await connection.entries.count_documents(since, session=session)
+        since = entries.find(key.session_filter(), {"seq": taken}, session=session)
+        appended = await since.count()
         if appended != state.next_seq - next_seq:
             raise StaleStateError
     onto = replace(counted, totals=deepcopy(counted.totals))
     counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)
-    owner = key.transcript_filter()
-    count = await connection.entries.count_documents(
-        {**owner, **live.in_transcript(key.subpath)}, limit=MARKED + 1, session=session
-    )
+    mine = key.transcript_filter()
+    living = entries.find(mine, live.in_transcript(key.subpath), limit=MARKED + 1, session=session)
+    count = await living.count()
     is_small = count <= MARKED and not live.removed and live.first_seq == 1
     claim = _without(state, counted, None if is_small else key.subpath)
     await advance_summary(connection, key.session, claim, state, session)
     if is_small:
-        chunks = {**owner, "collection": connection.entries.name}
-        await connection.chunks.delete_many(chunks, session=session)
-    else:
-        owner["seq"] = {"$lte": MARKED}
-    await connection.entries.delete_many(owner, session=session)
+        parts = chunks.find(mine, {"collection": entries.collection.name})
+        await parts.delete(session=session)
+    head = {} if is_small else {"seq": {"$lte": MARKED}}
+    await entries.find(mine, head).delete(session=session)
     return is_small
 
 
@@ -203,21 +204,22 @@ async def _mark(
     connection: Connection, key: TranscriptKey, row: DatedRow, attempts: Attempts
 ) -> bool:
     """Make a session gone for readers, and return whether nothing of it is left."""
+    documents = connection.documents
+    entries, summaries, chunks = documents.entries, documents.summaries, documents.chunks
     owner = key.session_filter()
-    this = {**owner, **row.as_read("id", "next_seq", "expires_at", "held_at")}
+    unchanged = row.as_read("id", "next_seq", "expires_at", "held_at")
     is_small = (
         row.entries <= MARKED
         and not row.has_remains
-        and not await connection.chunks.count_documents(owner, skip=MARKED, limit=1)
+        and not await chunks.find(owner, limit=1).skip(MARKED).count()
     )
 
     async def all_of_it(session: ClientSession | None) -> None:
-        names = [connection.entries.name, connection.summaries.name]
-        chunks = {**owner, "collection": {"$in": names}}
-        await connection.chunks.delete_many(chunks, session=session)
-        await connection.entries.delete_many(owner, session=session)
+        names = [entries.collection.name, summaries.collection.name]
+        await chunks.find(owner, In("collection", names)).delete(session=session)
+        await entries.find(owner).delete(session=session)
         # Last: on a server without transactions, what was cut short can then be repeated.
-        result = await connection.summaries.delete_one(this, session=session)
+        result = await summaries.find_one(owner, unchanged).delete(session=session)
         if not result.deleted_count:
             raise StaleStateError
 
@@ -231,13 +233,14 @@ async def _mark(
             "created_at": row.created_at,
             "expires_at": DELETED,
         }
-        result = await connection.summaries.replace_one(this, mark, session=session)
+        # The driver's own, for Beanie's replace takes a whole document of the class.
+        this = {**owner, **unchanged}
+        result = await summaries.collection.replace_one(this, mark, session=session)
         if not result.matched_count:
             raise StaleStateError
-        folds = {**owner, "collection": connection.summaries.name}
-        await connection.chunks.delete_many(folds, session=session)
-        head = {**owner, "seq": {"$lte": MARKED}}
-        await connection.entries.delete_many(head, session=session)
+        folds = chunks.find(owner, {"collection": summaries.collection.name})
+        await folds.delete(session=session)
+        await entries.find(owner, {"seq": {"$lte": MARKED}}).delete(session=session)
 
     work = all_of_it if is_small else head_of_it
     await transact(connection.client, connection.server, work, attempts)

@@ -6,14 +6,18 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any
 
+from beanie.operators import In, Pull, Unset
 from bson.int64 import Int64
+from pydantic import Field
 
+from ..models.lenient import Otherwise, Whole
 from .attempts import Attempts
 from .connection import Connection
-from .criteria import DELETED
-from .driver import ClientSession, with_confirmed_reads
+from .criteria import DELETED, MARKED_DELETED
+from .documents import Row
+from .driver import ClientSession
 from .key import TranscriptKey
 from .reads import retried
 from .transactions import TransientFailureError, transact
@@ -24,23 +28,40 @@ _BEHIND_ALL = 2**63 - 1
 # The rest of the time is for others.
 _SHARE = 0.25
 
-_FIELDS = dict.fromkeys(("next_seq", "first_seq", "removed", "remains", "expires_at"), 1)
+
+class _Position(Row):
+    subpath: Any = None
+    seq: Any = None
+    chunks: Any = None
+
+
+class _Chunk(Row):
+    id: Any = Field(default=None, alias="_id")
+
+
+class _Remains(Row):
+    id: Any = Field(default=None, alias="_id")
+    first_seq: Annotated[Whole, Otherwise(1)] = 1
+    removed: Any = None
+    remains: Any = None
+    expires_at: Any = None
 
 
 async def next_free_position(connection: Connection, key: TranscriptKey) -> int:
     """Where a session without a summary begins: behind all that is left of earlier ones."""
 
     async def attempt() -> int:
-        entries = connection.entries
+        entries = connection.documents.entries
         owner = key.session_filter()
-        if await entries.find_one(owner, {"_id": 1}) is None:
+        if not await entries.find_one(owner).exists():
             return 1
         last = 0
-        for subpath in await entries.distinct("subpath", owner):
+        # The driver's own, for Beanie 1 has no distinct.
+        for subpath in await entries.collection.distinct("subpath", owner):
             found = await entries.find_one(
-                {**owner, "subpath": subpath}, {"_id": 0, "seq": 1}, sort=[("seq", -1)]
+                owner, {"subpath": subpath}, rows=_Position, sort=[("seq", -1)]
             )
-            last = max(last, found["seq"] if found else 0)
+            last = max(last, found.seq if found else 0)
         return last + 1
 
     return await retried(connection.client, attempt)
@@ -54,29 +75,30 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
     that summary, and any number of sweepers may work at once, beside appends.
     """
     owner = key.session_filter()
+    summaries = connection.documents.summaries
     while True:
-        row = await connection.summaries.find_one(owner, _FIELDS)
+        row = await summaries.find_one(owner, rows=_Remains)
         if row is None:
             return
-        this = {**owner, "_id": row["_id"]}
+        this = {**owner, **row.as_read("id")}
         # However a round ends, the next one looks at what is there then.
         with contextlib.suppress(_OvertakenError):
-            if row.get("expires_at") == DELETED:
-                mark = {**this, "expires_at": DELETED}
+            if row.expires_at == DELETED:
+                mark = {**this, **MARKED_DELETED}
                 # All of it: no session lives beside the mark.
                 await _Place(connection, mark, owner).sweep(owner, _BEHIND_ALL)
-                await connection.summaries.delete_one(mark)
-            elif row.get("remains"):
-                await _Place(connection, this, owner).sweep(owner, row.get("first_seq", 1))
-                await connection.summaries.update_one(this, {"$unset": {"remains": ""}})
-            elif row.get("removed"):
-                for each in row["removed"]:
+                await summaries.find_one(mark).delete()
+            elif row.remains:
+                await _Place(connection, this, owner).sweep(owner, row.first_seq)
+                await summaries.find_one(this).update(Unset({"remains": ""}))
+            elif row.removed:
+                for each in row.removed:
                     removed = key.with_subpath(each["subpath"]).transcript_filter()
                     # An election may have taken the deletion back, and the transcript lives.
                     gone = {**this, "removed": each}
                     await _Place(connection, gone, owner).sweep(removed, each["before"])
                     # What it was is told by no other field of the summary.
-                    await connection.summaries.update_one(this, {"$pull": {"removed": each}})
+                    await summaries.find_one(this).update(Pull({"removed": each}))
             else:
                 return
 
@@ -89,7 +111,7 @@ async def sweep_unowned(connection: Connection, key: TranscriptKey) -> bool:
     before = await next_free_position(connection, key)
     # In this order: what is begun from now on begins behind that.
     owner = key.session_filter()
-    if before == 1 or await connection.summaries.find_one(owner, {"_id": 1}) is not None:
+    if before == 1 or await connection.documents.summaries.find_one(owner).exists():
         return False
     with contextlib.suppress(_OvertakenError):
         await _Place(connection, None, owner).sweep(owner, before)
@@ -120,30 +142,30 @@ class _Place:
     async def require(self, session: ClientSession | None) -> None:
         """Look at it within a transaction, whose other operations see the same moment."""
         query = self.session_filter if self.summary is None else self.summary
-        found = await self.connection.summaries.find_one(query, {"_id": 1}, session=session)
-        if (found is None) != (self.summary is None):
+        summary = self.connection.documents.summaries.find_one(query, session=session)
+        if await summary.exists() != (self.summary is not None):
             raise _OvertakenError
 
 
 async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
     """Delete entries with their chunks, in the order of the index."""
-    connection = place.connection
-    # What is to be gone for ever must be gone from a majority.
-    entries = with_confirmed_reads(connection.entries)
+    connection, documents = place.connection, place.connection.documents
     query = {**owner, "seq": {"$lt": Int64(before)}}
-    order = [("subpath", 1), ("seq", 1)]
-    fields = {"_id": 0, "subpath": 1, "seq": 1, "chunks": 1}
+    # What is to be gone for ever must be gone from a majority.
+    first = documents.entries.confirmed.find(
+        query, rows=_Position, sort=[("subpath", 1), ("seq", 1)], limit=_BATCH
+    )
     while True:
         began = monotonic()
-        found = await entries.find(query, fields, sort=order, limit=_BATCH).to_list(_BATCH)
+        found = await first.to_list()
         if not found:
             return
         bounds: dict[str, int] = {}
         chunked: set[str] = set()
         for each in found:
-            bounds[each["subpath"]] = each["seq"]
-            if "chunks" in each:
-                chunked.add(each["subpath"])
+            bounds[each.subpath] = each.seq
+            if "chunks" in each.model_fields_set:
+                chunked.add(each.subpath)
 
         async def work(
             session: ClientSession | None,
@@ -154,9 +176,9 @@ async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
             for subpath, last in bounds.items():
                 batch = {**owner, "subpath": subpath, "seq": {"$lte": last}}
                 if subpath in chunked:
-                    parts = {**batch, "collection": connection.entries.name}
-                    await connection.chunks.delete_many(parts, session=session)
-                await connection.entries.delete_many(batch, session=session)
+                    parts = documents.chunks.find(batch, {"collection": connection.entries.name})
+                    await parts.delete(session=session)
+                await documents.entries.find(batch).delete(session=session)
 
         # One commit is less work for the server than as many as there are entries. Where MongoDB
         # itself is at them, the next round finds what it left.
@@ -167,20 +189,19 @@ async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
 
 async def _sweep_chunks(place: _Place, owner: dict[str, Any], before: int) -> None:
     """Delete the chunks of entries that went with their summary."""
-    connection = place.connection
-    chunks = with_confirmed_reads(connection.chunks)
-    parts = {**owner, "collection": connection.entries.name, "seq": {"$lt": Int64(before)}}
+    connection, chunks = place.connection, place.connection.documents.chunks
+    of_entries = {"collection": connection.entries.name, "seq": {"$lt": Int64(before)}}
+    some = chunks.confirmed.find(owner, of_entries, rows=_Chunk, limit=_BATCH)
     while True:
         began = monotonic()
-        found = await chunks.find(parts, {"_id": 1}, limit=_BATCH).to_list(_BATCH)
+        found = await some.to_list()
         if not found:
             return
-        ids = [each["_id"] for each in found]
+        ids = [each.id for each in found]
 
         async def work(session: ClientSession | None, ids: list[Any] = ids) -> None:
             await place.require(session)
-            gone = {**owner, "_id": {"$in": ids}}
-            await connection.chunks.delete_many(gone, session=session)
+            await chunks.find(owner, In("_id", ids)).delete(session=session)
 
         with contextlib.suppress(TransientFailureError):
             await transact(connection.client, connection.server, work, Attempts())
