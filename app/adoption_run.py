@@ -222,13 +222,15 @@ class _Adoption:
             subpath = transcript.subpath
             if not isinstance(subpath, str) or (subpath in found and subpath not in lacking):
                 continue
-            owner = self._key.with_subpath(subpath).transcript_filter()
             if live is None:
                 continue
-            owner |= live.in_transcript(subpath)
-            count = self._connection.entries.count_documents
-            own = await count({**owner, "uuid": {"$exists": True}})
-            if own > found.get(subpath, 0) or (not own and await count(owner, limit=1)):
+            mine = self._key.with_subpath(subpath).transcript_filter()
+            begun = live.in_transcript(subpath)
+            entries = self._connection.documents.entries
+            own = await entries.find(mine, begun, {"uuid": {"$exists": True}}).count()
+            if own > found.get(subpath, 0):
+                return _CONFLICT
+            if not own and await entries.find_one(mine, begun).exists():
                 return _CONFLICT
         return None
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from beanie.operators import Set
+
 from .adoption_reader import SourceEntry
 from .adoption_records import OvertakenError, Record, Records
 from .attempts import Attempts
@@ -133,9 +135,10 @@ class _AdoptionPolicy(SourceTimePolicy):
     ) -> None:
         created_at = self._created_at[id(batch[0])]
         if claim.known is None and created_at is not None:
-            summary = {**key.session_filter(), "_id": claim.next.id}
-            change = {"$set": {"created_at": created_at}}
-            await connection.summaries.update_one(summary, change, session=session)
+            summary = connection.documents.summaries.find_one(
+                key.session_filter(), {"_id": claim.next.id}
+            )
+            await summary.update(Set({"created_at": created_at}), session=session)
         self.count = len(batch)
         if self._next is not None:
             record = replace(self._next, session=claim.next.id)

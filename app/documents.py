@@ -146,10 +146,11 @@ class One(FindOne[T]):
         found = cast("Any", (yield from self._find_one().__await__()))
         return None if found is None else self._read(found)
 
-    async def exists(self) -> bool:
+    async def exists(self, session: ClientSession | None = None) -> bool:
         """Whether there is one, by a ``find`` that stops at the first: Beanie 1 would count all."""
+        session = session or self.session
         found = await self._collection.find_one(
-            self.get_filter_query(), {"_id": 1}, session=self.session, **self.pymongo_kwargs
+            self.get_filter_query(), {"_id": 1}, session=session, **self.pymongo_kwargs
         )
         return found is not None
 

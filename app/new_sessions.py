@@ -21,7 +21,7 @@ from .claim import claim_for
 from .codec import EncodedEntry, EncodedValue, encode_entries
 from .commands import insert_encoded
 from .connection import Connection
-from .criteria import NOT_EXPIRED
+from .criteria import NOT_EXPIRED, KeyRow
 from .driver import ClientSession, with_confirmed_reads
 from .errors import InvalidEntryError
 from .key import TranscriptKey, checked_name
@@ -177,15 +177,16 @@ async def _insert(connection: Connection, documents: _Documents) -> bool:
     return True
 
 
+class _Known(KeyRow):
+    next_seq: Any = None
+
+
 async def _known(connection: Connection, keys: Sequence[TranscriptKey]) -> dict[TranscriptKey, Any]:
     """Those of the sessions that are stored, with what each has for its next position."""
     known: dict[TranscriptKey, Any] = {}
     for owner in _owners(keys):
-        query = {**owner, **NOT_EXPIRED}
-        fields = {"_id": 0, "tenant": 1, "project_key": 1, "session_id": 1, "next_seq": 1}
-        async for row in connection.summaries.find(query, fields):
-            key = TranscriptKey(row["tenant"], row["project_key"], row["session_id"])
-            known[key] = row.get("next_seq")
+        async for row in connection.documents.summaries.find(owner, NOT_EXPIRED, rows=_Known):
+            known[row.key] = row.next_seq
     return known
 
 
@@ -211,12 +212,10 @@ async def _with_entries(
     """Those of the sessions of which entries are stored."""
     found: set[TranscriptKey] = set()
     for owner in _owners(keys):
-        async for each in connection.entries.find(owner, {"_id": 0, "session_id": 1}, limit=1):
-            # There is one at most in hundreds; then each is asked for.
-            del each
+        # There is one at most in hundreds; then each is asked for.
+        if await connection.documents.entries.find_one(owner).exists():
             for key in keys:
-                query = key.session_filter()
-                if await connection.entries.find_one(query, {"_id": 1}) is not None:
+                if await connection.documents.entries.find_one(key.session_filter()).exists():
                     found.add(key)
     return found
 

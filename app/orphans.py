@@ -69,7 +69,7 @@ async def orphan_of(connection: Connection, key: TranscriptKey) -> Orphan | None
         async with snapshot(connection.client, connection.server) as session:
             rows = await entries.aggregate([{"$group": transcripts}], session=session).to_list()
             # Behind the entries: without snapshots, a session that is begun meanwhile has one.
-            if not rows or await summary.set_session(session).exists():
+            if not rows or await summary.exists(session):
                 return None
         return Orphan(
             entries=sum(row["entries"] for row in rows),

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from beanie.operators import Unset
 from bson import ObjectId
 from bson.int64 import Int64
 from pymongo.errors import DuplicateKeyError
@@ -24,6 +25,7 @@ from .codec import encode_object
 from .connection import Connection
 from .counted import mark_entries
 from .dating import follow
+from .documents import Row
 from .driver import ClientSession
 from .errors import ContentionError, UnknownSessionError, UnsoundSessionError
 from .key import TranscriptKey
@@ -186,15 +188,18 @@ async def _rebuild(
         **connection.summary_defaults(),
     }
     if orphan.dated:
-        for collection in (connection.entries, connection.chunks):
-            await collection.update_many(key.session_filter(), {"$unset": {"expires_at": ""}})
+        for documents in (connection.documents.entries, connection.documents.chunks):
+            await documents.find(key.session_filter()).update(Unset({"expires_at": ""}))
         summary["released_at"] = connection.server.now()
-    last = {**key.session_filter(), "seq": Int64(orphan.last_seq)}
+    last = connection.documents.entries.find_one(
+        key.session_filter(), {"seq": Int64(orphan.last_seq)}
+    )
 
     async def work(session: ClientSession | None) -> None:
         # It may have been deleted since.
-        if await connection.entries.find_one(last, {"_id": 1}, session=session) is None:
+        if not await last.exists(session):
             raise StaleStateError
+        # The driver's own: what a class of a team adds is encoded already.
         await connection.summaries.insert_one(summary, session=session)
 
     with suppress(StaleStateError, DuplicateKeyError, TransientFailureError):
@@ -211,10 +216,14 @@ def _without_summary(orphan: Orphan) -> Verification:
 
 async def _last_written(connection: Connection, key: TranscriptKey) -> int | None:
     """When the last entry of the main transcript was stored, epoch milliseconds."""
-    row = await connection.entries.find_one(
-        key.session.transcript_filter(), {"_id": 0, "created_at": 1}, sort=[("seq", -1)]
+    row = await connection.documents.entries.find_one(
+        key.session.transcript_filter(), rows=_Written, sort=[("seq", -1)]
     )
-    return None if row is None else round(row["created_at"].timestamp() * 1000)
+    return None if row is None else round(row.created_at.timestamp() * 1000)
+
+
+class _Written(Row):
+    created_at: Any = None
 
 
 def _unknown(key: TranscriptKey) -> UnknownSessionError:

@@ -20,8 +20,10 @@ from typing import Any
 from bson import ObjectId
 
 from ..models.entry import MAX_SEQ
+from ..models.lenient import Count
 from .codec import EncodedEntry
 from .connection import Connection
+from .documents import Row
 from .driver import ClientSession
 from .key import TranscriptKey
 from .living import live_of
@@ -41,6 +43,14 @@ class Recognised:
     """Where the last of those stands that are stored."""
     remains: tuple[ObjectId, ...] = ()
     """Entries of a session that is gone, not swept yet, whose uuids the batch has."""
+
+
+class _Position(Row):
+    seq: Any = None
+
+
+class _End(Row):
+    next_seq: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,25 +250,21 @@ class _Stored:
 
     async def uuid_next_to(self, seqs: dict[str, int], direction: int) -> int | None:
         """Where the nearest entry with a uuid stands in a direction."""
-        found = await self.connection.entries.find_one(
-            {
-                **self.key.transcript_filter(),
-                "seq": {"$gte": self.first, **seqs},
-                "uuid": {"$exists": True},
-            },
-            {"_id": 0, "seq": 1},
+        found = await self.connection.documents.entries.find_one(
+            self.key.transcript_filter(),
+            {"seq": {"$gte": self.first, **seqs}, "uuid": {"$exists": True}},
+            rows=_Position,
             sort=[("seq", direction)],
             session=self.session,
         )
-        return None if found is None else found["seq"]
+        return None if found is None else found.seq
 
     async def end(self) -> int:
         """The position that the session's next entry gets."""
-        found = await self.connection.summaries.find_one(
-            self.key.session_filter(), {"_id": 0, "next_seq": 1}, session=self.session
+        found = await self.connection.documents.summaries.find_one(
+            self.key.session_filter(), rows=_End, session=self.session
         )
-        next_seq = None if found is None else found.get("next_seq")
-        return next_seq if isinstance(next_seq, int) else 0
+        return 0 if found is None else found.next_seq
 
     async def _content_of(self, document: dict[str, Any]) -> dict[str, Any]:
         return await content_of(self.connection, self.key, document, self.session)
