@@ -392,9 +392,10 @@ async def test_dates_move_without_transactions_too(standalone_database: Database
 
 
 async def test_chunks_are_dated_with_their_entries(
-    store: BeanieSessionStore, database: Database
+    store: BeanieSessionStore, database: Database, smaller_limits: int
 ) -> None:
-    await store.append(KEY, [message(random.Random(1).randbytes(18_000_000).hex())])
+    noise = random.Random(1).randbytes(18_000_000 // smaller_limits)
+    await store.append(KEY, [message(noise.hex())])
     assert await EntryChunk.find_all().count() > 1
     await set_retention(database, 10 * DAY)
     dates = {each.expires_at async for each in EntryChunk.find_all()}

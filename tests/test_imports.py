@@ -520,9 +520,9 @@ async def test_odd_sessions_stored_together_are_as_those_stored_one_by_one(
 
 
 async def test_what_takes_more_than_one_document_is_left_to_the_replay(
-    store: BeanieSessionStore, database: Database
+    store: BeanieSessionStore, smaller_limits: int
 ) -> None:
-    large = random.Random(1).randbytes(18_000_000).hex()
+    large = random.Random(1).randbytes(18_000_000 // smaller_limits).hex()
     huge = NewSession("project", "huge", None, {"": [message(large)]})
     small = NewSession("project", "small", None, {"": [message("x")]})
     assert await store.insert_sessions([huge, small]) == [None, 1]

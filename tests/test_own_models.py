@@ -430,16 +430,17 @@ async def test_a_unique_index_of_the_teams_own_is_an_error_and_no_endless_wait(
 # Several stores in one database
 
 
-def incompressible(seed: int) -> str:
+def incompressible(seed: int, size: int) -> str:
     """Text whose packed form is cut into chunks."""
-    return base64.b64encode(random.Random(seed).randbytes(17 * 1024 * 1024)).decode()
+    return base64.b64encode(random.Random(seed).randbytes(size)).decode()
 
 
 async def test_stores_with_other_collections_do_not_share_chunks(
-    acme_database: Database,
+    acme_database: Database, smaller_limits: int
 ) -> None:
     one, other = BeanieSessionStore(**ACME), BeanieSessionStore(**OTHER)
-    first, second = [{"text": incompressible(1)}], [{"text": incompressible(2)}]
+    size = 17 * 1024 * 1024 // smaller_limits
+    first, second = ([{"text": incompressible(seed, size)}] for seed in (1, 2))
     # The same tenant, session and position.
     await one.append(KEY, first)
     await other.append(KEY, second)

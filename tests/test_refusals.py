@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from bson import Binary, Decimal128, ObjectId
 from bson.code import Code
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent
 from pymongo.monitoring import CommandSucceededEvent as Succeeded
+from support.database import Databases, bound, prepared
 from support.processes import PREPARED
 from support.server import connected
 from support.watchdog import WATCHDOG_SECONDS
@@ -71,12 +72,17 @@ class Commands(CommandListener):
 
 
 @pytest.fixture
-async def commands(mongo_url: str, database_name: str) -> AsyncIterator[Commands]:
+def migrated_name(databases: Databases) -> Iterator[str]:
+    with databases.migrated() as name:
+        yield name
+
+
+@pytest.fixture
+async def commands(mongo_url: str, migrated_name: str) -> AsyncIterator[Commands]:
     """Records what is sent by the client that the Document classes are bound to."""
     commands = Commands()
     async with connected(mongo_url, event_listeners=[commands]) as client:
-        await upgrade_schema(client[database_name])
-        await init_beanie(database=client[database_name], document_models=DOCUMENT_MODELS)
+        await prepared(client[migrated_name])
         commands.sent.clear()
         yield commands
 
@@ -597,11 +603,10 @@ async def test_init_beanie_without_the_chunks_is_noticed(
 
 @EVERY_METHOD
 async def test_a_closed_client_is_named_as_the_reason(
-    mongo_url: str, database_name: str, call: Call, monkeypatch: pytest.MonkeyPatch
+    mongo_url: str, migrated_name: str, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connected(mongo_url) as client:
-        await upgrade_schema(client[database_name])
-        await init_beanie(database=client[database_name], document_models=DOCUMENT_MODELS)
+        await prepared(client[migrated_name])
         used, unused = BeanieSessionStore(), BeanieSessionStore()
         await call(used, KEY)
     # At once: there is nothing to wait for.
@@ -876,17 +881,18 @@ async def test_a_unique_index_on_every_entry_does_not_stand_for_the_partial_one(
 @pytest.fixture
 async def newer_database(mongo_url: str, database: Database) -> AsyncIterator[Database]:
     """A database that a newer release migrated, seen by a process that comes to it now."""
-    await database["claude_transcript_migrations"].insert_one(
-        {
-            "_id": "claude_transcript_entries/29990101000000_future",
-            "entries": "claude_transcript_entries",
-            "script": "29990101000000_future",
-            "applied_at": datetime(2999, 1, 1, tzinfo=timezone.utc),
-        }
-    )
+    log = database["claude_transcript_migrations"]
+    newer = {
+        "_id": "claude_transcript_entries/29990101000000_future",
+        "entries": "claude_transcript_entries",
+        "script": "29990101000000_future",
+        "applied_at": datetime(2999, 1, 1, tzinfo=timezone.utc),
+    }
+    await log.insert_one(newer)
     async with connected(mongo_url) as client:
-        await init_beanie(database=client[database.name], document_models=DOCUMENT_MODELS)
+        await bound(client[database.name])
         yield client[database.name]
+    await log.delete_one({"_id": newer["_id"]})
 
 
 @EVERY_METHOD

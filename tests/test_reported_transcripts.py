@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,71 +87,68 @@ async def test_imported(case: Case, store: BeanieSessionStore, tmp_path: Path) -
 
 
 @each_case
-@pytest.mark.parametrize("size", [1, 3, 500])
-async def test_appended(case: Case, size: int, imported: BeanieSessionStore) -> None:
-    mirrored = BeanieSessionStore(tenant=f"by-{size}")
-    for listing in await listed(imported):
-        session = await loaded(imported, listing)
-        longest = max(map(len, session.values()))
-        # Subagents write while the main transcript does.
-        for start in range(0, longest, size):
-            for subpath, entries in session.items():
-                if batch := entries[start : start + size]:
-                    await mirrored.append(listing.key(subpath), batch)
-        assert await loaded(mirrored, listing) == session
-    await assert_right(case, mirrored, f"appended by {size}")
-
-
-@each_case
-async def test_copied(case: Case, imported: BeanieSessionStore) -> None:
-    copied = BeanieSessionStore(tenant="copied")
-    report = await copy_sessions(imported, copied)
-    assert not report.problems
-    for listing in await listed(imported):
-        assert await loaded(copied, listing) == await loaded(imported, listing)
-    await assert_right(case, copied, "copied")
-
-
-@each_case
-async def test_exported_and_imported_again(
+async def test_appended_copied_and_exported(
     case: Case, imported: BeanieSessionStore, tmp_path: Path
 ) -> None:
-    report = await export_transcripts(imported, tmp_path / "out")
-    assert not report.problems
+    sessions = {each.session_id: await loaded(imported, each) for each in await listed(imported)}
+    for size in (1, 3, 500):
+        mirrored = BeanieSessionStore(tenant=f"by-{size}")
+        await append(mirrored, await listed(imported), sessions, size)
+        await assert_same(case, mirrored, sessions, f"appended by {size}")
+
+    copied = BeanieSessionStore(tenant="copied")
+    assert not (await copy_sessions(imported, copied)).problems
+    await assert_same(case, copied, sessions, "copied")
+
+    assert not (await export_transcripts(imported, tmp_path / "out")).problems
     for name, lines in case.exported().items():
         exported = (tmp_path / "out" / PROJECT / name).read_text("utf-8").splitlines()
         assert [json.loads(line) for line in exported] == lines, name
     again = BeanieSessionStore(tenant="again")
-    report = await import_transcripts(again, tmp_path / "out")
-    assert not report.problems
-    for listing in await listed(imported):
-        assert await loaded(again, listing) == await loaded(imported, listing)
-    await assert_right(case, again, "imported from an export")
+    assert not (await import_transcripts(again, tmp_path / "out")).problems
+    await assert_same(case, again, sessions, "imported from an export")
+
+
+async def append(
+    store: BeanieSessionStore,
+    listings: Sequence[SessionListing],
+    sessions: Mapping[str, Session],
+    size: int,
+) -> None:
+    """In batches of a size; subagents write while the main transcript does."""
+    for listing in listings:
+        session = sessions[listing.session_id]
+        for start in range(0, max(map(len, session.values())), size):
+            for subpath, entries in session.items():
+                if batch := entries[start : start + size]:
+                    await store.append(listing.key(subpath), batch)
+
+
+async def assert_same(
+    case: Case, store: BeanieSessionStore, sessions: Mapping[str, Session], where: str
+) -> None:
+    """A store has just these sessions, and is right about them."""
+    found = {each.session_id: await loaded(store, each) for each in await listed(store)}
+    assert found == sessions, where
+    await assert_right(case, store, where)
 
 
 @each_case
-@pytest.mark.parametrize(
-    ("form", "ending", "words_of"),
-    [("html", ".html", words_of_html), ("markdown", ".md", words_of_markdown)],
-)
-async def test_shown_on_a_page(
+async def test_shown_on_pages_and_in_a_terminal(
     case: Case,
-    form: Any,
-    ending: str,
-    words_of: Callable[[str], str],
     imported: BeanieSessionStore,
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    await export_transcripts(imported, tmp_path / "pages", format=form)
-    for listing in await listed(imported):
-        page = (tmp_path / "pages" / PROJECT / f"{listing.session_id}{ending}").read_text("utf-8")
-        _assert_shown(case.session(listing.session_id), words_of(page))
+    for form, ending, words_of in (
+        ("html", ".html", words_of_html),
+        ("markdown", ".md", words_of_markdown),
+    ):
+        await export_transcripts(imported, tmp_path / form, format=form)  # type: ignore[arg-type]
+        for listing in await listed(imported):
+            path = tmp_path / form / PROJECT / f"{listing.session_id}{ending}"
+            _assert_shown(case.session(listing.session_id), words_of(path.read_text("utf-8")))
 
-
-@each_case
-async def test_shown_in_a_terminal(
-    case: Case, imported: BeanieSessionStore, capsys: pytest.CaptureFixture[str]
-) -> None:
     for listing in await listed(imported):
         summary = await imported.summary(listing.key())
         assert summary is not None

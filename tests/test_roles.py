@@ -47,6 +47,7 @@ from beanie_session_store import (
     upgrade_schema,
     verify_sessions,
 )
+from beanie_session_store.app import codec
 from beanie_session_store.app.driver import Database, close_client, open_client
 from beanie_session_store.app.migration_lock import LOCK_ID
 from beanie_session_store.app.schema import MINIMUM_SCRIPT
@@ -61,7 +62,6 @@ ROLES: dict[str, list[dict[str, Any]]] = {
 NAME = "app"
 PROJECT = project_key_for_directory(None)
 KEY: Any = {"project_key": PROJECT, "session_id": "large"}
-LARGE = 17 * 1024 * 1024
 
 Step = Callable[[Database], Awaitable[Any]]
 
@@ -118,7 +118,8 @@ async def run_large(database: Database) -> None:
     await init_beanie(database=database, document_models=DOCUMENT_MODELS, skip_indexes=True)
     store = BeanieSessionStore()
     # What compression makes no smaller.
-    large = message(type="system", content=base64.b64encode(os.urandom(LARGE)).decode())
+    noise = os.urandom(codec.MAX_VALUE_BYTES)
+    large = message(type="system", content=base64.b64encode(noise).decode())
     await store.append(KEY, [large])
     assert await store.load(KEY) == [large]
     await store.hold(KEY, wait=True)
@@ -210,7 +211,9 @@ async def fails(server: Server, *steps: Step) -> bool:
 
 
 @pytest.mark.parametrize("step", [run_store, run_large])
-async def test_the_role_for_running_is_enough(server: Server, migrated: None, step: Step) -> None:
+async def test_the_role_for_running_is_enough(
+    server: Server, migrated: None, smaller_limits: int, step: Step
+) -> None:
     server.allow(ROLES["sessionStore"])
     async with server.database() as database:
         await step(database)
@@ -238,7 +241,7 @@ async def test_the_role_for_deploying_is_enough(
 
 
 async def test_the_role_for_running_has_nothing_that_is_not_needed(
-    server: Server, migrated: None
+    server: Server, migrated: None, smaller_limits: int
 ) -> None:
     idle: list[str] = []
     for name, privileges in without_one(ROLES["sessionStore"]):

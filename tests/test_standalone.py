@@ -65,9 +65,10 @@ async def test_failed_first_append_lists_no_session(
 
 
 async def test_failed_insert_leaves_no_chunks(
-    store: BeanieSessionStore, standalone_database: Database
+    store: BeanieSessionStore, standalone_database: Database, smaller_limits: int
 ) -> None:
-    huge = message("\ud83d", data=random.Random(7).randbytes(18_000_000).hex())
+    noise = random.Random(7).randbytes(18_000_000 // smaller_limits)
+    huge = message("\ud83d", data=noise.hex())
     await store.append(KEY, turn(1))
     async with failing(standalone_database, "insert", mode={"skip": 1}, errorCode=20):
         with pytest.raises(ServerError):

@@ -65,8 +65,8 @@ FIELDS = [
 FIGURES = ("responses", "input", "output", "cache_creation", "cache_read", "cost_usd")
 
 
-@pytest.fixture(scope="module")
-def odd(mongo_url: str) -> Iterator[tuple[str, str, list[str]]]:
+@pytest.fixture(scope="module", params=[6, pytest.param(3, marks=pytest.mark.soak)])
+def odd(mongo_url: str, request: pytest.FixtureRequest) -> Iterator[tuple[str, str, list[str]]]:
     """A database with one session for each field and value, and one that is sound."""
     database = "test_stored_values"
 
@@ -84,8 +84,8 @@ def odd(mongo_url: str) -> Iterator[tuple[str, str, list[str]]]:
         stored = list(entries.find({}))
         ids: list[str] = []
         for turn_of, field in enumerate(FIELDS):
-            # Each field a third of the values, each value in a third of the fields.
-            for number, value in [*enumerate(VALUES)][turn_of % 3 :: 3]:
+            # Each field a part of the values, each value in a part of the fields.
+            for number, value in [*enumerate(VALUES)][turn_of % request.param :: request.param]:
                 name = f"{field}-{number:02}"
                 ids.append(name)
                 summaries.insert_one({**sound, "_id": ObjectId(), "session_id": name})

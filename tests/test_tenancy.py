@@ -138,10 +138,10 @@ async def test_a_uuid_is_stored_in_every_transcript_that_has_it(
         assert await store.load(key) == [entry(str(n))]
 
 
-async def test_a_tenants_chunks_are_its_own(database: Database) -> None:
+async def test_a_tenants_chunks_are_its_own(database: Database, smaller_limits: int) -> None:
     stores = [BeanieSessionStore(tenant=tenant) for tenant in ("A", "B")]
     # Beyond what one document holds, packed as well.
-    texts = [incompressible(seed) for seed in (1, 2)]
+    texts = [incompressible(seed, 17 * 1024 * 1024 // smaller_limits) for seed in (1, 2)]
     for store, text in zip(stores, texts, strict=True):
         await store.append(KEY, [{"text": text}])
     for store, text in zip(stores, texts, strict=True):
@@ -151,8 +151,8 @@ async def test_a_tenants_chunks_are_its_own(database: Database) -> None:
     assert await EntryChunk.distinct("tenant") == ["A"]
 
 
-def incompressible(seed: int) -> str:
-    return base64.b64encode(random.Random(seed).randbytes(17 * 1024 * 1024)).decode()
+def incompressible(seed: int, size: int) -> str:
+    return base64.b64encode(random.Random(seed).randbytes(size)).decode()
 
 
 async def test_what_is_stored_names_its_tenant(

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,18 @@ def test_what_the_page_shows_works(tmp_path: Path, mongo_url: str) -> None:
 
 @pytest.mark.agent
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux shows them")
-def test_tests_that_fail_say_why_and_leave_nothing_behind(tmp_path: Path) -> None:
-    """With a server of their own, on two workers at once."""
+@pytest.mark.parametrize(
+    "workers",
+    [(), pytest.param(("-n", "2"), marks=pytest.mark.soak)],
+    ids=["one worker", "two at once"],
+)
+def test_tests_that_fail_say_why_and_leave_nothing_behind(
+    tmp_path: Path, workers: Sequence[str]
+) -> None:
+    """With a server of their own."""
     team = Team(tmp_path / "team", mode="auto")
     team.copy(FILES / "broken.py")
-    outcome = team.run("-n", "2", "-W", "default")
+    outcome = team.run(*workers, "-W", "default")
     assert outcome.code == 1, outcome.output[-5000:]
     assert team.processes() == []
     assert list((team.folder / "tmp").glob("embedded-mongo-*")) == []
