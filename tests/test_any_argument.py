@@ -285,9 +285,10 @@ def attempted(mongo_url: str, method: Call, strategy: st.SearchStrategy[Any], tr
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_of_the_store(mongo_url: str, database_of_all: str, name: str) -> None:
+@pytest.mark.parametrize("tries", [15, pytest.param(100, marks=pytest.mark.soak)])
+def test_a_method_of_the_store(mongo_url: str, database_of_all: str, name: str, tries: int) -> None:
     strategy, method = METHODS[name]
-    attempted(mongo_url, method, strategy, 30)
+    attempted(mongo_url, method, strategy, tries)
 
 
 FUNCTIONS: dict[str, tuple[st.SearchStrategy[Any], Call]] = {

@@ -249,9 +249,9 @@ async def test_a_relay_tells_responses_by_their_tokens_and_requests(session: Ses
 
 async def test_many_subagents_of_a_relay(session: Session) -> None:
     for step in range(2):
-        for number in range(60):
+        for number in range(30):
             await session.append(subagent(number), [a("ocgo", output=step)])
-    await session.assert_counted(60)
+    await session.assert_counted(30)
 
 
 async def test_responses_without_id_are_told_by_their_requests(session: Session) -> None:

@@ -240,7 +240,10 @@ async def test_two_that_close_at_once_do_not_wait_for_each_other(
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
-@pytest.mark.parametrize("seconds", [0.1, 0.103, 0.107, 0.115])
+@pytest.mark.parametrize(
+    "seconds",
+    [0.1, 0.107, *(pytest.param(seconds, marks=pytest.mark.soak) for seconds in (0.103, 0.115))],
+)
 async def test_a_script_that_is_interrupted_leaves_nothing_open(
     database: Database, mongo_url: str, seconds: float, again: bool
 ) -> None:

@@ -186,7 +186,7 @@ async def test_deletes_meanwhile_leave_none_twice(
     store: BeanieSessionStore, database: Database
 ) -> None:
     rng = random.Random(7)
-    for _ in range(6):
+    for _ in range(3):
 
         async def write(entries: list[dict[str, Any]]) -> None:
             own = BeanieSessionStore()

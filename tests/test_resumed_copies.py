@@ -104,7 +104,7 @@ async def assert_counted(store: BeanieSessionStore, **sessions: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 8])
-@pytest.mark.parametrize("rounds", [1, 3, 700])
+@pytest.mark.parametrize("rounds", [1, 3, 150, pytest.param(700, marks=pytest.mark.soak)])
 async def test_a_copied_history_counts_where_it_was_first(
     projects: Path, store: BeanieSessionStore, rounds: int, workers: int
 ) -> None:

@@ -426,7 +426,9 @@ async def test_redating_that_is_killed_goes_on_where_it_was(
     assert await TranscriptEntry.find_all().count() == sessions * entries
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))]
+)
 async def test_sessions_are_kept_their_period_and_at_most_a_tenth_longer(
     store: BeanieSessionStore, database: Database, seed: int
 ) -> None:

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, ClassVar, TypeVar
 
 import hypothesis.strategies as st
+import pytest
 from claude_agent_sdk import fold_session_summary
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -183,13 +184,16 @@ def key(transcript: Transcript) -> Any:
     return {**named, "subpath": subpath} if subpath else named
 
 
-def test_the_store_does_what_a_dict_of_lists_does(mongo_url: str, database_name: str) -> None:
+@pytest.mark.parametrize("tries", [15, pytest.param(150, marks=pytest.mark.soak)])
+def test_the_store_does_what_a_dict_of_lists_does(
+    mongo_url: str, database_name: str, tries: int
+) -> None:
     loop = StoreModel.loop = asyncio.new_event_loop()
     connected = BeanieSessionStore.connect(mongo_url, database=database_name)
     loop.run_until_complete(connected.__aenter__())
     try:
         bounded = settings(
-            max_examples=30,
+            max_examples=tries,
             stateful_step_count=25,
             deadline=None,
             derandomize=True,

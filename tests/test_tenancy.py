@@ -294,8 +294,9 @@ async def assert_holds(
         assert {session.session_id for session in page.sessions} == data.keys()
 
 
+@pytest.mark.parametrize("tries", [20, pytest.param(200, marks=pytest.mark.soak)])
 def test_nothing_that_one_tenant_does_changes_what_another_finds(
-    mongo_url: str, database_name: str
+    mongo_url: str, database_name: str, tries: int
 ) -> None:
     runs, texts = count(), count()
 
@@ -331,7 +332,7 @@ def test_nothing_that_one_tenant_does_changes_what_another_finds(
 
     with own_loop(mongo_url, database_name) as run:
 
-        @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=tries, deadline=None, suppress_health_check=[HealthCheck.too_slow])
         @given(
             st.lists(NAMES, min_size=2, max_size=2, unique=True),
             st.lists(PLACES, min_size=1, max_size=3, unique=True),

@@ -235,13 +235,16 @@ class TotalsModel(RuleBasedStateMachine):
             assert self.run(self.stores[host].repair(KEY)).is_sound
 
 
-def test_totals_equal_those_counted_from_scratch(mongo_url: str, database_name: str) -> None:
+@pytest.mark.parametrize("tries", [10, pytest.param(100, marks=pytest.mark.soak)])
+def test_totals_equal_those_counted_from_scratch(
+    mongo_url: str, database_name: str, tries: int
+) -> None:
     loop = TotalsModel.loop = asyncio.new_event_loop()
     connected = BeanieSessionStore.connect(mongo_url, database=database_name)
     loop.run_until_complete(connected.__aenter__())
     try:
         bounded = settings(
-            max_examples=25,
+            max_examples=tries,
             stateful_step_count=15,
             deadline=None,
             derandomize=True,
@@ -316,11 +319,17 @@ def _through_bson(tally: Tally) -> Tally:
     return Tally.of(read["totals"], read)
 
 
-@settings(max_examples=300, deadline=None)
-@given(entries=st.lists(st.tuples(_ENTRY, st.booleans()), max_size=8), cut=st.integers(0, 8))
-def test_any_entry_is_counted_and_what_is_stored_goes_on_as_if_never_stored(
-    entries: list[tuple[Entry, bool]], cut: int
-) -> None:
+@pytest.mark.parametrize("tries", [80, pytest.param(1000, marks=pytest.mark.soak)])
+def test_any_entry_is_counted_and_what_is_stored_goes_on_as_if_never_stored(tries: int) -> None:
+    @settings(max_examples=tries, deadline=None)
+    @given(entries=st.lists(st.tuples(_ENTRY, st.booleans()), max_size=8), cut=st.integers(0, 8))
+    def check(entries: list[tuple[Entry, bool]], cut: int) -> None:
+        _assert_goes_on(entries, cut)
+
+    check()
+
+
+def _assert_goes_on(entries: list[tuple[Entry, bool]], cut: int) -> None:
     whole, resumed = Tally(), Tally()
     for seq, (entry, is_main) in enumerate(entries, 1):
         whole.add([entry], "" if is_main else "subagents/agent-a1", seq)
