@@ -183,6 +183,12 @@ def test_a_model_that_a_state_leaves_out_is_not_paid_for_twice() -> None:
     assert costs_of(tally) == {("", "a"): 1.5, ("", "b"): 2.5}
 
 
+def test_costs_are_added_in_one_order_for_good() -> None:
+    # What was counted once is compared to the last digit with what is counted anew.
+    tally = counted([cost_state(1, {"a": cost}) for cost in (0.26, 4.44, 6.6)])
+    assert costs_of(tally) == {("", "a"): 6.599999999999999}
+
+
 _MODELS = st.integers(0, 60).map(lambda number: f"model-{number}")
 
 
