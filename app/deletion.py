@@ -103,8 +103,10 @@ async def delete_transcript(
         DoneInPartError: it is deleted, and not all of it is swept.
     """
     attempts = Attempts()
+    looked: _CountedWithout | None = None
     while True:
-        look = partial(_counted_without, connection, key)
+        # On what was counted already, else a session that is always written to is never done.
+        look = partial(_counted_without, connection, key, looked)
         looked = await retried(connection.client, look)
         if looked is None:
             return
@@ -134,9 +136,18 @@ class _CountedWithout(NamedTuple):
     counted: Recount
     """What it is without one of its transcripts."""
 
+    def onto(self) -> Recount:
+        """A copy of the count, to count on."""
+        return replace(self.counted, totals=deepcopy(self.counted.totals))
 
-async def _counted_without(connection: Connection, key: TranscriptKey) -> _CountedWithout | None:
-    """The session as it is without a transcript; ``None`` if there is no such transcript."""
+
+async def _counted_without(
+    connection: Connection, key: TranscriptKey, before: _CountedWithout | None
+) -> _CountedWithout | None:
+    """The session as it is without a transcript; ``None`` if there is no such transcript.
+
+    What was counted ``before`` is counted on, unless something else than appends came since.
+    """
     async with snapshot(connection.client, connection.server) as session:
         live = await live_of(connection, key, session)
         if live is None:
@@ -149,8 +160,33 @@ async def _counted_without(connection: Connection, key: TranscriptKey) -> _Count
         state = await state_in(connection, key.session, session)
         if state is None:
             return None
-        counted = await recount(connection, key.session, session, without=key.subpath)
+        onto = None
+        if (
+            before is not None
+            and before.id == live.id
+            and await _is_appended(connection, key, before.next_seq, state.next_seq, session)
+        ):
+            onto = before.onto()
+        counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)
         return _CountedWithout(live.id, state.next_seq, counted)
+
+
+async def _is_appended(
+    connection: Connection,
+    key: TranscriptKey,
+    first_seq: int,
+    next_seq: int,
+    session: ClientSession | None,
+) -> bool:
+    """Whether a session went from one position to another by appends alone.
+
+    An append takes as many positions as it has entries; a position without one is of a delete.
+    """
+    if first_seq == next_seq:
+        return True
+    taken = {"seq": {"$gte": Int64(first_seq), "$lt": Int64(next_seq)}}
+    since = connection.documents.entries.find(key.session_filter(), taken, session=session)
+    return await since.count() == next_seq - first_seq
 
 
 async def _remove(
@@ -176,15 +212,10 @@ async def _remove(
         raise StaleStateError
     if state.next_seq - counted.last_seq > MARKED:
         raise StaleStateError
-    # An append takes as many positions as it has entries; a position without one is of a delete,
-    # and what that took is in the count.
-    if state.next_seq != next_seq:
-        taken = {"$gte": Int64(next_seq), "$lt": Int64(state.next_seq)}
-        since = entries.find(key.session_filter(), {"seq": taken}, session=session)
-        appended = await since.count()
-        if appended != state.next_seq - next_seq:
-            raise StaleStateError
-    onto = replace(counted, totals=deepcopy(counted.totals))
+    # What another delete took is in the count.
+    if not await _is_appended(connection, key, next_seq, state.next_seq, session):
+        raise StaleStateError
+    onto = looked.onto()
     counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)
     mine = key.transcript_filter()
     living = entries.find(mine, live.in_transcript(key.subpath), limit=MARKED + 1, session=session)

@@ -29,7 +29,7 @@ _BEHIND_ALL = 2**63 - 1
 _SHARE = 0.25
 
 
-class _Position(Row):
+class _EntryPosition(Row):
     subpath: Any = None
     seq: Any = None
     chunks: Any = None
@@ -59,7 +59,7 @@ async def next_free_position(connection: Connection, key: TranscriptKey) -> int:
         # The driver's own, for Beanie 1 has no distinct.
         for subpath in await entries.collection.distinct("subpath", owner):
             found = await entries.find_one(
-                owner, {"subpath": subpath}, rows=_Position, sort=[("seq", -1)]
+                owner, {"subpath": subpath}, rows=_EntryPosition, sort=[("seq", -1)]
             )
             last = max(last, found.seq if found else 0)
         return last + 1
@@ -153,7 +153,7 @@ async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
     query = {**owner, "seq": {"$lt": Int64(before)}}
     # What is to be gone for ever must be gone from a majority.
     first = documents.entries.confirmed.find(
-        query, rows=_Position, sort=[("subpath", 1), ("seq", 1)], limit=_BATCH
+        query, rows=_EntryPosition, sort=[("subpath", 1), ("seq", 1)], limit=_BATCH
     )
     while True:
         began = monotonic()
