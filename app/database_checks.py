@@ -118,7 +118,7 @@ async def indexes(patient: Patient) -> Finding:
     return Finding("indexes", "good", found)
 
 
-class _Overdue(Row):
+class _OverdueRow(Row):
     expires_at: Any = None
 
 
@@ -140,7 +140,7 @@ async def retention(patient: Patient) -> Finding:
         )
     now = (await server_of(patient.client)).now()
     overdue = await documents.summaries.find_one(
-        expired_before(now - _OVERDUE), rows=_Overdue, sort=[("expires_at", 1)]
+        expired_before(now - _OVERDUE), rows=_OverdueRow, sort=[("expires_at", 1)]
     )
     if overdue is not None:
         return Finding(

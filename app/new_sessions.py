@@ -177,7 +177,7 @@ async def _insert(connection: Connection, documents: _Documents) -> bool:
     return True
 
 
-class _Known(KeyRow):
+class _KnownRow(KeyRow):
     next_seq: Any = None
 
 
@@ -185,7 +185,7 @@ async def _known(connection: Connection, keys: Sequence[TranscriptKey]) -> dict[
     """Those of the sessions that are stored, with what each has for its next position."""
     known: dict[TranscriptKey, Any] = {}
     for owner in _owners(keys):
-        async for row in connection.documents.summaries.find(owner, NOT_EXPIRED, rows=_Known):
+        async for row in connection.documents.summaries.find(owner, NOT_EXPIRED, rows=_KnownRow):
             known[row.key] = row.next_seq
     return known
 

@@ -93,7 +93,7 @@ class Owned:
     """Whether MongoDB is to take the first of them."""
 
 
-class _First(KeyRow):
+class _FirstEntryRow(KeyRow):
     expires_at: Any = None
 
 
@@ -101,7 +101,7 @@ async def sessions_with_entries(
     documents: StoreDocuments, owner: Mapping[str, str]
 ) -> AsyncGenerator[Owned]:
     """The sessions that have entries in the order of their keys, each by a seek in the index."""
-    page: list[_First] = []
+    page: list[_FirstEntryRow] = []
     async for row in _first_entries(documents, owner):
         page.append(row)
         if len(page) == _PAGE:
@@ -126,18 +126,18 @@ async def lost_sessions(
 
 async def _first_entries(
     documents: StoreDocuments, owner: Mapping[str, str]
-) -> AsyncIterator[_First]:
+) -> AsyncIterator[_FirstEntryRow]:
     order = [*BY_KEY, ("subpath", 1), ("seq", 1)]
     after: dict[str, Any] = {}
     while True:
-        row = await documents.entries.find_one(owner, after, rows=_First, sort=order)
+        row = await documents.entries.find_one(owner, after, rows=_FirstEntryRow, sort=order)
         if row is None:
             return
         yield row
         after = row.behind
 
 
-async def _owned(documents: StoreDocuments, rows: list[_First]) -> list[Owned]:
+async def _owned(documents: StoreDocuments, rows: list[_FirstEntryRow]) -> list[Owned]:
     owned: set[TranscriptKey] = set()
     for tenant, project_key in {(row.tenant, row.project_key) for row in rows}:
         project = {"tenant": tenant, "project_key": project_key}

@@ -29,17 +29,17 @@ _BEHIND_ALL = 2**63 - 1
 _SHARE = 0.25
 
 
-class _EntryPosition(Row):
+class _LeftRow(Row):
     subpath: Any = None
     seq: Any = None
     chunks: Any = None
 
 
-class _Chunk(Row):
+class _LeftChunkRow(Row):
     id: Any = Field(default=None, alias="_id")
 
 
-class _Remains(Row):
+class _RemainsRow(Row):
     id: Any = Field(default=None, alias="_id")
     first_seq: Annotated[Whole, Otherwise(1)] = 1
     removed: Any = None
@@ -59,7 +59,7 @@ async def next_free_position(connection: Connection, key: TranscriptKey) -> int:
         # The driver's own, for Beanie 1 has no distinct.
         for subpath in await entries.collection.distinct("subpath", owner):
             found = await entries.find_one(
-                owner, {"subpath": subpath}, rows=_EntryPosition, sort=[("seq", -1)]
+                owner, {"subpath": subpath}, rows=_LeftRow, sort=[("seq", -1)]
             )
             last = max(last, found.seq if found else 0)
         return last + 1
@@ -77,7 +77,7 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
     owner = key.session_filter()
     summaries = connection.documents.summaries
     while True:
-        row = await summaries.find_one(owner, rows=_Remains)
+        row = await summaries.find_one(owner, rows=_RemainsRow)
         if row is None:
             return
         this = {**owner, **row.as_read("id")}
@@ -153,7 +153,7 @@ async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
     query = {**owner, "seq": {"$lt": Int64(before)}}
     # What is to be gone for ever must be gone from a majority.
     first = documents.entries.confirmed.find(
-        query, rows=_EntryPosition, sort=[("subpath", 1), ("seq", 1)], limit=_BATCH
+        query, rows=_LeftRow, sort=[("subpath", 1), ("seq", 1)], limit=_BATCH
     )
     while True:
         began = monotonic()
@@ -191,7 +191,7 @@ async def _sweep_chunks(place: _Place, owner: dict[str, Any], before: int) -> No
     """Delete the chunks of entries that went with their summary."""
     connection, chunks = place.connection, place.connection.documents.chunks
     of_entries = {"collection": connection.entries.name, "seq": {"$lt": Int64(before)}}
-    some = chunks.confirmed.find(owner, of_entries, rows=_Chunk, limit=_BATCH)
+    some = chunks.confirmed.find(owner, of_entries, rows=_LeftChunkRow, limit=_BATCH)
     while True:
         began = monotonic()
         found = await some.to_list()

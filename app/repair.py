@@ -217,12 +217,12 @@ def _without_summary(orphan: Orphan) -> Verification:
 async def _last_written(connection: Connection, key: TranscriptKey) -> int | None:
     """When the last entry of the main transcript was stored, epoch milliseconds."""
     row = await connection.documents.entries.find_one(
-        key.session.transcript_filter(), rows=_Written, sort=[("seq", -1)]
+        key.session.transcript_filter(), rows=_WrittenRow, sort=[("seq", -1)]
     )
     return None if row is None else round(row.created_at.timestamp() * 1000)
 
 
-class _Written(Row):
+class _WrittenRow(Row):
     created_at: Any = None
 
 

@@ -45,11 +45,11 @@ class Recognised:
     """Entries of a session that is gone, not swept yet, whose uuids the batch has."""
 
 
-class _Position(Row):
+class _PositionRow(Row):
     seq: Any = None
 
 
-class _End(Row):
+class _EndRow(Row):
     next_seq: Count = 0
 
 
@@ -253,7 +253,7 @@ class _Stored:
         found = await self.connection.documents.entries.find_one(
             self.key.transcript_filter(),
             {"seq": {"$gte": self.first, **seqs}, "uuid": {"$exists": True}},
-            rows=_Position,
+            rows=_PositionRow,
             sort=[("seq", direction)],
             session=self.session,
         )
@@ -262,7 +262,7 @@ class _Stored:
     async def end(self) -> int:
         """The position that the session's next entry gets."""
         found = await self.connection.documents.summaries.find_one(
-            self.key.session_filter(), rows=_End, session=self.session
+            self.key.session_filter(), rows=_EndRow, session=self.session
         )
         return 0 if found is None else found.next_seq
 
