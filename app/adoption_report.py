@@ -8,7 +8,7 @@ from typing import Any, Literal
 from bson import json_util
 
 from .adoption_sources import AdoptionSource
-from .shown import shown
+from .plain_text import shown
 
 Outcome = Literal["adopted", "unchanged", "skipped"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from .errors import AdoptionError
-from .shown import shown
+from .plain_text import shown
 
 
 @dataclass(frozen=True, slots=True)

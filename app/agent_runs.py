@@ -37,8 +37,8 @@ from .key import TranscriptKey
 from .layout import PROJECTS, transcript_path
 from .listings import sessions
 from .load import load_session
+from .plain_text import shown
 from .run_folders import RunFolder
-from .shown import shown
 from .staging import StagedFiles
 from .transcript_writer import TranscriptWriter
 

@@ -29,10 +29,10 @@ from .expiry import Retention, RetentionCache, retention_cache_of
 from .failures import reported
 from .key import TranscriptKey
 from .model_names import collection_name, policy_collection_name
+from .plain_text import shown
 from .required_indexes import has_counted_index
 from .schema import require_usable_schema
 from .server import Server, server_of
-from .shown import shown
 from .stored_summaries import summary_of
 
 logger = logging.getLogger("beanie_session_store.storage")

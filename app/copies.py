@@ -17,8 +17,8 @@ from .jsonl import BATCH_BYTES, BATCH_ENTRIES, json_line
 from .key import checked_name
 from .listings import SessionListing
 from .many_sessions import ENDS_A_RUN, checked_workers, in_parallel
+from .plain_text import shown
 from .sdk import SessionKey, SessionStore
-from .shown import shown
 from .store import BeanieSessionStore
 from .stored_times import whole_ms
 from .transfer import OnProblem, OnProgress, Progress, TransferReport

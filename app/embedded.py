@@ -27,9 +27,9 @@ from typing import Any, cast
 from .errors import MongodStartError
 from .keeper import POLL_SECONDS, START_SECONDS, Keeper, PortTakenError
 from .mongod_program import find_mongod
+from .plain_text import shown
 from .private_files import FOLDER_MODE, create_private_file, is_path, make_private_folder
 from .replica_set import form_set
-from .shown import shown
 
 _PORT_ATTEMPTS = 5
 

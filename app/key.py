@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from .errors import InvalidKeyError
 from .every import EVERY
+from .plain_text import shown
 from .sdk import SessionKey, SessionListSubkeysKey
-from .shown import shown
 
 MAX_NAME_BYTES = 1024
 """Longest tenant, project key, session id or subpath, in UTF-8 bytes."""

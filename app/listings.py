@@ -18,9 +18,9 @@ from .elections import confirmed_primary
 from .errors import CorruptEntryError
 from .key import TranscriptKey
 from .living import live_of
+from .plain_text import shown
 from .reads import is_resumable, retried
 from .sdk import SessionKey, SessionListSubkeysKey, SessionStoreListEntry, SessionSummaryEntry
-from .shown import shown
 from .stored_times import whole_ms
 from .summaries import DATA_FIELDS
 from .transactions import snapshot

@@ -21,7 +21,7 @@ from .errors import (
     UnfitCollectionError,
     UnreachableError,
 )
-from .shown import shown
+from .plain_text import shown
 
 T = TypeVar("T")
 

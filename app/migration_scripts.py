@@ -13,7 +13,7 @@ from typing import cast
 from .. import migrations
 from ..migrations._runner import steps_of
 from .errors import InvalidMigrationError
-from .shown import shown
+from .plain_text import shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from .migration_lock import LEASE_SECONDS, MigrationLock
 from .migration_log import AppliedScript, SchemaRun, applied_scripts, script_runs
 from .migration_scripts import MigrationScript, named, packaged_folder, scripts_in
 from .model_names import collection_name, policy_collection_name
+from .plain_text import shown
 from .required_indexes import missing_indexes
-from .shown import shown
 
 logger = logging.getLogger("beanie_session_store.schema")
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from bson import Code
 
-from .shown import shown
+from .plain_text import shown
 
 # What MongoDB documents as the limit. The server takes some more, but how much depends on its
 # version and on the nesting of our own documents.

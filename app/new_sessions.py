@@ -25,10 +25,10 @@ from .criteria import NOT_EXPIRED, KeyRow
 from .driver import ClientSession, with_confirmed_reads
 from .errors import InvalidEntryError
 from .key import TranscriptKey, checked_name
+from .plain_text import shown
 from .reads import retried
 from .sdk import SessionKey
 from .server_codes import DUPLICATE_KEY
-from .shown import shown
 from .stored_times import whole_ms
 from .summaries import Folded, fold_on
 from .transactions import OutcomeUnknownError, TransientFailureError, transact

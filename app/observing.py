@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from .errors import ObserverError
 from .key import TranscriptKey
+from .plain_text import shown
 from .sdk import SessionKey
-from .shown import shown
 
 logger = logging.getLogger("beanie_session_store.writing")
 

@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from .errors import TransferError
 from .page import Page
-from .shown import shown
+from .plain_text import shown
 
 PageFormat = Literal["markdown", "html"]
 PAGES: dict[str, tuple[str, str]] = {

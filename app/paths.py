@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import TransferError
+from .plain_text import shown
 from .private_files import is_path
-from .shown import shown
 
 
 def checked_path(path: object) -> Path:

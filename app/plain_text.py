@@ -1,4 +1,4 @@
-"""Texts of a transcript without what a terminal or an encoder would trip over."""
+"""Texts that are shown: a transcript's, without what a terminal trips over, and a caller's."""
 
 from __future__ import annotations
 
@@ -23,3 +23,14 @@ def line(text: str, length: int | None = 200) -> str:
     if length is None or len(joined) <= length:
         return joined
     return joined[: length - 3] + "..."
+
+
+def shown(value: object, length: int = 60) -> str:
+    """The beginning of its representation, or its type where it has none.
+
+    An integer of more than 4,300 digits has none, nor has what holds itself or was half made.
+    """
+    try:
+        return repr(value)[:length]
+    except Exception:
+        return f"something of type {type(value).__name__}"

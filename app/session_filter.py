@@ -14,8 +14,7 @@ from ..models.plain import JSON_CODEC
 from .criteria import NOT_EXPIRED
 from .errors import InvalidQueryError
 from .key import checked_name
-from .plain_text import plain
-from .shown import shown
+from .plain_text import plain, shown
 
 MAX_TEXT_BYTES = 8192
 """Longest text to look for, in UTF-8. Escaped, it is a regular expression that MongoDB takes."""

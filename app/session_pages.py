@@ -18,9 +18,9 @@ from .criteria import NOT_EXPIRED, WITH_MAIN, before
 from .documents import Criteria, Documents
 from .errors import InvalidQueryError
 from .key import TranscriptKey
+from .plain_text import shown
 from .reads import retried
 from .session_filter import SessionFilter
-from .shown import shown
 from .stored_times import EPOCH
 
 S = TypeVar("S", bound=SessionSummary)

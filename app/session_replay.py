@@ -13,10 +13,10 @@ from .failures import reported
 from .key import TranscriptKey, checked_name
 from .load import last_agent_metadata
 from .observing import StoredBatch
+from .plain_text import shown
 from .reads import confirmed
 from .replay import ReplayPosition, recognise
 from .session_state import state as read_state
-from .shown import shown
 from .sound_state import sound_state
 from .write_policy import SourceTimePolicy
 from .writer import Writer

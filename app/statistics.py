@@ -9,9 +9,9 @@ from typing import Any
 
 from .connection import Connection
 from .errors import InvalidQueryError
+from .plain_text import shown
 from .reads import retried
 from .session_filter import SessionFilter, checked_field
-from .shown import shown
 
 _GROUPS = {
     "day": "$totals.usage.day",

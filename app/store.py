@@ -33,6 +33,7 @@ from .new_sessions import (
     insert_sessions,
 )
 from .observing import Observer, OnCommitted
+from .plain_text import shown
 from .removal import Removal, remove_sessions, require_conditions
 from .repair import Verification
 from .schema import upgrade_schema
@@ -48,7 +49,6 @@ from .session_filter import Criterion, SessionFilter
 from .session_pages import S_co
 from .session_queries import SessionQueries
 from .session_replay import SessionReplay
-from .shown import shown
 from .stream import StreamedEntry
 from .transcript import Transcript
 from .turns import Turns

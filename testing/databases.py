@@ -15,8 +15,8 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from ..app.driver import Database, close_client, open_client
+from ..app.plain_text import shown
 from ..app.schema import upgrade_schema
-from ..app.shown import shown
 from ..models import DOCUMENT_MODELS, SessionSummary, TranscriptEntry
 
 Documents = Sequence["type[Document] | type[View] | str"]

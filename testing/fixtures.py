@@ -18,7 +18,7 @@ from ..app.completion import settled
 from ..app.driver import Database, bind_models, close_client, open_client
 from ..app.embedded import EmbeddedMongo
 from ..app.errors import MongodNotFoundError, MongodStartError, SessionStoreError
-from ..app.shown import shown
+from ..app.plain_text import shown
 from ..app.store import BeanieSessionStore
 from ..models import DOCUMENT_MODELS
 from .databases import Documents, Isolation, StoreClasses, WorkerDatabases

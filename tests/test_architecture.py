@@ -87,7 +87,7 @@ FLOORS: list[dict[str, str]] = [
         "forks": "app.forks",
         "private_files": "app.private_files",
         "sdk": "app.sdk",
-        "text": "app.plain_text app.shown",
+        "text": "app.plain_text",
     },
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
