@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 # For those who read the types. Whoever runs it imports each name when it is first asked for, from
 # where `_HOMES` says, so that nobody waits for what they do not use.
 if TYPE_CHECKING:
-    from .app.adopt import adopt
-    from .app.adoption_report import AdoptionProblem, AdoptionReport
-    from .app.adoption_sources import AdoptionSource
-    from .app.completion import settled
-    from .app.conversation import Subagent, ToolCall, Turn
-    from .app.copies import copy_sessions
-    from .app.diagnosis import Diagnosis, Finding
-    from .app.doctor import diagnose
-    from .app.driver import database_of
-    from .app.embedded import EmbeddedMongo
+    from .app.adoption.adopt import adopt
+    from .app.adoption.report import AdoptionProblem, AdoptionReport
+    from .app.adoption.sources import AdoptionSource
+    from .app.concurrency.cancellation import settled
+    from .app.database.driver import database_of
+    from .app.embedded.mongo import EmbeddedMongo
     from .app.errors import (
         AccessDeniedError,
         AdoptionError,
@@ -59,17 +55,21 @@ if TYPE_CHECKING:
         UnsoundSessionError,
     )
     from .app.every import EVERY, Every
-    from .app.exports import export_transcripts
-    from .app.housekeeping import Sweeping, sweep_sessions
-    from .app.imports import import_transcripts
-    from .app.key import session_key
-    from .app.listings import SessionListing
-    from .app.new_sessions import NewSession
-    from .app.observing import CommittedAppend, OnCommitted
-    from .app.removal import Removal
-    from .app.repair import Difference, Verification
-    from .app.retention import clear_retention, retention_policies, set_retention
-    from .app.schema import (
+    from .app.health.doctor import diagnose
+    from .app.health.findings import Diagnosis, Finding
+    from .app.jobs.copies import copy_sessions
+    from .app.jobs.exports import export_transcripts
+    from .app.jobs.imports import import_transcripts
+    from .app.jobs.report import TransferProblem, TransferReport
+    from .app.jobs.verification import UnsoundSession, VerificationReport, verify_sessions
+    from .app.queries.search import SearchHit, disable_search, enable_search
+    from .app.queries.statistics import ToolStatistics, UsageStatistics
+    from .app.queries.summary_pages import SessionPage
+    from .app.reading.listings import SessionListing
+    from .app.reading.stream import StreamedEntry
+    from .app.retention.policies import clear_retention, retention_policies, set_retention
+    from .app.retention.removal import Removal
+    from .app.schema.versions import (
         SchemaStatus,
         ScriptStatus,
         downgrade_schema,
@@ -77,16 +77,16 @@ if TYPE_CHECKING:
         upgrade_schema,
     )
     from .app.sdk import preload
-    from .app.search import SearchHit, disable_search, enable_search
-    from .app.session_pages import SessionPage
-    from .app.session_replay import SessionReplay
-    from .app.statistics import ToolStatistics, UsageStatistics
     from .app.store import BeanieSessionStore
-    from .app.stream import StreamedEntry
-    from .app.tokens import Tokens
-    from .app.transcript import Transcript
-    from .app.transfer import TransferProblem, TransferReport
-    from .app.verification import UnsoundSession, VerificationReport, verify_sessions
+    from .app.transcript_key import session_key
+    from .app.transcripts.conversation import Subagent, ToolCall, Turn
+    from .app.transcripts.tokens import Tokens
+    from .app.transcripts.transcript import Transcript
+    from .app.writing.housekeeping import Sweeping, sweep_sessions
+    from .app.writing.new_sessions import NewSession
+    from .app.writing.observers import CommittedAppend, OnCommitted
+    from .app.writing.repair import Difference, Verification
+    from .app.writing.session_replay import SessionReplay
     from .models import (
         DOCUMENT_MODELS,
         EntryChunk,
@@ -94,7 +94,10 @@ if TYPE_CHECKING:
         SessionSummary,
         TranscriptEntry,
     )
-    from .models.blocks import (
+    from .models.mapped import Mapped, mapped
+    from .models.totals import SessionTotals, ToolRow, UsageRow
+    from .models.views.base import EntryView, UnknownEntry
+    from .models.views.blocks import (
         Block,
         TextBlock,
         ThinkingBlock,
@@ -102,14 +105,11 @@ if TYPE_CHECKING:
         ToolUseBlock,
         UnknownBlock,
     )
-    from .models.entry_view import EntryView, UnknownEntry
-    from .models.mapped import Mapped, mapped
-    from .models.messages import AssistantEntry, AttachmentEntry, UserEntry
-    from .models.records import CostStateEntry
-    from .models.system import CompactBoundaryEntry, SystemEntry
-    from .models.totals import SessionTotals, ToolRow, UsageRow
-    from .models.transcript import parse_entry, unmodelled
-    from .models.usage import Usage
+    from .models.views.messages import AssistantEntry, AttachmentEntry, UserEntry
+    from .models.views.parsing import parse_entry, unmodelled
+    from .models.views.records import CostStateEntry
+    from .models.views.system import CompactBoundaryEntry, SystemEntry
+    from .models.views.usage import Usage
 
 __all__ = [
     "DOCUMENT_MODELS",
@@ -230,60 +230,64 @@ __all__ = [
 ]
 
 _HOMES = {
-    ".app.adopt": "adopt",
-    ".app.adoption_report": "AdoptionProblem AdoptionReport",
-    ".app.adoption_sources": "AdoptionSource",
-    ".app.completion": "settled",
-    ".app.conversation": "Subagent ToolCall Turn",
-    ".app.copies": "copy_sessions",
-    ".app.diagnosis": "Diagnosis Finding",
-    ".app.doctor": "diagnose",
-    ".app.driver": "database_of",
-    ".app.embedded": "EmbeddedMongo",
+    ".app.adoption.adopt": "adopt",
+    ".app.adoption.report": "AdoptionProblem AdoptionReport",
+    ".app.adoption.sources": "AdoptionSource",
+    ".app.concurrency.cancellation": "settled",
+    ".app.database.driver": "database_of",
+    ".app.embedded.mongo": "EmbeddedMongo",
     ".app.errors": (
         "AccessDeniedError AdoptionError AmbiguousSessionError ClientClosedError "
         "ContentionError CorruptEntryError DriverMismatchError EventLoopError "
         "InvalidEntryError InvalidKeyError InvalidMetadataError InvalidMigrationError "
-        "InvalidModelError InvalidOptionsError InvalidQueryError "
-        "InvalidRetentionError InvalidURLError MigrationLockLostError "
-        "MongodNotFoundError MongodStartError NotInitializedError ObserverError "
-        "SchemaOutdatedError SchemaTooNewError ServerError SessionChangedError SessionStoreError "
-        "SlowQueryError StandaloneError StoreOwnedError TransferError "
-        "UnfitCollectionError UnknownSessionError UnreachableError UnsoundSessionError"
+        "InvalidModelError InvalidOptionsError InvalidQueryError InvalidRetentionError "
+        "InvalidURLError MigrationLockLostError MongodNotFoundError MongodStartError "
+        "NotInitializedError ObserverError SchemaOutdatedError SchemaTooNewError ServerError "
+        "SessionChangedError SessionStoreError SlowQueryError StandaloneError StoreOwnedError "
+        "TransferError UnfitCollectionError UnknownSessionError UnreachableError "
+        "UnsoundSessionError"
     ),
     ".app.every": "EVERY Every",
-    ".app.exports": "export_transcripts",
-    ".app.housekeeping": "Sweeping sweep_sessions",
-    ".app.imports": "import_transcripts",
-    ".app.key": "session_key",
-    ".app.listings": "SessionListing",
-    ".app.new_sessions": "NewSession",
-    ".app.observing": "CommittedAppend OnCommitted",
-    ".app.removal": "Removal",
-    ".app.repair": "Difference Verification",
-    ".app.retention": "clear_retention retention_policies set_retention",
-    ".app.schema": "SchemaStatus ScriptStatus downgrade_schema schema_status upgrade_schema",
+    ".app.health.doctor": "diagnose",
+    ".app.health.findings": "Diagnosis Finding",
+    ".app.jobs.copies": "copy_sessions",
+    ".app.jobs.exports": "export_transcripts",
+    ".app.jobs.imports": "import_transcripts",
+    ".app.jobs.report": "TransferProblem TransferReport",
+    ".app.jobs.verification": "UnsoundSession VerificationReport verify_sessions",
+    ".app.queries.search": "SearchHit disable_search enable_search",
+    ".app.queries.statistics": "ToolStatistics UsageStatistics",
+    ".app.queries.summary_pages": "SessionPage",
+    ".app.reading.listings": "SessionListing",
+    ".app.reading.stream": "StreamedEntry",
+    ".app.retention.policies": "clear_retention retention_policies set_retention",
+    ".app.retention.removal": "Removal",
+    ".app.schema.versions": (
+        "SchemaStatus ScriptStatus downgrade_schema schema_status upgrade_schema"
+    ),
     ".app.sdk": "preload",
-    ".app.search": "SearchHit disable_search enable_search",
-    ".app.session_pages": "SessionPage",
-    ".app.session_replay": "SessionReplay",
-    ".app.statistics": "ToolStatistics UsageStatistics",
     ".app.store": "BeanieSessionStore",
-    ".app.stream": "StreamedEntry",
-    ".app.tokens": "Tokens",
-    ".app.transcript": "Transcript",
-    ".app.transfer": "TransferProblem TransferReport",
-    ".app.verification": "UnsoundSession VerificationReport verify_sessions",
+    ".app.transcript_key": "session_key",
+    ".app.transcripts.conversation": "Subagent ToolCall Turn",
+    ".app.transcripts.tokens": "Tokens",
+    ".app.transcripts.transcript": "Transcript",
+    ".app.writing.housekeeping": "Sweeping sweep_sessions",
+    ".app.writing.new_sessions": "NewSession",
+    ".app.writing.observers": "CommittedAppend OnCommitted",
+    ".app.writing.repair": "Difference Verification",
+    ".app.writing.session_replay": "SessionReplay",
     ".models": "DOCUMENT_MODELS EntryChunk RetentionPolicy SessionSummary TranscriptEntry",
-    ".models.blocks": "Block TextBlock ThinkingBlock ToolResultBlock ToolUseBlock UnknownBlock",
-    ".models.entry_view": "EntryView UnknownEntry",
     ".models.mapped": "Mapped mapped",
-    ".models.messages": "AssistantEntry AttachmentEntry UserEntry",
-    ".models.records": "CostStateEntry",
-    ".models.system": "CompactBoundaryEntry SystemEntry",
     ".models.totals": "SessionTotals ToolRow UsageRow",
-    ".models.transcript": "parse_entry unmodelled",
-    ".models.usage": "Usage",
+    ".models.views.base": "EntryView UnknownEntry",
+    ".models.views.blocks": (
+        "Block TextBlock ThinkingBlock ToolResultBlock ToolUseBlock UnknownBlock"
+    ),
+    ".models.views.messages": "AssistantEntry AttachmentEntry UserEntry",
+    ".models.views.parsing": "parse_entry unmodelled",
+    ".models.views.records": "CostStateEntry",
+    ".models.views.system": "CompactBoundaryEntry SystemEntry",
+    ".models.views.usage": "Usage",
 }
 # Two threads that begin with different modules would each wait for what the other has begun.
 _loading = RLock()

@@ -13,30 +13,21 @@ from typing_extensions import TypeVar
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from ..models.entry import MAX_SEQ
-from . import holds, listings, load, orphans, repair, stream
-from .bound_models import lent
-from .client import open_database
-from .codec import draft_entries, encode_metadata
-from .completion import completed
-from .connection import Binding, Connection, DatabaseBinding, StoreModels
-from .driver import AnyDatabase
+from .concurrency.cancellation import completed
+from .database.bound_models import lent
+from .database.driver import AnyDatabase
+from .database.failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
 from .errors import InvalidKeyError
-from .failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
-from .key import AnyKey, TranscriptKey, checked_name
-from .listings import SessionListing
-from .metadata import set_metadata
-from .new_sessions import (
-    NewSession,
-    checked_mtime,
-    checked_session,
-    checked_sessions,
-    insert_sessions,
-)
-from .observing import Observer, OnCommitted
-from .plain_text import shown
-from .removal import Removal, remove_sessions, require_conditions
-from .repair import Verification
-from .schema import upgrade_schema
+from .queries.filters import Criterion, SessionFilter
+from .queries.session_queries import SessionQueries
+from .queries.summary_pages import S_co
+from .reading import listings, load, stream
+from .reading.listings import SessionListing
+from .reading.stream import StreamedEntry
+from .reading.watch import watch
+from .retention import holds
+from .retention.removal import Removal, remove_sessions, require_conditions
+from .schema.versions import upgrade_schema
 from .sdk import (
     ClaudeAgentOptions,
     SessionStore,
@@ -45,15 +36,27 @@ from .sdk import (
     SessionSummaryEntry,
     preloaded,
 )
-from .session_filter import Criterion, SessionFilter
-from .session_pages import S_co
-from .session_queries import SessionQueries
-from .session_replay import SessionReplay
-from .stream import StreamedEntry
-from .transcript import Transcript
-from .turns import Turns
-from .watch import watch
-from .writer import Writer
+from .storage import orphans
+from .storage.client import open_database
+from .storage.codec import draft_entries, encode_metadata
+from .storage.connection import Binding, Connection, DatabaseBinding, StoreModels
+from .text import shown
+from .transcript_key import AnyKey, TranscriptKey, checked_name
+from .transcripts.transcript import Transcript
+from .writing import repair
+from .writing.metadata import set_metadata
+from .writing.new_sessions import (
+    NewSession,
+    checked_mtime,
+    checked_session,
+    checked_sessions,
+    insert_sessions,
+)
+from .writing.observers import Observer, OnCommitted
+from .writing.repair import Verification
+from .writing.session_replay import SessionReplay
+from .writing.write_turns import Turns
+from .writing.writer import Writer
 
 # What they are where nothing is said, which no checker takes for the default of an argument.
 S = TypeVar("S", bound=SessionSummary, default=SessionSummary)
@@ -226,7 +229,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             SessionStoreError: as for the class.
         """
         # Costs what the SDK costs, and only those that run agents need it.
-        from . import agent_runs
+        from .agent import runs as agent_runs
 
         place = agent_runs.checked(options, self, config)
         async with self._doing("read the session to resume") as connection:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from beanie_session_store.app.mongod_program import find_mongod
+from beanie_session_store.app.embedded.mongod_program import find_mongod
 
 from .servers import postgres_programs, redis_program
 

@@ -19,7 +19,7 @@ from beanie import Document
 from bson.int64 import Int64
 from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 
-from ..app.driver import database_of
+from ..app.database.driver import database_of
 
 logger = logging.getLogger("beanie_session_store.migrations")
 

@@ -9,7 +9,7 @@ from typing import Any
 from beanie import Document, free_fall_migration
 from beanie.migrations.controllers.base import BaseMigrationController
 
-from ..app.driver import bind_models, database_of, start_session
+from ..app.database.driver import bind_models, database_of, start_session
 from ._log import BACKWARD, FORWARD, LOG_COLLECTION, is_applied, write_run
 from ._operations import Surroundings, surroundings
 

@@ -14,7 +14,7 @@ from .owned import StoreOwned
 from .packing import unpack
 from .plain import plain
 from .retention import EXPIRY_INDEX
-from .transcript import EntryView, parse_entry
+from .views.parsing import EntryView, parse_entry
 
 if TYPE_CHECKING:
     from claude_agent_sdk import SessionKey

@@ -21,7 +21,7 @@ except ModuleNotFoundError as missing:
         "with `pip install 'beanie-session-store[testing]'`."
     ) from missing
 
-from ..app.driver import Database
+from ..app.database.driver import Database
 from ..app.loopback.replies import Text, ToolUse
 from ..app.loopback.requests import ModelRequest
 from .databases import Documents, Isolation

@@ -14,9 +14,9 @@ from beanie import Document, View
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from ..app.driver import Database, close_client, open_client
-from ..app.plain_text import shown
-from ..app.schema import upgrade_schema
+from ..app.database.driver import Database, close_client, open_client
+from ..app.schema.versions import upgrade_schema
+from ..app.text import shown
 from ..models import DOCUMENT_MODELS, SessionSummary, TranscriptEntry
 
 Documents = Sequence["type[Document] | type[View] | str"]

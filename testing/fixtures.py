@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from ..app.completion import settled
-from ..app.driver import Database, bind_models, close_client, open_client
-from ..app.embedded import EmbeddedMongo
+from ..app.concurrency.cancellation import settled
+from ..app.database.driver import Database, bind_models, close_client, open_client
+from ..app.embedded.mongo import EmbeddedMongo
 from ..app.errors import MongodNotFoundError, MongodStartError, SessionStoreError
-from ..app.plain_text import shown
 from ..app.store import BeanieSessionStore
+from ..app.text import shown
 from ..models import DOCUMENT_MODELS
 from .databases import Documents, Isolation, StoreClasses, WorkerDatabases
 from .scripted_agent import ScriptedAgent, surroundings

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from ..app.loopback.replies import Block, Failure, Reply, Text, ToolUse
 from ..app.loopback.requests import ModelRequest
-from ..app.plain_text import shown
+from ..app.text import shown
 
 _KINDS = {
     400: "invalid_request_error",

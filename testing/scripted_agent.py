@@ -15,7 +15,7 @@ from ..app.loopback.environment import leads_elsewhere, loopback_settings
 from ..app.loopback.messages_api import LoopbackMessagesApi
 from ..app.loopback.replies import Failure, Reply
 from ..app.loopback.requests import ModelRequest
-from ..app.plain_text import shown
+from ..app.text import shown
 from .leftovers import end_agents
 from .script import Script, Subject, checked_text, described
 

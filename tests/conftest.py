@@ -21,8 +21,8 @@ from beanie_session_store import (
     BeanieSessionStore,
     EmbeddedMongo,
 )
-from beanie_session_store.app import codec
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.database.driver import Database
+from beanie_session_store.app.storage import codec
 from beanie_session_store.demo import agent
 
 # To import the SDK takes a host longer than its agent runs; `python -m demo` does begin anew.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidModelError
-from .named import named
+from .python_objects import named
 
 if TYPE_CHECKING:
-    from ..connection import StoreModels
+    from ..storage.connection import StoreModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class DocumentClasses:
             InvalidModelError: there is no such class, or it cannot hold what the store writes.
         """
         from ...models import SessionSummary, TranscriptEntry
-        from ..connection import StoreModels
+        from ..storage.connection import StoreModels
 
         return StoreModels(
             _imported(self.entries, TranscriptEntry), _imported(self.summaries, SessionSummary)

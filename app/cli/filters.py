@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from .blanks import is_blank
-from .completing import projects, tags
-from .ending import MISUSED, fail
-from .figures import moment_of
+from .completion import projects, tags
+from .exits import MISUSED, fail
+from .terminal.figures import moment_of
 
 OfProject = Annotated[
     str | None, typer.Option("--project", help="Of this project key.", autocompletion=projects)

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from .blanks import is_blank
-from .ending import CLOSED, FAILED, MISUSED, complain, fail, give_up_output
+from .exits import CLOSED, FAILED, MISUSED, complain, fail, give_up_output
 
 NAME = "session-store"
 

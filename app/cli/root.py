@@ -28,7 +28,7 @@ from ..errors import (
     SessionStoreError,
     TransferError,
 )
-from ..plain_text import plain
+from ..text import plain
 
 try:
     import typer
@@ -46,11 +46,11 @@ except ImportError as missing:
     ) from None
 
 from .blanks import BlankSettingError
-from .ending import INTERRUPTED, MISUSED, TERMINATED, fail, warn_in_a_line
+from .exits import INTERRUPTED, MISUSED, TERMINATED, fail, warn_in_a_line
 
 if TYPE_CHECKING:
-    from ..connection import StoreModels
-    from ..driver import Database
+    from ..database.driver import Database
+    from ..storage.connection import StoreModels
     from .settings import Options
 
 T = TypeVar("T")
@@ -229,8 +229,8 @@ async def _with_database(
 ) -> T:
     import asyncio
 
-    from ..client import open_database
-    from ..failures import reported
+    from ..database.failures import reported
+    from ..storage.client import open_database
 
     running = asyncio.current_task()
     assert running is not None
@@ -253,5 +253,5 @@ def main() -> None:
 def load_commands() -> None:
     """Import the modules of commands, each of which adds itself to :data:`app`."""
     for name in COMMANDS:
-        if find_spec(f"{__package__}.{name}") is not None:
-            importlib.import_module(f".{name}", __package__)
+        if find_spec(f"{__package__}.commands.{name}") is not None:
+            importlib.import_module(f".commands.{name}", __package__)

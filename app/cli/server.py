@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import MongodStartError
-from .ending import MISUSED, fail
+from .exits import MISUSED, fail
 from .settings import Options
 
 if TYPE_CHECKING:
-    from ..embedded import EmbeddedMongo
+    from ..embedded.mongo import EmbeddedMongo
 
 _EMBEDDED_DATABASE = "claude"
 
@@ -48,7 +48,7 @@ def opened_server(options: Options) -> Generator[tuple[str, str | None]]:
 
 
 def _started(directory: Path, mongod: str | None) -> EmbeddedMongo:
-    from ..embedded import EmbeddedMongo
+    from ..embedded.mongo import EmbeddedMongo
 
     mongo = EmbeddedMongo(directory=directory, mongod=mongod)
     try:

@@ -13,7 +13,7 @@ from claude_agent_sdk import SessionKey
 from pymongo.monitoring import CommandListener
 
 from beanie_session_store import DOCUMENT_MODELS, BeanieSessionStore, upgrade_schema
-from beanie_session_store.app.driver import bind_models, close_client, open_client
+from beanie_session_store.app.database.driver import bind_models, close_client, open_client
 
 from ..entries import Entry
 from .contender import POOL_SIZE, Contender, clone_documents

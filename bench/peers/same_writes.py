@@ -18,10 +18,10 @@ from bson import ObjectId
 from bson.int64 import Int64
 from claude_agent_sdk import SessionKey
 
+from beanie_session_store.models.counting.tally import Tally
 from beanie_session_store.models.entry import COUNTED_INDEX, ORDER_INDEX, UUID_INDEX
 from beanie_session_store.models.retention import EXPIRY_INDEX
 from beanie_session_store.models.summary import ACTIVITY_INDEX, LISTING_INDEX, SESSION_INDEX
-from beanie_session_store.models.tally import Tally
 
 from ..entries import TURN_ENTRIES, Entry, EntrySource
 from .contender import MongoContender

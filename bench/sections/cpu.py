@@ -8,8 +8,8 @@ from bson import encode
 from claude_agent_sdk import SessionKey, fold_session_summary
 
 from beanie_session_store import EmbeddedMongo
-from beanie_session_store.app.counted import mark_elements
-from beanie_session_store.models.tally import Tally
+from beanie_session_store.app.writing.count_marks import mark_elements
+from beanie_session_store.models.counting.tally import Tally
 
 from ..entries import TURN_ENTRIES, Entry, EntrySource
 from ..measures import Turn, interleaved, processor_time, ratio

@@ -13,7 +13,7 @@ from claude_agent_sdk import SessionKey
 from pymongo import AsyncMongoClient
 
 from beanie_session_store import BeanieSessionStore, EmbeddedMongo, set_retention
-from beanie_session_store.app.background import gone_on, stop
+from beanie_session_store.app.storage.background import gone_on, stop
 
 from ..entries import TURN_ENTRIES, EntrySource
 from ..measures import Samples, elapsed

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from claude_agent_sdk import SessionKey
 
 from beanie_session_store import Transcript, export_transcripts
-from beanie_session_store.app.cli.transcript_lines import TranscriptLines
-from beanie_session_store.app.cli.transcript_order import NestedTranscripts
-from beanie_session_store.app.listings import SessionListing
+from beanie_session_store.app.cli.terminal.transcript_lines import TranscriptLines
+from beanie_session_store.app.cli.terminal.transcript_order import NestedTranscripts
+from beanie_session_store.app.reading.listings import SessionListing
 
 from ..entries import Entry
 from ..measures import Samples, interleaved, processor_time

@@ -24,7 +24,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from beanie_session_store.app.mongod_program import find_mongod
+from beanie_session_store.app.embedded.mongod_program import find_mongod
 
 _START_SECONDS = 60.0
 # A member may have to undo or copy what it has, on a machine that others keep busy.

@@ -8,7 +8,7 @@ from support.entries import KEY, assert_summary_is_the_fold, turn
 from support.server import Commands, connected
 
 from beanie_session_store import BeanieSessionStore
-from beanie_session_store.app.driver import Database, bind_models
+from beanie_session_store.app.database.driver import Database, bind_models
 from beanie_session_store.models import DOCUMENT_MODELS
 
 OPTIONS = [

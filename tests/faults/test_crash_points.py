@@ -16,9 +16,11 @@ from pymongo import MongoClient, monitoring
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, seqs, turn
 
 from beanie_session_store import BeanieSessionStore, SessionStoreError, sweep_sessions
-from beanie_session_store.app import deletion, load, search
-from beanie_session_store.app.background import gone_on
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.database.driver import Database
+from beanie_session_store.app.queries import search
+from beanie_session_store.app.reading import load
+from beanie_session_store.app.storage.background import gone_on
+from beanie_session_store.app.writing import deletion
 
 pytestmark = pytest.mark.faults
 

@@ -26,7 +26,7 @@ from beanie_session_store import (
     SessionStoreError,
     upgrade_schema,
 )
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.database.driver import Database
 
 pytestmark = pytest.mark.faults
 
@@ -212,7 +212,7 @@ async def test_a_commit_that_lands_during_the_retry_stores_the_batch_once(
         await store.append(KEY, turn(1))
         late.armed = True
         with monkeypatch.context() as patch:
-            patch.setattr("beanie_session_store.app.attempts._SECONDS", 0.5)
+            patch.setattr("beanie_session_store.app.database.attempts._SECONDS", 0.5)
             with pytest.raises(SessionStoreError, match="not known"):
                 await store.append(KEY, batch)
         # New connections work again, while the commit is still on its way.

@@ -19,7 +19,7 @@ from beanie_session_store import (
     UnreachableError,
     upgrade_schema,
 )
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.database.driver import Database
 
 pytestmark = pytest.mark.faults
 
@@ -120,7 +120,7 @@ async def test_reads_have_every_append_that_the_last_primary_acknowledged(
     reads = {name: asyncio.create_task(read(store)) for name, read in READS.items()}
     early, _ = await asyncio.wait(reads.values(), timeout=_READ_SECONDS)
     with monkeypatch.context() as patch:
-        patch.setattr("beanie_session_store.app.attempts._SECONDS", 0.2)
+        patch.setattr("beanie_session_store.app.database.attempts._SECONDS", 0.2)
         with pytest.raises(UnreachableError, match=r"Check .* a majority of its members is up"):
             await store.load(KEY)
     successor.confirm()

@@ -9,7 +9,7 @@ from support.entries import KEY, assert_summary_is_the_fold, marker, message
 from support.server import failing
 
 from beanie_session_store import BeanieSessionStore, SessionStoreError
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.database.driver import Database
 
 
 async def test_a_new_batch_after_a_replay_keeps_what_another_writer_has_too(
@@ -180,7 +180,7 @@ async def test_a_retry_is_stored_once_though_another_batch_came_between(
     if not is_stored:
         error = {"errorCode": 50, "closeConnection": False}
     with monkeypatch.context() as patch:
-        patch.setattr("beanie_session_store.app.attempts._SECONDS", 0.2)
+        patch.setattr("beanie_session_store.app.database.attempts._SECONDS", 0.2)
         labels = ["UnknownTransactionCommitResult"]
         async with failing(
             database, "commitTransaction", {"times": 1000}, errorLabels=labels, **error
@@ -199,7 +199,7 @@ async def test_a_batch_in_doubt_is_still_in_doubt_after_a_try_that_failed(
     first, second = [message()], [marker("only"), marker("only")]
     await store.append(KEY, first)
     error = {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}}
-    monkeypatch.setattr("beanie_session_store.app.attempts._SECONDS", 0.2)
+    monkeypatch.setattr("beanie_session_store.app.database.attempts._SECONDS", 0.2)
     labels = ["UnknownTransactionCommitResult"]
     async with failing(database, "commitTransaction", {"times": 1000}, errorLabels=labels, **error):
         with pytest.raises(SessionStoreError, match="not known"):

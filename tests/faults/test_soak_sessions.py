@@ -13,7 +13,7 @@ import pytest
 from support.entries import turn
 
 from beanie_session_store import BeanieSessionStore
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.database.driver import Database
 
 SESSIONS = int(os.environ.get("SOAK_SESSIONS", "5000"))
 AT_ONCE = 8

@@ -16,8 +16,11 @@ from typing import Any
 from pymongo import monitoring
 
 from beanie_session_store import BeanieSessionStore
-from beanie_session_store.app import dating, deletion, holds, load, remains, search
 from beanie_session_store.app.errors import SessionStoreError
+from beanie_session_store.app.queries import search
+from beanie_session_store.app.reading import load
+from beanie_session_store.app.retention import holds
+from beanie_session_store.app.writing import dating, deletion, remains
 
 from .crash import CrashPoint
 from .history import FAIL, OK, UNKNOWN, Key, Recorder

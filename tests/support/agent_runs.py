@@ -1,4 +1,4 @@
-"""A process that runs agents for several tenants; see `tests/test_agent_runs.py`."""
+"""A process that runs agents for several tenants; see `tests/agent/test_agent_runs.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from claude_agent_sdk import ClaudeAgentOptions, ResultMessage, query
 
 from beanie_session_store import BeanieSessionStore, UnknownSessionError
-from beanie_session_store.app.driver import close_client, open_client
+from beanie_session_store.app.database.driver import close_client, open_client
 
 
 async def main(job: dict[str, Any]) -> list[dict[str, Any]]:

@@ -29,8 +29,9 @@ import typer.testing
 from support.processes import PREPARED
 from typer.testing import CliRunner, Result
 
-from beanie_session_store.app.cli import pace, root
-from beanie_session_store.app.cli.ending import warn_in_a_line
+from beanie_session_store.app.cli import root
+from beanie_session_store.app.cli.exits import warn_in_a_line
+from beanie_session_store.app.cli.terminal import throttle as pace
 
 # Else all commands are built anew for each call, which takes longer than most calls do.
 typer.testing._get_command = cache(typer.main.get_command)

@@ -15,9 +15,10 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from beanie_session_store import DOCUMENT_MODELS, upgrade_schema
-from beanie_session_store.app import connection, server
-from beanie_session_store.app.driver import Database, close_client, open_client
-from beanie_session_store.app.expiry import retention_cache_of
+from beanie_session_store.app.database import server
+from beanie_session_store.app.database.driver import Database, close_client, open_client
+from beanie_session_store.app.storage import connection
+from beanie_session_store.app.storage.expiry import retention_cache_of
 
 Upgrade = Callable[[Database], Coroutine[Any, Any, Any]]
 """What makes a new database one of its kind."""

@@ -15,7 +15,7 @@ from beanie_session_store import (
     retention_policies,
     set_retention,
 )
-from beanie_session_store.app.driver import IS_MOTOR
+from beanie_session_store.app.database.driver import IS_MOTOR
 
 MAIN: Any = {"project_key": "-app", "session_id": "11111111-1111-4111-8111-111111111111"}
 SUBAGENT: Any = {**MAIN, "subpath": "subagents/agent-a1"}

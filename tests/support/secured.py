@@ -14,8 +14,8 @@ from urllib.parse import quote_plus
 
 from pymongo import MongoClient
 
-from beanie_session_store.app.keeper import Keeper
-from beanie_session_store.app.mongod_program import find_mongod
+from beanie_session_store.app.embedded.mongod_program import find_mongod
+from beanie_session_store.app.embedded.supervisor import Keeper
 
 PASSWORD = "geheim/@:"
 _ROOT = "root"

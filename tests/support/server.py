@@ -9,7 +9,7 @@ from typing import Any
 
 from pymongo import monitoring
 
-from beanie_session_store.app.driver import Client, Database, close_client, open_client
+from beanie_session_store.app.database.driver import Client, Database, close_client, open_client
 
 _KILLED = "killed"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from beanie_session_store.app.driver import Database
+from beanie_session_store.app.database.driver import Database
 
 from .watchdog import WATCHDOG_SECONDS
 

@@ -19,7 +19,7 @@ from pymongo import MongoClient
 
 from app import create_app
 from beanie_session_store import DOCUMENT_MODELS, BeanieSessionStore, SessionSummary
-from beanie_session_store.app.driver import close_client, open_client
+from beanie_session_store.app.database.driver import close_client, open_client
 from beanie_session_store.testing import Database, Documents, Isolation, ScriptedAgent
 
 KEY: Any = {"project_key": "p", "session_id": "s"}

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from blocks import BadBlockError, blocks_of, documents
 
-from beanie_session_store.app.driver import IS_MOTOR
+from beanie_session_store.app.database.driver import IS_MOTOR
 
 ROOT = Path(__file__).parents[2]
 OURS = ["__init__.py", "app", "models", "migrations"]

@@ -1,0 +1,1 @@
+"""Sessions that another MongoDB adapter stored, taken over; their source is only read."""

@@ -1,0 +1,31 @@
+"""The store that the global options name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from .root import models_of, options_of
+
+if TYPE_CHECKING:
+    from ..database.driver import Database
+    from ..store import BeanieSessionStore
+
+
+async def store_on(
+    context: typer.Context, database: Database, *, upgrade: bool = True, tenant: str | None = None
+) -> BeanieSessionStore:
+    """A store on a database, of ``--tenant`` unless said, with its schema brought up to date."""
+    from ..schema.versions import upgrade_schema
+    from ..store import BeanieSessionStore
+
+    models = models_of(context)
+    if upgrade:
+        await upgrade_schema(database, entries=models.entries, summaries=models.summaries)
+    return BeanieSessionStore.on(
+        database,
+        tenant=options_of(context).tenant if tenant is None else tenant,
+        entries=models.entries,
+        summaries=models.summaries,
+    )

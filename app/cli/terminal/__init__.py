@@ -1,0 +1,1 @@
+"""What a person sees: tables, charts, transcripts and progress, and plain text for a pipe."""

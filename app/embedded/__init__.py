@@ -1,0 +1,1 @@
+"""A real MongoDB on loopback, which outlives nobody."""

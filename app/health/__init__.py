@@ -1,0 +1,1 @@
+"""Whether the servers and the database keep what the store promises."""

@@ -1,0 +1,1 @@
+"""Work over many sessions, several at once: imports, exports, copies, verification."""

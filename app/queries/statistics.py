@@ -1,0 +1,237 @@
+"""What agents took and did, added up over sessions; entries are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone
+from typing import Any
+
+from ..database.reads import retried
+from ..errors import InvalidQueryError
+from ..storage.connection import Connection
+from ..text import shown
+from .filters import SessionFilter, checked_field
+
+_GROUPS = {
+    "day": "$totals.usage.day",
+    "model": "$totals.usage.model",
+    "project_key": "$project_key",
+    "branch": "$branch",
+    "tag": "$tag",
+}
+_METADATA = "metadata."
+_COUNTS = ("responses", "input", "output", "cache_creation", "cache_read")
+_BEYOND = 1e16
+"""More than totals ever count. Other types are above or below all numbers."""
+
+_SUMS = (*_COUNTS, "cost_usd")
+_SETS = ("sessions", "without_cost", "with_source_cost")
+
+# A row is nothing where the agent has written no account yet, and where all of that is nothing.
+_HAS_COST: dict[str, Any] = {
+    "$or": [{"$ne": ["$totals.usage.cost_usd", 0]}, {"$eq": ["$totals.cost_usd", 0]}]
+}
+
+
+def _is_number(field: str) -> dict[str, Any]:
+    return {"$and": [{"$gt": [field, -_BEYOND]}, {"$lt": [field, _BEYOND]}]}
+
+
+def _sessions_where(condition: dict[str, Any]) -> dict[str, Any]:
+    return {"$addToSet": {"$cond": [condition, "$_id", "$$REMOVE"]}}
+
+
+_HAS_ACCOUNT = _is_number("$totals.cost_usd")
+_HAS_SOURCE_COST: dict[str, Any] = {
+    "$and": [
+        {"$eq": ["$totals.has_source_cost", True]},
+        {"$ne": ["$totals.usage.cost_usd", 0]},
+    ]
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageStatistics:
+    """Tokens and cost of a group of sessions, by model or day where it was asked for."""
+
+    group: dict[str, Any]
+    """The values that make the group, by the names it was asked for with."""
+    sessions: int
+    responses: int
+    """Responses of the API."""
+    input: int
+    output: int
+    cache_creation: int
+    cache_read: int
+    cost_usd: float | None
+    """US dollars, by the agents' own account; what the agent has not written yet is missing.
+    ``None`` where no agent has written any."""
+    without_cost: int
+    """In how many of the sessions no agent has written an account of cost, for it runs yet or
+    ended before: what they took is not in ``cost_usd``."""
+    with_source_cost: int
+    """In how many of the sessions ``cost_usd`` also has what was spent in the session that they
+    were forked from, for it could not be told how much that was."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStatistics:
+    """How often a tool was called."""
+
+    name: str
+    sessions: int
+    """In how many sessions."""
+    calls: int
+    errors: int
+
+    @property
+    def error_rate(self) -> float:
+        """The part of the calls that failed, from 0 to 1."""
+        return self.errors / self.calls if self.calls else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """A range of days, UTC; ``until`` is not in it.
+
+    Raises:
+        InvalidQueryError: a bound is no date.
+    """
+
+    since: date | None = None
+    until: date | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("since", "until"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, date) or isinstance(value, datetime)):
+                raise InvalidQueryError(
+                    f"{name} must be a datetime.date (a day, UTC) or None, not {shown(value)}; "
+                    "nothing was read."
+                )
+
+    @property
+    def active_since(self) -> datetime | None:
+        """The earliest last activity of a session with usage on these days.
+
+        Days are by the agents' clocks and activity by the server's, so a day is allowed between
+        the two.
+        """
+        if self.since is None:
+            return None
+        midnight = datetime.combine(self.since, time(), timezone.utc)
+        return midnight - timedelta(days=1) if self.since > date(1971, 1, 1) else None
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """A query for usage on these days."""
+        bounds: dict[str, str] = {}
+        if self.since is not None:
+            bounds["$gte"] = self.since.isoformat()
+        if self.until is not None:
+            bounds["$lt"] = self.until.isoformat()
+        return {"totals.usage.day": bounds} if bounds else {}
+
+
+def checked_groups(by: object) -> list[str]:
+    """Refuse what usage cannot be grouped by.
+
+    Raises:
+        InvalidQueryError: it is none of them.
+    """
+    names: list[Any] = [by] if isinstance(by, str) or not isinstance(by, Iterable) else [*by]
+    for name in names:
+        if isinstance(name, str) and name.startswith(_METADATA):
+            checked_field("a field of metadata", name.removeprefix(_METADATA))
+        elif not isinstance(name, str) or name not in _GROUPS:
+            raise InvalidQueryError(
+                f"usage cannot be grouped by {shown(name)}; nothing was read. Use some of "
+                f"{', '.join(_GROUPS)} or metadata.<field>."
+            )
+    return names
+
+
+async def usage(
+    connection: Connection, tenant: str, wanted: SessionFilter, days: Days, by: Sequence[str]
+) -> list[UsageStatistics]:
+    """Usage by group, the most expensive first."""
+    keys = {f"k{number}": _GROUPS.get(name, f"${name}") for number, name in enumerate(by)}
+    pipeline: list[dict[str, Any]] = [
+        {"$unwind": "$totals.usage"},
+        {"$match": days.rows},
+        {
+            "$group": {
+                "_id": keys,
+                "sessions": {"$addToSet": "$_id"},
+                **{name: _sum(f"$totals.usage.{name}") for name in _SUMS},
+                "is_known": {"$max": _HAS_COST},
+                "without_cost": _sessions_where({"$not": [_HAS_ACCOUNT]}),
+                "with_source_cost": _sessions_where(_HAS_SOURCE_COST),
+            }
+        },
+        {
+            "$set": {
+                **{name: {"$size": f"${name}"} for name in _SETS},
+                "cost_usd": {"$cond": ["$is_known", "$cost_usd", None]},
+            }
+        },
+        {"$sort": {"cost_usd": -1, "output": -1, "_id": 1}},
+    ]
+    return [
+        UsageStatistics(
+            group={name: row["_id"].get(f"k{number}") for number, name in enumerate(by)},
+            **{name: row[name] for name in _SETS},
+            **{name: _count(row[name]) for name in _COUNTS},
+            cost_usd=None if row["cost_usd"] is None else _number(row["cost_usd"]),
+        )
+        for row in await _rows(connection, tenant, wanted, pipeline)
+    ]
+
+
+async def tools(connection: Connection, tenant: str, wanted: SessionFilter) -> list[ToolStatistics]:
+    """Calls by tool, the most called first."""
+    pipeline: list[dict[str, Any]] = [
+        {"$unwind": "$totals.tools"},
+        {
+            "$group": {
+                "_id": "$totals.tools.name",
+                "sessions": {"$sum": 1},
+                "calls": _sum("$totals.tools.calls"),
+                "errors": _sum("$totals.tools.errors"),
+            }
+        },
+        {"$sort": {"calls": -1, "_id": 1}},
+    ]
+    return [
+        ToolStatistics(
+            str(row["_id"]), row["sessions"], _count(row["calls"]), _count(row["errors"])
+        )
+        for row in await _rows(connection, tenant, wanted, pipeline)
+    ]
+
+
+def _sum(field: str) -> dict[str, Any]:
+    """The sum of a field, without what is no number, or no finite one."""
+    return {"$sum": {"$cond": [_is_number(field), field, 0]}}
+
+
+def _count(total: object) -> int:
+    return total if isinstance(total, int) else int(_number(total))
+
+
+def _number(total: object) -> float:
+    # Of decimals the server makes one.
+    return float(str(total))
+
+
+async def _rows(
+    connection: Connection, tenant: str, wanted: SessionFilter, pipeline: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    limit: dict[str, Any] = {} if wanted.time_limit is None else {"maxTimeMS": wanted.time_limit}
+    summaries = connection.documents.summaries
+
+    async def attempt() -> list[dict[str, Any]]:
+        return await summaries.find(wanted.query(tenant)).aggregate(pipeline, **limit).to_list()
+
+    return await retried(connection.client, attempt)

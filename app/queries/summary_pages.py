@@ -1,0 +1,118 @@
+"""Summaries of sessions: of one, or of the latest of a tenant, a page at a time."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Generic, cast
+
+from bson import ObjectId
+from typing_extensions import TypeVar
+
+from ...models import SessionSummary
+from ..database.documents import Criteria, Documents
+from ..database.reads import retried
+from ..errors import InvalidQueryError
+from ..storage.connection import Connection
+from ..storage.criteria import NOT_EXPIRED, WITH_MAIN, before
+from ..stored_times import EPOCH
+from ..text import shown
+from ..transcript_key import TranscriptKey
+from .filters import SessionFilter
+
+S = TypeVar("S", bound=SessionSummary)
+S_co = TypeVar("S_co", bound=SessionSummary, default=SessionSummary, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage(Generic[S_co]):
+    """Some sessions, the most recently active first."""
+
+    sessions: Sequence[S_co]
+    cursor: str | None
+    """Pass it as ``after`` for the next page; ``None`` on the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Behind which session a page begins."""
+
+    active_at: datetime
+    id: ObjectId
+
+    @classmethod
+    def parse(cls, cursor: object) -> Position:
+        """The position that a cursor stands for.
+
+        Raises:
+            InvalidQueryError: it is no cursor.
+        """
+        try:
+            if not isinstance(cursor, str):
+                raise TypeError
+            milliseconds, found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+            return cls(EPOCH + timedelta(milliseconds=milliseconds), ObjectId(found))
+        except Exception:
+            raise InvalidQueryError(
+                f"after must be the cursor of a page, not {shown(cursor, 80)}; nothing was read. "
+                "Pass page.cursor as it is, or None for the first page."
+            ) from None
+
+    @property
+    def cursor(self) -> str:
+        """The same as a text for callers to keep."""
+        milliseconds = (self.active_at - EPOCH) // timedelta(milliseconds=1)
+        return base64.urlsafe_b64encode(json.dumps([milliseconds, str(self.id)]).encode()).decode()
+
+
+async def session_page(
+    connection: Connection,
+    model: type[S],
+    tenant: str,
+    wanted: SessionFilter,
+    limit: int,
+    after: Position | None,
+) -> SessionPage[S]:
+    """The next ``limit`` sessions with a main transcript behind the cursor ``after``."""
+    summaries = _summaries(connection, model)
+    criteria: list[Criteria] = [wanted.query(tenant), WITH_MAIN]
+    if after is not None:
+        # The first for the index, which the alternatives alone would not lead to the place.
+        criteria.append({"active_at": {"$lte": after.active_at}})
+        criteria.append(before(active_at=after.active_at, _id=after.id))
+
+    async def attempt() -> list[S]:
+        found = summaries.find(
+            *criteria,
+            sort=[("active_at", -1), ("_id", -1)],
+            # One more tells whether there is another page.
+            limit=limit + 1,
+            max_time_ms=wanted.time_limit,
+        )
+        return await found.to_list()
+
+    found = await retried(connection.client, attempt)
+    sessions = found[:limit]
+    last = sessions[-1] if len(found) > limit else None
+    # What has no date of activity comes last.
+    if last is None or last.active_at is None or last.id is None:
+        return SessionPage(sessions, None)
+    return SessionPage(sessions, Position(last.active_at, last.id).cursor)
+
+
+async def session_summary(connection: Connection, model: type[S], key: TranscriptKey) -> S | None:
+    """The summary of the key's session, or ``None`` without one."""
+    summaries = _summaries(connection, model)
+
+    async def attempt() -> S | None:
+        return await summaries.find_one(key.session_filter(), NOT_EXPIRED)
+
+    return await retried(connection.client, attempt)
+
+
+def _summaries(connection: Connection, _: type[S]) -> Documents[S]:
+    # The connection has them of the class that the store was made with.
+    return cast("Documents[S]", connection.documents.summaries)

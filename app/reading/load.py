@@ -1,0 +1,218 @@
+"""Transcripts and sessions read back whole."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bson.timestamp import Timestamp
+
+from ...models.counting.cost_accounts import Account, carried_in
+from ..database.commands import find_all, find_at
+from ..database.driver import ClientSession, with_confirmed_reads
+from ..database.reads import retried
+from ..database.transactions import snapshot
+from ..errors import CorruptEntryError
+from ..storage.connection import Connection
+from ..storage.criteria import NOT_EXPIRED
+from ..storage.living import LIVE_FIELDS, MARKED, Live, live_of
+from ..storage.uuids import idempotency_key
+from ..storage.values import CONTENT, content_of, decoded
+from ..transcript_key import TranscriptKey
+
+# Far from the size that a query may have.
+_KEYS_AT_ONCE = 10_000
+
+_LOADED = {**CONTENT, "expires_at": 1}
+
+
+async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any]] | None:
+    """All entries of a transcript in order, or ``None`` if there are none."""
+
+    transcript = key.transcript_filter()
+
+    async def attempt() -> list[dict[str, Any]]:
+        documents, moment = await find_all(
+            connection.entries, connection.server, transcript, _LOADED, "seq"
+        )
+        if _may_be_remains(documents):
+            first = await _first_at(connection, key, moment)
+            if first is None:
+                return []
+            documents = [each for each in documents if each["seq"] >= first]
+        # Nearly all are native; asking each which it is would show in the time of a long load.
+        with contextlib.suppress(KeyError):
+            return [document["entry"] for document in documents]
+        with contextlib.suppress(KeyError, CorruptEntryError):
+            return [
+                document["entry"]
+                if "entry" in document
+                else await decoded(document["packed"], "an entry")
+                for document in documents
+            ]
+        # What is damaged is named by its position; chunks are found by it, and must be of the
+        # same moment as the entry that they belong to.
+        async with snapshot(connection.client, connection.server) as session:
+            live = await live_of(connection, key, session)
+            if live is None:
+                return []
+            query = {**transcript, **live.in_transcript(key.subpath)}
+            cursor = connection.entries.find(query, CONTENT, sort=[("seq", 1)], session=session)
+            return [
+                await content_of(connection, key, document, session) async for document in cursor
+            ]
+
+    return await retried(connection.client, attempt) or None
+
+
+def _may_be_remains(documents: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one must look at the summary to know that documents are of a session that lives.
+
+    Where nothing has a date none is looked at, unless much is read.
+    """
+    return bool(documents) and (
+        documents[-1]["seq"] > MARKED or any("expires_at" in each for each in documents)
+    )
+
+
+async def _first_at(
+    connection: Connection, key: TranscriptKey, moment: Timestamp | None
+) -> int | None:
+    """Where a transcript began at a moment; ``None`` if its session is gone."""
+    query = {**key.session_filter(), **NOT_EXPIRED}
+    row = await find_at(connection.summaries, query, LIVE_FIELDS, moment)
+    return None if row is None else Live.of(row).first_of(key.subpath)
+
+
+class LoadedSession(NamedTuple):
+    """All of a session at one moment."""
+
+    transcripts: dict[str, list[dict[str, Any]]]
+    """The entries of each transcript in order, by subpath."""
+    copied: int
+    """How many entries at the start of the main one are the history of another session."""
+    carried_usd: float
+    """What of the accounts of cost was spent in another session."""
+
+
+async def load_session(connection: Connection, key: TranscriptKey) -> LoadedSession:
+    """All entries of a session, with which of them were copied."""
+
+    async def attempt() -> LoadedSession:
+        found: dict[str, list[dict[str, Any]]] = {}
+        async with snapshot(connection.client, connection.server) as session:
+            live = await live_of(connection, key, session)
+            if live is None:
+                return LoadedSession(found, 0, 0.0)
+            cursor = connection.entries.find(
+                {**key.session_filter(), **live.in_session()},
+                {**CONTENT, "subpath": 1},
+                sort=[("subpath", 1), ("seq", 1)],
+                session=session,
+            )
+            for document in await cursor.to_list(None):
+                subpath: str = document["subpath"]
+                entry: dict[str, Any] | None = document.get("entry")
+                if entry is None:
+                    transcript = key.with_subpath(subpath)
+                    entry = await content_of(connection, transcript, document, session)
+                found.setdefault(subpath, []).append(entry)
+            told = await told_of_others(connection, key, session)
+            copied = max(0, told.copied_until - live.first_seq + 1)
+        return LoadedSession(found, copied, told.carried_usd)
+
+    return await retried(connection.client, attempt)
+
+
+async def last_agent_metadata(connection: Connection, key: TranscriptKey) -> dict[str, Any] | None:
+    """The last entry of type ``agent_metadata`` of a transcript, ``None`` without one."""
+    # What is packed cannot be queried, but is rare.
+    kinds = [{"entry.type": "agent_metadata"}, {"entry": {"$exists": False}}]
+    owner = {**key.transcript_filter(), "uuid": {"$exists": False}, "$or": kinds}
+
+    async def attempt() -> dict[str, Any] | None:
+        entries = with_confirmed_reads(connection.entries)
+        live = await live_of(connection, key, None)
+        if live is None:
+            return None
+        query = {**owner, **live.in_transcript(key.subpath)}
+        async for document in entries.find(query, sort=[("seq", -1)]):
+            entry = await content_of(connection, key, document)
+            if entry.get("type") == "agent_metadata":
+                return entry
+        return None
+
+    return await retried(connection.client, attempt)
+
+
+async def session_entries(
+    connection: Connection, key: TranscriptKey, session: ClientSession | None, after: int = 0
+) -> AsyncIterator[tuple[str, int, dict[str, Any]]]:
+    """Subpath, position and content of a session's entries, in the order of writing."""
+    live = await live_of(connection, key, session)
+    if live is None:
+        return
+    fields = {**CONTENT, "subpath": 1}
+    query = {**key.session_filter(), **live.in_session()}
+    if after:
+        query["seq"] = {"$gt": max(after, live.first_seq - 1)}
+    # No index has the order of all transcripts together, and what is sorted may be large.
+    cursor = connection.entries.find(
+        query, fields, sort=[("seq", 1)], session=session, allow_disk_use=True
+    )
+    async for document in cursor:
+        subpath: str = document["subpath"]
+        transcript = key.with_subpath(subpath)
+        entry = await content_of(connection, transcript, document, session)
+        yield subpath, document["seq"], entry
+
+
+class ToldOfOthers(NamedTuple):
+    """What a summary says of other sessions, which shows in none of its own entries."""
+
+    copied_until: int
+    """The position to which the main transcript was copied from another one."""
+    carried: dict[float, Account | None]
+    """What accounts of cost had come to in another session."""
+
+    @property
+    def carried_usd(self) -> float:
+        """What of the accounts was spent there, as far as it is known."""
+        return sum(account.total for account in self.carried.values() if account is not None)
+
+
+async def told_of_others(
+    connection: Connection, key: TranscriptKey, session: ClientSession | None
+) -> ToldOfOthers:
+    """What the summary of a session says of others."""
+    fields = {"_id": 0, "totals.copied_until": 1, "totals.in_flight.carried": 1}
+    row = await connection.summaries.find_one(key.session_filter(), fields, session=session)
+    totals: dict[str, Any] = (row or {}).get("totals") or {}
+    return ToldOfOthers(totals.get("copied_until", 0), carried_in(totals))
+
+
+async def stored_before(
+    connection: Connection,
+    key: TranscriptKey,
+    uuids: Iterable[str],
+    seq: int,
+    session: ClientSession | None,
+) -> set[str]:
+    """Those of the uuids that entries of a transcript have which stand before a position."""
+    by_key = {idempotency_key(uuid): uuid for uuid in uuids}
+    keys = list(by_key)
+    entries = connection.entries if session else with_confirmed_reads(connection.entries)
+    found: set[str] = set()
+    live = await live_of(connection, key, session)
+    if live is None:
+        return found
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        query = {
+            **key.transcript_filter(),
+            "uuid": {"$in": keys[start : start + _KEYS_AT_ONCE]},
+            "seq": {"$gte": live.first_of(key.subpath), "$lt": seq},
+        }
+        async for document in entries.find(query, {"_id": 0, "uuid": 1}, session=session):
+            found.add(by_key[document["uuid"]])
+    return found

@@ -1,0 +1,1 @@
+"""A transcript as text for people: pieces first, then Markdown or HTML."""

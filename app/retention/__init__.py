@@ -1,0 +1,1 @@
+"""How long sessions are kept, and who is gone before: policies, holds, removal."""

@@ -1,0 +1,162 @@
+"""Removing all sessions that meet conditions, such as those of one user."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import Field
+
+from ..database.collection_names import ADOPTION_RECORDS
+from ..database.driver import with_store_rules
+from ..database.transactions import DoneInPartError, TransientFailureError
+from ..errors import ContentionError, InvalidQueryError
+from ..queries.filters import SessionFilter
+from ..reading.listings import ListedRow, SessionListing, listing_of
+from ..storage.connection import Connection
+from ..storage.criteria import BY_KEY, MARKED_DELETED, NOT_DELETED, KeyRow
+from ..writing.dating import DatedRow
+from ..writing.deletion import delete_session
+from ..writing.housekeeping import sweep_orphans
+from ..writing.remains import sweep
+
+_PAGE = 100
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What became of the sessions that were to be removed."""
+
+    found: int = 0
+    """Sessions that met the conditions."""
+    deleted: int = 0
+    held: tuple[SessionListing, ...] = ()
+    """Those that stay, for they are held; release them first."""
+    failed: tuple[SessionListing, ...] = ()
+    """Those that others wrote to all the time; the same call tries them again."""
+
+
+async def remove_sessions(
+    connection: Connection,
+    tenant: str,
+    wanted: SessionFilter,
+    *,
+    dry_run: bool,
+    on_progress: Callable[[Removal], None] | None,
+) -> Removal:
+    """Delete the sessions of a tenant that meet the conditions, but for those that are held."""
+    found = deleted = 0
+    held: list[SessionListing] = []
+    failed: list[SessionListing] = []
+    records = with_store_rules(connection.entries.database)[ADOPTION_RECORDS]
+
+    async def remove(row: _RemovalRow) -> bool:
+        key = row.key
+        listing = await listing_of(row)
+        if row.held_at is not None:
+            held.append(listing)
+            return False
+        if dry_run:
+            return False
+        is_held = False
+
+        def stays(now: DatedRow) -> bool:
+            nonlocal is_held
+            is_held = now.held_at is not None
+            return is_held or now.id != row.id
+
+        try:
+            is_deleted = await delete_session(connection, key, unless=stays, wait=True)
+        except (ContentionError, TransientFailureError, DoneInPartError):
+            failed.append(listing)
+            return False
+        if is_held:
+            held.append(listing)
+        elif is_deleted:
+            # An adoption that is run again must find no trace of it either.
+            await records.delete_many(key.session_filter())
+        return is_deleted
+
+    async for rows in _pages(connection, tenant, wanted):
+        found += len(rows)
+        for start in range(0, len(rows), _AT_ONCE):
+            deleted += sum(await asyncio.gather(*map(remove, rows[start : start + _AT_ONCE])))
+        if on_progress is not None:
+            on_progress(Removal(found, deleted, tuple(held), tuple(failed)))
+    if not dry_run:
+        await _sweep_what_is_gone(connection, tenant, wanted)
+    return Removal(found, deleted, tuple(held), tuple(failed))
+
+
+def require_conditions(wanted: SessionFilter) -> None:
+    """Refuse to remove everything by leaving all conditions out.
+
+    Raises:
+        InvalidQueryError: there is no condition.
+    """
+    given = (
+        *(wanted.criteria, wanted.project_key, wanted.tag, wanted.branch, wanted.title),
+        *(wanted.metadata, wanted.since, wanted.until),
+    )
+    if not any(given) or any(not each for each in cast("Any", wanted.criteria)):
+        raise InvalidQueryError(
+            "No condition says which sessions to delete, and that would be all of the tenant; "
+            "nothing was deleted. Name at least one, such as metadata={'user_id': 'u1'}."
+        )
+
+
+class _RemovalRow(ListedRow):
+    id: Any = Field(default=None, alias="_id")
+    held_at: Any = None
+
+
+async def _pages(
+    connection: Connection, tenant: str, wanted: SessionFilter
+) -> AsyncIterator[list[_RemovalRow]]:
+    """The summaries that meet the conditions, expired ones too, a page by a query of its own."""
+    query = wanted.query(tenant, with_expired=True, with_packed=True)
+    after: dict[str, Any] = {}
+    while True:
+        page = await connection.documents.summaries.find(
+            query,
+            NOT_DELETED,
+            after,
+            rows=_RemovalRow,
+            sort=BY_KEY,
+            limit=_PAGE,
+        ).to_list()
+        rows = [row for row in page if await _meets(row, wanted)]
+        if rows:
+            yield rows
+        if len(page) < _PAGE:
+            return
+        after = page[-1].behind
+
+
+async def _meets(row: _RemovalRow, wanted: SessionFilter) -> bool:
+    """Whether metadata that the server cannot look into is as wanted."""
+    if "packed_metadata" not in row.model_fields_set or not wanted.metadata:
+        return True
+    metadata = (await listing_of(row)).metadata or {}
+    return all(_equal(metadata.get(name), value) for name, value in wanted.metadata.items())
+
+
+def _equal(stored: object, wanted: object) -> bool:
+    """As MongoDB compares: a list is also equal to what it holds, and ``True`` is no 1."""
+    if isinstance(stored, list):
+        return any(_equal(each, wanted) for each in cast("list[object]", stored))
+    return isinstance(stored, bool) == isinstance(wanted, bool) and stored == wanted
+
+
+async def _sweep_what_is_gone(connection: Connection, tenant: str, wanted: SessionFilter) -> None:
+    """Sweep what expired or was deleted before, of which nobody can say any more whose it was."""
+    owner = {"tenant": tenant}
+    if wanted.project_key is not None:
+        owner["project_key"] = wanted.project_key
+    marked = connection.documents.summaries.find(owner, MARKED_DELETED, rows=KeyRow)
+    async for row in marked:
+        await sweep(connection, row.key)
+    await sweep_orphans(connection, owner, spares_lost=False)

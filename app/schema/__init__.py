@@ -1,0 +1,1 @@
+"""What the database must look like: migrations run, checked and undone."""

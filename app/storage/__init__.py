@@ -1,0 +1,1 @@
+"""How one session lies in the collections, and the connection to these."""

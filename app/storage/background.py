@@ -1,0 +1,56 @@
+"""Work on a session that goes on after the call that began it, once per process and session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pymongo.errors import PyMongoError
+
+from ..database.transactions import OutcomeUnknownError, TransientFailureError
+from ..errors import SessionStoreError
+from ..transcript_key import TranscriptKey
+from .connection import Connection
+
+logger = logging.getLogger("beanie_session_store.storage")
+
+Work = Callable[[Connection, TranscriptKey], Awaitable[object]]
+
+_running: dict[tuple[Any, ...], asyncio.Task[None]] = {}
+
+
+def go_on(connection: Connection, key: TranscriptKey, work: Work) -> None:
+    """Begin ``work``, unless it is under way here already.
+
+    It may be cut off at any time: what it has not done, somebody else finds and does.
+    """
+    loop = asyncio.get_running_loop()
+    name = (work, loop, id(connection.client), connection.summaries.full_name, key)
+    if name not in _running:
+        task = _running[name] = loop.create_task(_guarded(connection, key, work))
+        task.add_done_callback(lambda _: _running.pop(name, None))
+
+
+async def stop(client: object) -> None:
+    """Cut off what goes on with a client, before that is closed; transactions roll back."""
+    tasks = [task for name, task in _running.items() if id(client) in name]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def gone_on() -> None:
+    """Wait for all such work of this event loop."""
+    loop = asyncio.get_running_loop()
+    while tasks := [task for task in _running.values() if task.get_loop() is loop]:
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _guarded(connection: Connection, key: TranscriptKey, work: Work) -> None:
+    try:
+        await work(connection, key)
+    except (PyMongoError, SessionStoreError, TransientFailureError, OutcomeUnknownError) as error:
+        # Whoever comes to the session next goes on.
+        logger.info("Left work on %s to the next one: %s", key, type(error).__name__)

@@ -1,0 +1,77 @@
+"""Which of the stored entries are of the session that lives.
+
+Beside them there may be remains, which are swept in the background: entries of an expired or
+deleted session of the same key, and of deleted subagents. The summary tells them apart by their
+positions; a new session counts on from where the old one stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bson import ObjectId
+
+from ..database.driver import ClientSession
+from ..transcript_key import TranscriptKey
+from .connection import Connection
+from .criteria import NOT_EXPIRED
+
+MARKED = 1000
+"""Of a deleted session, entries up to this position go together with its summary.
+
+A reader that meets none behind it, and none with a date, need not look at the summary: what it
+has read is of a session that lives.
+"""
+
+LIVE_FIELDS: dict[str, Any] = {"first_seq": 1, "removed": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Where the entries of a living session begin."""
+
+    id: ObjectId | None
+    first_seq: int = 1
+    removed: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Per subpath of a deleted transcript, where a new one of that name would begin."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Live:
+        """What a summary says of it."""
+        removed: dict[str, int] = {}
+        for each in row.get("removed", ()):
+            subpath = each["subpath"]
+            removed[subpath] = max(removed.get(subpath, 0), each["before"])
+        return cls(row["_id"], row.get("first_seq", 1), removed)
+
+    def first_of(self, subpath: str) -> int:
+        """Where a transcript begins."""
+        return max(self.first_seq, self.removed.get(subpath, 1))
+
+    def in_transcript(self, subpath: str) -> dict[str, Any]:
+        """What the query for a transcript must say of positions, if anything."""
+        first = self.first_of(subpath)
+        return {"seq": {"$gte": first}} if first > 1 else {}
+
+    def in_session(self) -> dict[str, Any]:
+        """What the query for all of a session must say, if anything."""
+        conditions: dict[str, Any] = {}
+        if self.first_seq > 1:
+            conditions["seq"] = {"$gte": self.first_seq}
+        if self.removed:
+            conditions["$nor"] = [
+                {"subpath": subpath, "seq": {"$lt": before}}
+                for subpath, before in self.removed.items()
+            ]
+        return conditions
+
+
+async def live_of(
+    connection: Connection, key: TranscriptKey, session: ClientSession | None
+) -> Live | None:
+    """Where the entries of a session begin; ``None`` if there is no living one."""
+    query = {**key.session_filter(), **NOT_EXPIRED}
+    row = await connection.summaries.find_one(query, LIVE_FIELDS, session=session)
+    return None if row is None else Live.of(row)

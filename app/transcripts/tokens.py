@@ -1,0 +1,36 @@
+"""Tokens that responses of the API took, added up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...models.counting.one_response import Response
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of a number of responses of the API, added up."""
+
+    responses: int = 0
+    input: int = 0
+    output: int = 0
+    cache_creation: int = 0
+    cache_read: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.responses + other.responses,
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_creation + other.cache_creation,
+            self.cache_read + other.cache_read,
+        )
+
+
+def tokens_by_model(responses: Iterable[Response]) -> dict[str, Tokens]:
+    """What some responses took together."""
+    found: dict[str, Tokens] = {}
+    for response in responses:
+        found[response.model] = found.get(response.model, Tokens()) + Tokens(*response.counts)
+    return found

@@ -1,0 +1,254 @@
+"""What stored entries carry, so that what is written again is not counted again.
+
+Each entry of a response carries a digest, under a unique index of the session. The usual append
+asks nothing: what it counts is taken for new, and the index refuses it if it is not. Then all that
+is stored of the responses in the batch is looked up here, and the batch is counted once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from struct import Struct
+from typing import Any
+
+from bson import Binary
+from bson.int64 import Int64
+from pymongo import UpdateOne
+
+from ...models.counting.assistant_entry import StoredEntry, failures_of, written_in
+from ...models.counting.marks import Mark, Wanted
+from ...models.counting.one_response import COPY_BYTES, IDENTITY_BYTES, INSTANT_BYTES, chain_of
+from ...models.counting.tally import Tally
+from ...models.views.prompts import prompt_of
+from ..database.reads import retried
+from ..reading.load import told_of_others
+from ..storage.bson_elements import bson_elements, int64_bytes
+from ..storage.connection import Connection
+from ..storage.values import CONTENT, content_of
+from ..transcript_key import TranscriptKey
+from .summary_update import Claim
+
+# BSON elements without their values, which are binary and an Int64.
+_COUNTED_HEAD = b"\x05counted\0"
+_RESPONSE_HEAD = b"\x12response\0"
+_INT32 = Struct("<i").pack
+_ASKED_AT_ONCE = 200
+_MARKED_AT_ONCE = 1000
+
+_FIELDS = {**CONTENT, "subpath": 1, "counted": 1, "response": 1}
+
+
+def mark_elements(mark: Mark) -> bytes:
+    """The BSON elements of a stored entry that carries a mark."""
+    if len(mark.counted) != 1:
+        return bson_elements(_mark_fields(mark))
+    (digest,) = mark.counted
+    elements = _COUNTED_HEAD + _INT32(len(digest)) + b"\0" + digest
+    if mark.response is not None:
+        elements += _RESPONSE_HEAD + int64_bytes(mark.response)
+    return elements
+
+
+def _mark_fields(mark: Mark) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if mark.counted:
+        digests = [Binary(digest) for digest in mark.counted]
+        fields["counted"] = digests[0] if len(digests) == 1 else digests
+    if mark.response is not None:
+        fields["response"] = Int64(mark.response)
+    return fields
+
+
+async def learn(
+    connection: Connection, key: TranscriptKey, totals: Tally, wanted: Wanted, first_seq: int
+) -> None:
+    """Tell ``totals``, as they were before a batch, all that is stored of what the batch has.
+
+    ``wanted`` is what came of counting the batch onto them. What stands before ``first_seq`` is of
+    a session that is gone.
+    """
+    instants = {identity: set(found) for identity, found in wanted.instants.items()}
+    calls = {call: await _call(connection, key, *call) for call in wanted.calls}
+    calls = {
+        call: found if found is not None and found.seq >= first_seq else None
+        for call, found in calls.items()
+    }
+    for found in calls.values():
+        if found is not None and not totals.is_copy(found.entry, found.subpath, found.seq):
+            identity = written_in(found.entry, found.subpath).identity
+            if identity is not None:
+                instants.setdefault(identity, set())
+    stored = [
+        each async for each in _entries_of(connection, key, list(instants)) if each.seq >= first_seq
+    ]
+    stored.sort(key=lambda each: each.seq)
+    stored = await _with_prompts(connection, key, stored, instants)
+    failures = failures_of(stored) | wanted.failures
+    totals.restore(stored, await _stored_digests(connection, key, failures))
+    for (subpath, call), found in calls.items():
+        totals.restore_call(subpath, call, found)
+
+
+async def _call(
+    connection: Connection, key: TranscriptKey, subpath: str, call: str
+) -> StoredEntry | None:
+    """The last entry of a transcript that makes a call."""
+    query = {
+        **key.with_subpath(subpath).transcript_filter(),
+        "entry.type": "assistant",
+        "entry.message.content.id": call,
+    }
+    async for row in connection.entries.find(query, _FIELDS, sort=[("seq", -1)], limit=1):
+        return await _stored(connection, key, row)
+    return None
+
+
+async def _entries_of(
+    connection: Connection, key: TranscriptKey, identities: Sequence[bytes]
+) -> AsyncIterator[StoredEntry]:
+    for at in range(0, len(identities), _ASKED_AT_ONCE):
+        # The server compares binary values by their length first.
+        bounds = [
+            {"counted": _between(identity, size)}
+            for identity in identities[at : at + _ASKED_AT_ONCE]
+            for size in (IDENTITY_BYTES, INSTANT_BYTES, COPY_BYTES)
+        ]
+        query = {**key.session_filter(), "$or": bounds}
+        async for row in connection.entries.find(query, _FIELDS):
+            yield await _stored(connection, key, row)
+
+
+def _between(identity: bytes, size: int) -> Any:
+    rest = size - len(identity)
+    if not rest:
+        return Binary(identity)
+    return {
+        "$gte": Binary(identity + bytes(rest)),
+        "$lte": Binary(identity + b"\xff" * rest),
+    }
+
+
+async def _stored(connection: Connection, key: TranscriptKey, row: dict[str, Any]) -> StoredEntry:
+    subpath: str = row["subpath"]
+    entry = await content_of(connection, key.with_subpath(subpath), row)
+    return StoredEntry(subpath, row["seq"], row.get("response"), entry, has_prompt_since=False)
+
+
+async def _with_prompts(
+    connection: Connection,
+    key: TranscriptKey,
+    stored: Sequence[StoredEntry],
+    instants: Mapping[bytes, set[bytes]],
+) -> list[StoredEntry]:
+    """The same entries, those of the transcript with whether a prompt has come behind them.
+
+    It matters only where the batch has more of a response than is stored.
+    """
+    last: dict[tuple[str, bytes], int] = {}
+    for each in stored:
+        written = written_in(each.entry, each.subpath)
+        if written.identity is not None:
+            instants.get(written.identity, set()).discard(written.instant)
+            if each.subpath == key.subpath:
+                last[written.chain, written.identity] = each.seq
+    asked = {place: seq for place, seq in last.items() if instants.get(place[1])}
+    if not asked:
+        return list(stored)
+    left = {chain for chain, _ in asked}
+    prompts: dict[str, int] = {}
+    query = {
+        **key.transcript_filter(),
+        "seq": {"$gt": min(asked.values())},
+        "$or": [{"entry.type": "user"}, {"entry": {"$exists": False}}],
+    }
+    async for row in connection.entries.find(query, _FIELDS, sort=[("seq", -1)]):
+        entry = await content_of(connection, key, row)
+        chain = chain_of(key.subpath, entry)
+        if chain in left and entry.get("type") == "user" and prompt_of(entry) is not None:
+            prompts[chain] = row["seq"]
+            left.remove(chain)
+            if not left:
+                break
+    return [
+        each._replace(
+            has_prompt_since=each.subpath == key.subpath
+            and prompts.get(chain_of(each.subpath, each.entry), 0) > each.seq
+        )
+        for each in stored
+    ]
+
+
+async def _stored_digests(
+    connection: Connection, key: TranscriptKey, digests: Collection[bytes]
+) -> set[bytes]:
+    """Those of the digests that entries carry."""
+    found: set[bytes] = set()
+    asked = [Binary(digest) for digest in digests]
+    for at in range(0, len(asked), _MARKED_AT_ONCE):
+        query = {**key.session_filter(), "counted": {"$in": asked[at : at + _MARKED_AT_ONCE]}}
+        async for row in connection.entries.find(query, {"_id": 0, "counted": 1}):
+            found.update(_digests(row["counted"]))
+    return found & set(digests)
+
+
+def _digests(counted: bytes | list[bytes] | None) -> tuple[bytes, ...]:
+    if counted is None:
+        return ()
+    return tuple(counted) if isinstance(counted, list) else (counted,)
+
+
+async def free_marks(connection: Connection, key: TranscriptKey, claim: Claim) -> None:
+    """Let remains of an earlier session refuse nothing that was counted there, but not here."""
+    first_seq = claim.next.first_seq
+    if first_seq == 1:
+        return
+    digests = [Binary(digest) for mark in claim.marks.values() for digest in mark.counted]
+    remains = {**key.session_filter(), "counted": {"$in": digests}, "seq": {"$lt": first_seq}}
+    await connection.entries.update_many(remains, {"$unset": {"counted": ""}})
+
+
+async def mark_entries(connection: Connection, key: TranscriptKey) -> None:
+    """Give the stored entries of a session the marks that they would have been stored with.
+
+    What an older release stored has none, and what was deleted takes with it what others rest on.
+    It can be repeated, and goes in writes of bounded size; what is appended meanwhile is the
+    caller's to tell.
+    """
+
+    async def attempt() -> None:
+        marked = {**key.session_filter(), "counted": {"$exists": True}}
+        if await connection.entries.find_one(marked, {"_id": 1}) is not None:
+            # First away with what is wrong, for it may be right on another entry.
+            await _mark(connection, key, clears=True)
+        await _mark(connection, key, clears=False)
+
+    await retried(connection.client, attempt)
+
+
+async def _mark(connection: Connection, key: TranscriptKey, *, clears: bool) -> None:
+    totals = Tally(is_complete=True)
+    totals.copied_until = (await told_of_others(connection, key, None)).copied_until
+    changes: list[UpdateOne] = []
+    # No index has the order of all transcripts together, and what is sorted may be large.
+    rows = connection.entries.find(
+        key.session_filter(), _FIELDS, sort=[("seq", 1)], allow_disk_use=True
+    )
+    async for row in rows:
+        each = await _stored(connection, key, row)
+        mark = totals.add((each.entry,), each.subpath, each.seq).get(each.seq)
+        carried = Mark(_digests(row.get("counted")), each.response)
+        if carried == (mark or _NO_MARK) or (clears and carried == _NO_MARK):
+            continue
+        fields = {} if mark is None or clears else _mark_fields(mark)
+        gone = [name for name in ("counted", "response") if name in row and name not in fields]
+        change = {"$set": fields, "$unset": dict.fromkeys(gone, "")}
+        owner = {**key.with_subpath(each.subpath).transcript_filter(), "seq": Int64(each.seq)}
+        changes.append(UpdateOne(owner, {name: part for name, part in change.items() if part}))
+        if len(changes) == _MARKED_AT_ONCE:
+            await connection.entries.bulk_write(changes, ordered=False)
+            changes = []
+    if changes:
+        await connection.entries.bulk_write(changes, ordered=False)
+
+
+_NO_MARK = Mark((), None)

@@ -1,0 +1,305 @@
+"""Deleting sessions and subagents: gone at once for readers, and swept in bounded batches.
+
+What is small goes in one transaction. Of what is large only so much does that readers can tell
+the rest from what lives; the summary says that it is gone, and whoever comes by sweeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+from beanie.operators import In, Set
+from bson import ObjectId
+from bson.int64 import Int64
+
+from ..database.attempts import Attempts
+from ..database.driver import ClientSession
+from ..database.reads import retried
+from ..database.transactions import TransientFailureError, holds_already, snapshot, transact
+from ..errors import ContentionError
+from ..storage.background import go_on
+from ..storage.connection import Connection
+from ..storage.criteria import DELETED
+from ..storage.living import MARKED, live_of
+from ..storage.read_state import state_in
+from ..storage.state import SessionState
+from ..transcript_key import TranscriptKey
+from .dating import DatedRow
+from .recount import Recount, recount
+from .remains import sweep, sweep_unowned
+from .summary_update import Claim, StaleStateError, advance_summary, changed_texts, mirrored
+
+_DELETED = (
+    "it is deleted, and what is left of it in the database goes with the next sweep; calling it "
+    "again is safe"
+)
+
+AT_ONCE = 2_000
+"""Entries of a session up to which the caller waits for all of it."""
+
+
+async def delete_session(
+    connection: Connection,
+    key: TranscriptKey,
+    *,
+    unless: Callable[[DatedRow], bool] | None = None,
+    wait: bool = False,
+) -> bool:
+    """Delete a session with its subagents, and return whether there was one.
+
+    Args:
+        connection: the database.
+        key: the session.
+        unless: says of the summary, as it is at that moment, whether the session is to stay.
+        wait: also wait for all of a large one to be swept.
+
+    Raises:
+        ContentionError: it was written to all the time; nothing was deleted.
+        TransientFailureError: the server was away for too long; nothing was deleted.
+        DoneInPartError: it is deleted, and not all of it is swept.
+    """
+    attempts = Attempts()
+    # What only a primary without followers has deleted may live again.
+    summaries = connection.documents.summaries.confirmed
+    while True:
+        row = await summaries.find_one(key.session_filter(), rows=DatedRow)
+        if row is None:
+            await sweep_unowned(connection, key)
+            return False
+        was_there = row.expires_at != DELETED
+        if was_there:
+            if unless is not None and unless(row):
+                return False
+            try:
+                is_swept = await _mark(connection, key, row, attempts)
+            except (StaleStateError, TransientFailureError) as error:
+                if not await attempts.pause():
+                    raise _contended(key, error) from None
+                continue
+            if is_swept:
+                return True
+        if wait or (row.entries <= AT_ONCE and not row.has_remains):
+            with holds_already(_DELETED):
+                await sweep(connection, key)
+        else:
+            go_on(connection, key, sweep)
+        return was_there
+
+
+async def delete_transcript(
+    connection: Connection, key: TranscriptKey, *, wait: bool = False
+) -> None:
+    """Delete a subagent's transcript, and count its session anew without it.
+
+    ``wait`` is for all of a large one to be swept.
+
+    Raises:
+        ContentionError: the session was written to all the time; nothing was deleted.
+        TransientFailureError: the server was away for too long; nothing was deleted.
+        DoneInPartError: it is deleted, and not all of it is swept.
+    """
+    attempts = Attempts()
+    looked: _CountedWithout | None = None
+    while True:
+        # On what was counted already, else a session that is always written to is never done.
+        look = partial(_counted_without, connection, key, looked)
+        looked = await retried(connection.client, look)
+        if looked is None:
+            return
+
+        async def work(session: ClientSession | None, looked: _CountedWithout = looked) -> bool:
+            return await _remove(connection, key, looked, session)
+
+        try:
+            is_swept = await transact(connection.client, connection.server, work, attempts)
+        except (StaleStateError, TransientFailureError) as error:
+            if not await attempts.pause():
+                raise _contended(key, error) from None
+            continue
+        if wait and not is_swept:
+            with holds_already(_DELETED):
+                await sweep(connection, key.session)
+        elif not is_swept:
+            go_on(connection, key.session, sweep)
+        return
+
+
+class _CountedWithout(NamedTuple):
+    """A session at one moment."""
+
+    id: ObjectId
+    next_seq: int
+    counted: Recount
+    """What it is without one of its transcripts."""
+
+    def onto(self) -> Recount:
+        """A copy of the count, to count on."""
+        return replace(self.counted, totals=deepcopy(self.counted.totals))
+
+
+async def _counted_without(
+    connection: Connection, key: TranscriptKey, before: _CountedWithout | None
+) -> _CountedWithout | None:
+    """The session as it is without a transcript; ``None`` if there is no such transcript.
+
+    What was counted ``before`` is counted on, unless something else than appends came since.
+    """
+    async with snapshot(connection.client, connection.server) as session:
+        live = await live_of(connection, key, session)
+        if live is None:
+            return None
+        assert live.id is not None
+        entries = connection.documents.entries
+        mine = (key.transcript_filter(), live.in_transcript(key.subpath))
+        if not await entries.find_one(*mine, session=session).exists():
+            return None
+        state = await state_in(connection, key.session, session)
+        if state is None:
+            return None
+        onto = None
+        if (
+            before is not None
+            and before.id == live.id
+            and await _is_appended(connection, key, before.next_seq, state.next_seq, session)
+        ):
+            onto = before.onto()
+        counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)
+        return _CountedWithout(live.id, state.next_seq, counted)
+
+
+async def _is_appended(
+    connection: Connection,
+    key: TranscriptKey,
+    first_seq: int,
+    next_seq: int,
+    session: ClientSession | None,
+) -> bool:
+    """Whether a session went from one position to another by appends alone.
+
+    An append takes as many positions as it has entries; a position without one is of a delete.
+    """
+    if first_seq == next_seq:
+        return True
+    taken = {"seq": {"$gte": Int64(first_seq), "$lt": Int64(next_seq)}}
+    since = connection.documents.entries.find(key.session_filter(), taken, session=session)
+    return await since.count() == next_seq - first_seq
+
+
+async def _remove(
+    connection: Connection,
+    key: TranscriptKey,
+    looked: _CountedWithout,
+    session: ClientSession | None,
+) -> bool:
+    """Delete a transcript that a session was counted without, and say whether all of it went.
+
+    Raises:
+        StaleStateError: so much was appended since that it has to be counted again, or another
+            transcript was deleted.
+    """
+    known, next_seq, counted = looked
+    entries, chunks = connection.documents.entries, connection.documents.chunks
+    # First, so that of those who write all the time it is not this one that always has to wait.
+    this = connection.documents.summaries.find_one(key.session_filter(), {"_id": known})
+    await this.update(Set({"counting": ObjectId()}), session=session)
+    state = await state_in(connection, key.session, session)
+    live = await live_of(connection, key, session)
+    if state is None or live is None or live.id != known:
+        raise StaleStateError
+    if state.next_seq - counted.last_seq > MARKED:
+        raise StaleStateError
+    # What another delete took is in the count.
+    if not await _is_appended(connection, key, next_seq, state.next_seq, session):
+        raise StaleStateError
+    onto = looked.onto()
+    counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)
+    mine = key.transcript_filter()
+    living = entries.find(mine, live.in_transcript(key.subpath), limit=MARKED + 1, session=session)
+    count = await living.count()
+    is_small = count <= MARKED and not live.removed and live.first_seq == 1
+    claim = _without(state, counted, None if is_small else key.subpath)
+    await advance_summary(connection, key.session, claim, state, session)
+    if is_small:
+        parts = chunks.find(mine, {"collection": entries.collection.name})
+        await parts.delete(session=session)
+    head = {} if is_small else {"seq": {"$lte": MARKED}}
+    await entries.find(mine, head).delete(session=session)
+    return is_small
+
+
+async def _mark(
+    connection: Connection, key: TranscriptKey, row: DatedRow, attempts: Attempts
+) -> bool:
+    """Make a session gone for readers, and return whether nothing of it is left."""
+    documents = connection.documents
+    entries, summaries, chunks = documents.entries, documents.summaries, documents.chunks
+    owner = key.session_filter()
+    unchanged = row.as_read("id", "next_seq", "expires_at", "held_at")
+    is_small = (
+        row.entries <= MARKED
+        and not row.has_remains
+        and not await chunks.find(owner, limit=1).skip(MARKED).count()
+    )
+
+    async def all_of_it(session: ClientSession | None) -> None:
+        names = [entries.collection.name, summaries.collection.name]
+        await chunks.find(owner, In("collection", names)).delete(session=session)
+        await entries.find(owner).delete(session=session)
+        # Last: on a server without transactions, what was cut short can then be repeated.
+        result = await summaries.find_one(owner, unchanged).delete(session=session)
+        if not result.deleted_count:
+            raise StaleStateError
+
+    async def head_of_it(session: ClientSession | None) -> None:
+        mark = {
+            **owner,
+            # What is none cannot bound anything; a new session then looks where it may begin.
+            "next_seq": row.next_seq,
+            # All of it is to be swept, whatever it is of.
+            "first_seq": Int64(1 if row.has_remains else row.first_seq),
+            "created_at": row.created_at,
+            "expires_at": DELETED,
+        }
+        # The driver's own, for Beanie's replace takes a whole document of the class.
+        this = {**owner, **unchanged}
+        result = await summaries.collection.replace_one(this, mark, session=session)
+        if not result.matched_count:
+            raise StaleStateError
+        folds = chunks.find(owner, {"collection": summaries.collection.name})
+        await folds.delete(session=session)
+        await entries.find(owner, {"seq": {"$lte": MARKED}}).delete(session=session)
+
+    work = all_of_it if is_small else head_of_it
+    await transact(connection.client, connection.server, work, attempts)
+    return is_small
+
+
+def _without(known: SessionState, counted: Recount, swept_later: str | None) -> Claim:
+    texts, untold = changed_texts(known.texts, counted.totals.texts)
+    # What the summary says may be put back, or no position at all.
+    before = max(known.next_seq, known.lowest, counted.last_seq + 1)
+    next_seq = before + 1
+    changes: dict[str, Any] = {
+        "next_seq": Int64(next_seq),
+        "totals": counted.totals.document(next_seq),
+        **texts,
+        **mirrored(known, next_seq),
+    }
+    pushed: dict[str, Any] = {}
+    if swept_later is not None:
+        pushed = {"removed": {"subpath": swept_later, "before": Int64(before)}}
+    removed = (*untold, "counting")
+    return Claim(known, known, before, changes, removed, None, pushed=pushed)
+
+
+def _contended(key: TranscriptKey, error: Exception) -> Exception:
+    if isinstance(error, TransientFailureError):
+        return error
+    return ContentionError(
+        f"Could not delete {key}: others wrote to its session all the time; nothing was deleted. "
+        "Try again when it is quiet."
+    )

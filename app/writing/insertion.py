@@ -1,0 +1,151 @@
+"""The entries of a batch: inserted behind what the summary claims, or taken back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from bson.int64 import Int64
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from ...models.entry import CHUNK_INDEX, COUNTED_INDEX, ORDER_INDEX, UUID_INDEX
+from ..database.commands import insert_encoded
+from ..database.driver import ClientSession
+from ..database.server_codes import DUPLICATE_KEY
+from ..storage.codec import EncodedEntry
+from ..storage.connection import Connection
+from ..storage.values import chunk_documents
+from ..transcript_key import TranscriptKey
+from .repair import mend
+from .summary_update import Claim, PositionTakenError, StaleStateError
+from .written_documents import entry_documents
+
+logger = logging.getLogger("beanie_session_store.writing")
+
+# A team's own unique index may refuse an entry too, but not because it is stored already.
+_UUID_KEYS: list[tuple[str, Any]] = list(UUID_INDEX.document["key"].items())
+_COUNTED_KEYS: list[tuple[str, Any]] = list(COUNTED_INDEX.document["key"].items())
+_POSITION_KEYS: list[list[tuple[str, Any]]] = [
+    list(index.document["key"].items()) for index in (ORDER_INDEX, CHUNK_INDEX)
+]
+
+
+class ReplayError(Exception):
+    """A key of the batch is stored already, or no longer, so nothing of the batch was."""
+
+
+class CountedError(Exception):
+    """What the batch was counted as was counted before, so nothing of the batch was stored."""
+
+
+async def require_owners(
+    connection: Connection,
+    key: TranscriptKey,
+    batch: Sequence[EncodedEntry],
+    claim: Claim,
+    session: ClientSession | None,
+) -> None:
+    """Look that the uuid of each further entry under it is still another's.
+
+    Had that one been deleted meanwhile, the further one would not be recognised when it comes
+    again: its uuid would be free.
+
+    Raises:
+        ReplayError: it is not.
+    """
+    further = [encoded for encoded in batch if encoded.is_further]
+    if not further:
+        return
+    needed = {encoded.own_key for encoded in further} - {encoded.uuid for encoded in batch}
+    query = {**key.transcript_filter(), "uuid": {"$in": list(needed)}}
+    if claim.next.first_seq > 1:
+        query["seq"] = {"$gte": claim.next.first_seq}
+    found = await connection.entries.count_documents(query, session=session) if needed else 0
+    if found < len(needed):
+        raise ReplayError
+
+
+async def insert_entries(
+    connection: Connection,
+    key: TranscriptKey,
+    batch: Sequence[EncodedEntry],
+    claim: Claim,
+    session: ClientSession | None,
+) -> None:
+    """Store the entries, and what of them does not fit a document, at the positions claimed.
+
+    Raises:
+        ReplayError: one is stored already.
+        CountedError: what one counts for was counted before.
+        PositionTakenError: a position is not free.
+        StaleStateError: there are remains of an earlier session, of which nobody told.
+    """
+    date = claim.next.dated.entry_date
+    dated = {} if date is None else {"expires_at": date}
+    chunks: list[dict[str, Any]] = []
+    for seq, encoded in enumerate(batch, claim.first_seq):
+        if encoded.chunks:
+            owner = {
+                **key.transcript_filter(),
+                "collection": connection.entries.name,
+                "seq": Int64(seq),
+                **dated,
+            }
+            chunks.extend(chunk_documents(owner, encoded.chunks))
+    if chunks:
+        try:
+            await connection.chunks.insert_many(chunks, session=session)
+        except BulkWriteError as error:
+            _require_free(_refusing(error))
+            raise
+    common = {"created_at": claim.changes["active_at"], **dated}
+    documents = entry_documents(connection, key, batch, claim, common)
+    try:
+        await insert_encoded(connection.entries, documents, session)
+    except BulkWriteError as error:
+        refusing = _refusing(error)
+        if _UUID_KEYS in refusing:
+            raise ReplayError from None
+        if _COUNTED_KEYS in refusing:
+            raise CountedError from None
+        if claim.known is None and error.details.get("writeErrors", ({},))[0].get("code") == (
+            DUPLICATE_KEY
+        ):
+            # Remains that nobody told of a moment ago.
+            raise StaleStateError from None
+        _require_free(refusing)
+        raise
+
+
+def _refusing(error: BulkWriteError) -> list[list[tuple[str, Any]]]:
+    """The keys of the unique indexes that refused something."""
+    return [
+        list(failure.get("keyPattern", {}).items())
+        for failure in error.details.get("writeErrors", ())
+        if failure.get("code") == DUPLICATE_KEY
+    ]
+
+
+def _require_free(refusing: Sequence[list[tuple[str, Any]]]) -> None:
+    if any(keys in refusing for keys in _POSITION_KEYS):
+        raise PositionTakenError from None
+
+
+async def take_back(connection: Connection, key: TranscriptKey, claim: Claim, count: int) -> None:
+    """Without transactions: take back what a failed insert left, and fold anew what is stored."""
+    positions = {"$gte": claim.first_seq, "$lt": claim.first_seq + count}
+    claimed = {**key.transcript_filter(), "seq": positions}
+    try:
+        # Where the positions were not free, what else stands there is of another time.
+        await connection.entries.delete_many({**claimed, "created_at": claim.changes["active_at"]})
+        others: list[int] = await connection.entries.distinct("seq", claimed)
+        parts = {**claimed, "collection": connection.entries.name}
+        await connection.chunks.delete_many({**parts, "seq": {**positions, "$nin": others}})
+        await mend(connection, key.session)
+    except PyMongoError:
+        logger.warning(
+            "Could not take back a failed append to %s: the server has no transactions and went "
+            "away. Some entries of the batch may be stored, and its summary may be ahead of them.",
+            key,
+        )

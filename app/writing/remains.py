@@ -1,0 +1,208 @@
+"""Sweeping what is left of sessions that are gone, in batches that do not grow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from time import monotonic
+from typing import Annotated, Any
+
+from beanie.operators import In, Pull, Unset
+from bson.int64 import Int64
+from pydantic import Field
+
+from ...models.views.lenient import Otherwise, Whole
+from ..database.attempts import Attempts
+from ..database.documents import Row
+from ..database.driver import ClientSession
+from ..database.reads import retried
+from ..database.transactions import TransientFailureError, transact
+from ..storage.connection import Connection
+from ..storage.criteria import DELETED, MARKED_DELETED
+from ..transcript_key import TranscriptKey
+
+_BATCH = 100
+_BEHIND_ALL = 2**63 - 1
+
+# The rest of the time is for others.
+_SHARE = 0.25
+
+
+class _LeftRow(Row):
+    subpath: Any = None
+    seq: Any = None
+    chunks: Any = None
+
+
+class _LeftChunkRow(Row):
+    id: Any = Field(default=None, alias="_id")
+
+
+class _RemainsRow(Row):
+    id: Any = Field(default=None, alias="_id")
+    first_seq: Annotated[Whole, Otherwise(1)] = 1
+    removed: Any = None
+    remains: Any = None
+    expires_at: Any = None
+
+
+async def next_free_position(connection: Connection, key: TranscriptKey) -> int:
+    """Where a session without a summary begins: behind all that is left of earlier ones."""
+
+    async def attempt() -> int:
+        entries = connection.documents.entries
+        owner = key.session_filter()
+        if not await entries.find_one(owner).exists():
+            return 1
+        last = 0
+        # The driver's own, for Beanie 1 has no distinct.
+        for subpath in await entries.collection.distinct("subpath", owner):
+            found = await entries.find_one(
+                owner, {"subpath": subpath}, rows=_LeftRow, sort=[("seq", -1)]
+            )
+            last = max(last, found.seq if found else 0)
+        return last + 1
+
+    return await retried(connection.client, attempt)
+
+
+async def sweep(connection: Connection, key: TranscriptKey) -> None:
+    """Delete what is left of earlier sessions of this key, and of its deleted subagents.
+
+    It is known by its positions, under the summary that is there: once all is gone, a new session
+    begins at the first one again. So each batch looks in its own transaction whether it still is
+    that summary, and any number of sweepers may work at once, beside appends.
+    """
+    owner = key.session_filter()
+    summaries = connection.documents.summaries
+    while True:
+        row = await summaries.find_one(owner, rows=_RemainsRow)
+        if row is None:
+            return
+        this = {**owner, **row.as_read("id")}
+        # However a round ends, the next one looks at what is there then.
+        with contextlib.suppress(_OvertakenError):
+            if row.expires_at == DELETED:
+                mark = {**this, **MARKED_DELETED}
+                # All of it: no session lives beside the mark.
+                await _Place(connection, mark, owner).sweep(owner, _BEHIND_ALL)
+                await summaries.find_one(mark).delete()
+            elif row.remains:
+                await _Place(connection, this, owner).sweep(owner, row.first_seq)
+                await summaries.find_one(this).update(Unset({"remains": ""}))
+            elif row.removed:
+                for each in row.removed:
+                    removed = key.with_subpath(each["subpath"]).transcript_filter()
+                    # An election may have taken the deletion back, and the transcript lives.
+                    gone = {**this, "removed": each}
+                    await _Place(connection, gone, owner).sweep(removed, each["before"])
+                    # What it was is told by no other field of the summary.
+                    await summaries.find_one(this).update(Pull({"removed": each}))
+            else:
+                return
+
+
+async def sweep_unowned(connection: Connection, key: TranscriptKey) -> bool:
+    """Delete what is left of a session whose summary MongoDB took, and return whether there was.
+
+    MongoDB takes the rest too, but later.
+    """
+    before = await next_free_position(connection, key)
+    # In this order: what is begun from now on begins behind that.
+    owner = key.session_filter()
+    if before == 1 or await connection.documents.summaries.find_one(owner).exists():
+        return False
+    with contextlib.suppress(_OvertakenError):
+        await _Place(connection, None, owner).sweep(owner, before)
+    return True
+
+
+class _OvertakenError(Exception):
+    """What was to be swept may be of a new session by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What tells remains from a session that lives: the summary beside them, or that none is."""
+
+    connection: Connection
+    summary: dict[str, Any] | None
+    session_filter: dict[str, Any]
+
+    async def sweep(self, owner: dict[str, Any], before: int) -> None:
+        """Delete the entries and chunks of ``owner`` up to a position.
+
+        Raises:
+            _OvertakenError: it was, or is, done by somebody else.
+        """
+        await _sweep(self, owner, before)
+        await _sweep_chunks(self, owner, before)
+
+    async def require(self, session: ClientSession | None) -> None:
+        """Look at it within a transaction, whose other operations see the same moment."""
+        query = self.session_filter if self.summary is None else self.summary
+        summary = self.connection.documents.summaries.find_one(query, session=session)
+        if await summary.exists() != (self.summary is not None):
+            raise _OvertakenError
+
+
+async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
+    """Delete entries with their chunks, in the order of the index."""
+    connection, documents = place.connection, place.connection.documents
+    query = {**owner, "seq": {"$lt": Int64(before)}}
+    # What is to be gone for ever must be gone from a majority.
+    first = documents.entries.confirmed.find(
+        query, rows=_LeftRow, sort=[("subpath", 1), ("seq", 1)], limit=_BATCH
+    )
+    while True:
+        began = monotonic()
+        found = await first.to_list()
+        if not found:
+            return
+        bounds: dict[str, int] = {}
+        chunked: set[str] = set()
+        for each in found:
+            bounds[each.subpath] = each.seq
+            if "chunks" in each.model_fields_set:
+                chunked.add(each.subpath)
+
+        async def work(
+            session: ClientSession | None,
+            bounds: dict[str, int] = bounds,
+            chunked: set[str] = chunked,
+        ) -> None:
+            await place.require(session)
+            for subpath, last in bounds.items():
+                batch = {**owner, "subpath": subpath, "seq": {"$lte": last}}
+                if subpath in chunked:
+                    parts = documents.chunks.find(batch, {"collection": connection.entries.name})
+                    await parts.delete(session=session)
+                await documents.entries.find(batch).delete(session=session)
+
+        # One commit is less work for the server than as many as there are entries. Where MongoDB
+        # itself is at them, the next round finds what it left.
+        with contextlib.suppress(TransientFailureError):
+            await transact(connection.client, connection.server, work, Attempts())
+        await asyncio.sleep((monotonic() - began) * (1 / _SHARE - 1))
+
+
+async def _sweep_chunks(place: _Place, owner: dict[str, Any], before: int) -> None:
+    """Delete the chunks of entries that went with their summary."""
+    connection, chunks = place.connection, place.connection.documents.chunks
+    of_entries = {"collection": connection.entries.name, "seq": {"$lt": Int64(before)}}
+    some = chunks.confirmed.find(owner, of_entries, rows=_LeftChunkRow, limit=_BATCH)
+    while True:
+        began = monotonic()
+        found = await some.to_list()
+        if not found:
+            return
+        ids = [each.id for each in found]
+
+        async def work(session: ClientSession | None, ids: list[Any] = ids) -> None:
+            await place.require(session)
+            await chunks.find(owner, In("_id", ids)).delete(session=session)
+
+        with contextlib.suppress(TransientFailureError):
+            await transact(connection.client, connection.server, work, Attempts())
+        await asyncio.sleep((monotonic() - began) * (1 / _SHARE - 1))

@@ -1,0 +1,225 @@
+"""One try to append: what the summary must still be, and what it becomes.
+
+The claim is a compare-and-swap on the summary, so of two writers one wins and the other looks
+again. Whatever else rewrites folded state goes through it too, and moves ``next_seq`` on, so that
+what other writers remember of the summary misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from bson import ObjectId
+from bson.int64 import Int64
+
+from ...models.counting.marks import Mark
+from ..database.commands import update_one
+from ..database.driver import ClientSession
+from ..database.server import date_of
+from ..storage.backstop import appended, new_session
+from ..storage.codec import encode_object
+from ..storage.connection import Connection
+from ..storage.expiry import NOT_EXPIRED, Retention
+from ..storage.state import DATA_FIELDS, Folded, SessionState
+from ..storage.values import chunk_documents, value_fields
+from ..transcript_key import TranscriptKey
+
+
+class StaleStateError(Exception):
+    """The session's summary is not what it was last known to be."""
+
+
+class MoveFirstError(Exception):
+    """The entries of a session are dated so early that they must be moved before its summary."""
+
+
+class PositionTakenError(Exception):
+    """The summary says that a position is free which is not, or says none at all."""
+
+
+class Claim(NamedTuple):
+    """One try to append: what the summary must be, and what it and the entries become."""
+
+    known: SessionState | None
+    next: SessionState
+    first_seq: int
+    changes: dict[str, Any]
+    removed: tuple[str, ...]
+    data_chunks: tuple[bytes, ...] | None
+    """What replaces the chunks that hold the fold; ``None`` leaves them alone."""
+    is_followed: bool = False
+    """Whether the dates of stored entries are to follow the summary's."""
+    clears: bool = False
+    """Whether it takes the place of a session that is gone, of which there may be remains."""
+    pushed: Mapping[str, Any] = {}
+    """What is added to lists of the summary."""
+    marks: Mapping[int, Mark] = MappingProxyType({})
+    """What entries carry besides, by their position."""
+    tries: Sequence[ObjectId] = ()
+    """The ids of all tries to store the batch whose outcome is not known, this one's last."""
+
+
+def claim_for(
+    connection: Connection,
+    count: int,
+    known: SessionState | None,
+    folded: Folded,
+    retention: Retention,
+    tries: Sequence[ObjectId],
+    next_mtime: Callable[[int, int | None], int],
+) -> Claim:
+    """A try to append ``count`` entries, of which ``folded`` is the summary's new state.
+
+    ``next_mtime`` says when a session changes, by the time now and when it last did.
+
+    Raises:
+        MoveFirstError: the dates of the session's entries have to be moved before.
+    """
+    clears = known is not None and known.is_expired
+    first_seq = known.next_seq if known else 1
+    if clears:
+        known = None
+    now_ms = connection.server.now_ms()
+    now = date_of(now_ms)
+    if known is None:
+        dated = new_session(retention, now, first_seq + count)
+    else:
+        becomes = appended(known.dated, retention, now, first_seq + count)
+        if becomes is None:
+            raise MoveFirstError
+        dated = becomes
+    mtime = known.mtime if known else None
+    data = known.data if known else None
+    field = known.data_field if known else None
+    chunks: tuple[bytes, ...] | None = None
+    next_seq = first_seq + count
+    changes: dict[str, Any] = {
+        "next_seq": Int64(next_seq),
+        "active_at": now,
+    }
+    removed: tuple[str, ...] = ()
+    if dated.expires_at is not None and (known is None or known.expires_at != dated.expires_at):
+        changes["expires_at"] = dated.expires_at
+    if dated.backstop is not None:
+        changes["backstop"] = dated.backstop
+    if dated.is_moving and known is not None and known.dated.entry_date != dated.entry_date:
+        removed = ("moved_through",)
+    if clears:
+        changes |= {"first_seq": Int64(first_seq), "remains": True}
+    if folded.data is not None:
+        mtime = next_mtime(now_ms, mtime)
+        changes["mtime"] = Int64(mtime)
+        # Most batches change nothing in the fold; then the summary's text stays as it is.
+        if folded.data != data:
+            value = encode_object(dict(folded.data))
+            fields = value_fields(value, "data", "packed_data")
+            changes |= fields
+            (field,) = fields
+            stale = tuple(name for name in DATA_FIELDS if name != field)
+            if known and known.data_field in stale:
+                removed = (*removed, *stale)
+            if value.chunks or (known and known.data_field == "data_chunks"):
+                chunks = value.chunks
+            data = folded.data
+    # Behind what listings read, which then need not pass over it.
+    texts = folded.totals.texts
+    told, untold = changed_texts(known.texts if known else {}, texts)
+    changes |= {**told, "totals": folded.totals.document(next_seq)}
+    folded.totals.settle()
+    if known and known.nulls:
+        # Else the next one who reads it would look again what wrote there.
+        removed = (*removed, *(name for name in known.nulls if name not in changes))
+    return Claim(
+        marks=folded.marks,
+        tries=(*tries, ObjectId()),
+        known=known,
+        next=SessionState(
+            id=known.id if known else ObjectId(),
+            next_seq=next_seq,
+            mtime=mtime,
+            data=data,
+            data_field=field,
+            totals=folded.totals,
+            texts=texts,
+            expires_at=dated.expires_at,
+            held_at=dated.held_at,
+            backstop=dated.backstop,
+            first_seq=known.first_seq if known else first_seq,
+        ),
+        first_seq=first_seq,
+        changes=changes,
+        removed=(*removed, *untold),
+        data_chunks=chunks,
+        is_followed=dated.is_moving,
+        clears=clears,
+    )
+
+
+def changed_texts(
+    before: Mapping[str, str | None], now: Mapping[str, str | None]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The texts of a summary that are other ones now, and the names of those that are gone."""
+    told = {name: text for name, text in now.items() if text and text != before.get(name)}
+    return told, tuple(name for name, text in now.items() if not text and before.get(name))
+
+
+def mirrored(known: SessionState, next_seq: int) -> dict[str, Any]:
+    """What else changes with the position of the next entry, if anything."""
+    backstop = known.dated.carried_to(next_seq).backstop
+    return {} if backstop is None or known.dated.is_foreign else {"backstop": backstop}
+
+
+async def advance_summary(
+    connection: Connection,
+    key: TranscriptKey,
+    claim: Claim,
+    known: SessionState,
+    session: ClientSession | None,
+) -> None:
+    """Change the summary if it still is as ``known`` has it.
+
+    Raises:
+        StaleStateError: it is not.
+    """
+    update: dict[str, Any] = {"$set": claim.changes}
+    if claim.removed:
+        update["$unset"] = dict.fromkeys(claim.removed, "")
+    if claim.pushed:
+        update["$push"] = claim.pushed
+    # A session that was deleted and made anew counts from 1 again; its _id tells it apart.
+    query = {
+        **key.session_filter(),
+        "_id": known.id,
+        # What is no position may be anything.
+        "next_seq": known.next_seq or {"$eq": known.stored_next_seq},
+        "expires_at": known.expires_at,
+        "held_at": known.held_at,
+        "backstop": known.backstop,
+    }
+    if known.expires_at is not None:
+        query |= NOT_EXPIRED
+    if not await update_one(connection.summaries, query, update, session):
+        raise StaleStateError
+    await replace_summary_chunks(connection, key, claim, session)
+
+
+async def replace_summary_chunks(
+    connection: Connection, key: TranscriptKey, claim: Claim, session: ClientSession | None
+) -> None:
+    """Store the chunks of a fold that no summary can hold, in place of those before."""
+    if claim.data_chunks is None:
+        return
+    owner = {
+        **key.session_filter(),
+        "collection": connection.summaries.name,
+        "subpath": "",
+        "seq": 0,
+    }
+    await connection.chunks.delete_many(owner, session=session)
+    if claim.data_chunks:
+        date = claim.next.dated.entry_date
+        dated = {} if date is None else {"expires_at": date}
+        chunks = chunk_documents({**owner, **dated}, claim.data_chunks)
+        await connection.chunks.insert_many(chunks, session=session)

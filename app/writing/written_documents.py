@@ -1,0 +1,56 @@
+"""The documents that an append stores: those of its entries, and the summary of a new session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..storage.bson_elements import bson_document, bson_elements, int64_bytes
+from ..storage.codec import EncodedEntry, EncodedValue
+from ..storage.connection import Connection
+from ..storage.values import value_fields
+from ..transcript_key import TranscriptKey
+from .count_marks import mark_elements
+from .summary_update import Claim
+
+# A BSON element without its value, which is an Int64.
+_SEQ_HEAD = b"\x12seq\0"
+
+
+def summary_document(
+    connection: Connection, key: TranscriptKey, claim: Claim, metadata: EncodedValue | None
+) -> dict[str, Any]:
+    """The summary of a session that a claim creates."""
+    return {
+        "_id": claim.next.id,
+        **key.session_filter(),
+        **claim.changes,
+        **value_fields(metadata, "metadata", "packed_metadata"),
+        "created_at": connection.server.now(),
+        **connection.summary_defaults(),
+    }
+
+
+def entry_documents(
+    connection: Connection,
+    key: TranscriptKey,
+    batch: Sequence[EncodedEntry],
+    claim: Claim,
+    common: dict[str, Any],
+) -> list[bytes]:
+    """The entries' documents, put together from what is encoded once for all of them."""
+    head = bson_elements(key.transcript_filter()) + _SEQ_HEAD
+    tail = bson_elements(common)
+    # A team's defaults may differ from entry to entry.
+    has_defaults = connection.entry_defaults is not dict
+    marks = claim.marks
+    documents: list[bytes] = []
+    own_id = bson_elements({"_id": claim.tries[-1]})
+    for seq, encoded in enumerate(batch, claim.first_seq):
+        if has_defaults:
+            tail = bson_elements({**common, **connection.entry_defaults()})
+        mark = mark_elements(marks[seq]) if seq in marks else b""
+        parts = (own_id, head, int64_bytes(seq), encoded.elements, mark, tail)
+        documents.append(bson_document(sum(map(len, parts)), *parts))
+        own_id = b""
+    return documents

@@ -1,0 +1,1 @@
+"""What entries come to: turns, calls, tokens and costs, each counted once."""

@@ -1,0 +1,1 @@
+"""Typed views of what the agent writes; none of them refuses an entry."""
