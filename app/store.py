@@ -55,7 +55,7 @@ from .writing.new_sessions import (
 from .writing.observers import Observer, OnCommitted
 from .writing.repair import Verification
 from .writing.session_replay import SessionReplay
-from .writing.write_turns import Turns
+from .writing.write_turns import WriteTurns
 from .writing.writer import Writer
 
 # What they are where nothing is said, which no checker takes for the default of an argument.
@@ -110,7 +110,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         """What is put on each session that this store creates."""
         self._metadata = encode_metadata(metadata)
         self._writer = Writer(self._metadata)
-        self._turns = Turns()
+        self._turns = WriteTurns()
         self._observer = None if on_committed is None else Observer(on_committed)
         binding = Binding(StoreModels(entries, summaries))
         super().__init__(tenant, summaries, binding, self._writer.forget)
@@ -229,12 +229,12 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             SessionStoreError: as for the class.
         """
         # Costs what the SDK costs, and only those that run agents need it.
-        from .agent import runs as agent_runs
+        from .agent import runs
 
-        place = agent_runs.checked(options, self, config)
+        place = runs.checked(options, self, config)
         async with self._doing("read the session to resume") as connection:
-            resumed = await agent_runs.resumed(connection, self._tenant, options)
-        async with agent_runs.options_of_run(self, options, resumed, place) as ready:
+            resumed = await runs.resumed(connection, self._tenant, options)
+        async with runs.options_of_run(self, options, resumed, place) as ready:
             yield ready
 
     async def append(self, key: AnyKey, entries: Sequence[Mapping[str, Any]]) -> None:

@@ -43,7 +43,7 @@ class Subject:
 
 
 @dataclass
-class _Turn:
+class _ScriptedTurn:
     reply: Reply
     lasts: bool = False
     """Whether it answers all tries of the request that it answers first."""
@@ -61,7 +61,7 @@ class Script:
     def __init__(self, name: str, open_script: Callable[[Subject], Script]) -> None:
         self._name = name
         self._open_script = open_script
-        self._turns: deque[_Turn] = deque()
+        self._turns: deque[_ScriptedTurn] = deque()
 
     def says(self, text: str) -> Script:
         """Answer with a text; the agent's turn is over then.
@@ -131,7 +131,7 @@ class Script:
             raise ValueError("A turn needs something to say: replies(Text('...'), ToolUse(...))")
         for block in blocks:
             _check(block)
-        self._turns.append(_Turn(blocks))
+        self._turns.append(_ScriptedTurn(blocks))
         return self
 
     def fails(
@@ -163,9 +163,9 @@ class Script:
         checked_text("message", message)
         failure = Failure(status, _KINDS.get(status, "api_error"), message)
         if times is None:
-            self._turns.append(_Turn(failure, lasts=True))
+            self._turns.append(_ScriptedTurn(failure, lasts=True))
         else:
-            self._turns.extend(_Turn(failure) for _ in range(times))
+            self._turns.extend(_ScriptedTurn(failure) for _ in range(times))
         return self
 
     def next(self, request: ModelRequest) -> Reply | None:

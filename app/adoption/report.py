@@ -10,7 +10,7 @@ from bson import json_util
 from ..text import shown
 from .sources import AdoptionSource
 
-Outcome = Literal["adopted", "unchanged", "skipped"]
+AdoptionOutcome = Literal["adopted", "unchanged", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)

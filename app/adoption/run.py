@@ -13,12 +13,12 @@ from ..errors import ContentionError, InvalidKeyError, SessionStoreError, Unreac
 from ..storage.codec import EncodedValue
 from ..storage.connection import Connection
 from ..storage.living import live_of
-from ..storage.read_state import state as read_state
+from ..storage.read_state import read_state
 from ..transcript_key import TranscriptKey, checked_name
 from ..writing.replay import places
 from .reader import SourceEntry, SourceSession, batches, session_mtime
 from .records import OvertakenError, Record, Records
-from .report import AdoptionProblem, AdoptionReport, Outcome
+from .report import AdoptionOutcome, AdoptionProblem, AdoptionReport
 from .writer import AdoptingWriter
 
 _TRIES = 3
@@ -40,7 +40,7 @@ class Run:
 
     async def adopt(self, session: SourceSession) -> None:
         """Adopt one session and put the outcome into the report."""
-        outcome: Outcome = "skipped"
+        outcome: AdoptionOutcome = "skipped"
         try:
             key = self._key(session)
             if key is not None:
@@ -73,7 +73,7 @@ class Run:
             return None
         return TranscriptKey(checked_name("tenant", tenant), project_key, session_id)
 
-    async def _adopt(self, session: SourceSession, key: TranscriptKey) -> Outcome:
+    async def _adopt(self, session: SourceSession, key: TranscriptKey) -> AdoptionOutcome:
         left = _TRIES
         while True:
             left -= 1
@@ -117,7 +117,7 @@ class _Adoption:
         """Entries stored."""
         return self._writer.stored if self._writer else 0
 
-    async def run(self) -> Outcome:
+    async def run(self) -> AdoptionOutcome:
         """Store what is not stored yet."""
         record, session = self._record, self._session
         if record is not None and _is_complete(record, session):

@@ -19,7 +19,7 @@ from ..database.transactions import TransientFailureError, transact
 from ..storage.codec import EncodedEntry, EncodedValue, distinct
 from ..storage.connection import Connection
 from ..transcript_key import TranscriptKey
-from ..writing.summary_update import Claim
+from ..writing.summary_update import SummaryUpdate
 from ..writing.write_policy import SourceTimePolicy
 from ..writing.writer import Writer
 from .reader import SourceEntry
@@ -109,10 +109,10 @@ class _AdoptionPolicy(SourceTimePolicy):
         self.put, self.count = None, 0
 
     def begin(
-        self, connection: Connection, batch: Sequence[EncodedEntry], claim: Claim
+        self, connection: Connection, batch: Sequence[EncodedEntry], update: SummaryUpdate
     ) -> Connection:
         self.put, self.count = None, 0
-        session = claim.known.id if claim.known else None
+        session = update.known.id if update.known else None
         if self._next is not None and self._before and session != self._before.session:
             raise OvertakenError
         times = iter([self._created_at[id(encoded)] for encoded in batch])
@@ -130,17 +130,17 @@ class _AdoptionPolicy(SourceTimePolicy):
         connection: Connection,
         key: TranscriptKey,
         batch: Sequence[EncodedEntry],
-        claim: Claim,
+        update: SummaryUpdate,
         session: ClientSession | None,
     ) -> None:
         created_at = self._created_at[id(batch[0])]
-        if claim.known is None and created_at is not None:
+        if update.known is None and created_at is not None:
             summary = connection.documents.summaries.find_one(
-                key.session_filter(), {"_id": claim.next.id}
+                key.session_filter(), {"_id": update.next.id}
             )
             await summary.update(Set({"created_at": created_at}), session=session)
         self.count = len(batch)
         if self._next is not None:
-            record = replace(self._next, session=claim.next.id)
+            record = replace(self._next, session=update.next.id)
             await self._records.put(key, record, session)
             self.put = replace(record, version=record.version + 1)

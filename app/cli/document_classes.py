@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidModelError
-from .python_objects import named
+from .python_objects import object_named
 
 if TYPE_CHECKING:
     from ..storage.connection import StoreModels
@@ -37,7 +37,7 @@ def _imported(name: str | None, default: type) -> type:
     if name is None:
         return default
     try:
-        return named(name)
+        return object_named(name)
     # It is code of others.
     except Exception as error:
         raise InvalidModelError(

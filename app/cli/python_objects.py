@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def named(name: str) -> Any:
+def object_named(name: str) -> Any:
     """The object of a name such as ``acme.models:AcmeEntry``.
 
     Its module is looked for where Python looks, and last in the current folder.

@@ -1,6 +1,6 @@
 """The command ``session-store``: its global options, and how its commands run.
 
-A module of commands, such as :mod:`.schema`, adds itself to :data:`app` when it is imported, and
+A module of :mod:`.commands` adds itself to :data:`app` when it is imported, and
 does its work inside :func:`run`, which turns every known failure into one line on stderr.
 
 What takes long to import (Beanie, the driver, the SDK, Rich) these modules import inside the

@@ -39,7 +39,7 @@ class Row(BaseModel):
     """Some fields of a document: as ``rows=`` of a query they are all that is read of it.
 
     A stored value may be anybody's. So a field either takes whatever is there (``Any``), or has a
-    type that reads what does not fit as a default (:mod:`..models.lenient`).
+    type that reads what does not fit as a default (:mod:`...models.views.lenient`).
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -82,7 +82,7 @@ def joined(criteria: Iterable[Criteria]) -> Record:
     return query
 
 
-class _Changes:
+class _WholeUpdate:
     """What an update changes, from all of its operators."""
 
     update_expressions: list[Any]
@@ -99,14 +99,14 @@ class _Changes:
         return update
 
 
-class ChangeOne(_Changes, UpdateOne):
+class ChangeOne(_WholeUpdate, UpdateOne):
     """Beanie's update of one document."""
 
     def __await__(self) -> Generator[Any, None, UpdateResult]:
         return cast("Generator[Any, None, UpdateResult]", super().__await__())
 
 
-class ChangeMany(_Changes, UpdateMany):
+class ChangeMany(_WholeUpdate, UpdateMany):
     """Beanie's update of all that is found."""
 
     def __await__(self) -> Generator[Any, None, UpdateResult]:

@@ -29,7 +29,7 @@ from ..files.private_files import FOLDER_MODE, create_private_file, is_path, mak
 from ..text import shown
 from .mongod_program import find_mongod
 from .replica_set import form_set
-from .supervisor import POLL_SECONDS, START_SECONDS, Keeper, PortTakenError
+from .supervisor import POLL_SECONDS, START_SECONDS, PortTakenError, Supervisor
 
 _PORT_ATTEMPTS = 5
 
@@ -103,7 +103,7 @@ class EmbeddedMongo:
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._root: Path | None = None
-        self._keeper: Keeper | None = None
+        self._supervisor: Supervisor | None = None
         self._name: str | None = None
         self._members: tuple[Member, ...] = ()
 
@@ -184,7 +184,7 @@ class EmbeddedMongo:
                 return
             except PortTakenError:
                 ports = []
-                self._stop_keeper()
+                self._stop_supervisor()
         raise MongodStartError(
             f"other processes took the ports chosen for mongod {_PORT_ATTEMPTS} times in a row"
         )
@@ -198,30 +198,30 @@ class EmbeddedMongo:
             # An earlier release made it for all to read; the log in it holds queries.
             directory.chmod(FOLDER_MODE)
             commands.append(_command(program, port, directory, name, self._parameters))
-        keeper = self._keeper = Keeper(commands, directories, self._directory is None)
+        supervisor = self._supervisor = Supervisor(commands, directories, self._directory is None)
         members = [
             Member(port, pid, directory)
-            for port, pid, directory in zip(ports, keeper.pids, directories, strict=True)
+            for port, pid, directory in zip(ports, supervisor.pids, directories, strict=True)
         ]
         with contextlib.ExitStack() as stack:
             clients = [
-                stack.enter_context(keeper.connect(index, member.port, deadline))
+                stack.enter_context(supervisor.connect(index, member.port, deadline))
                 for index, member in enumerate(members)
             ]
             if self._directory:
                 # Only now, as a start that fails must not change what the next one reads.
                 _write_state(self._root, name, ports)
             if name:
-                form_set(keeper, name, [_host(port) for port in ports], clients, deadline)
+                form_set(supervisor, name, [_host(port) for port in ports], clients, deadline)
         self._name, self._members = name, tuple(members)
 
-    def _stop_keeper(self) -> None:
-        if self._keeper:
-            self._keeper.stop()
-        self._keeper = None
+    def _stop_supervisor(self) -> None:
+        if self._supervisor:
+            self._supervisor.stop()
+        self._supervisor = None
 
     def _stop(self) -> None:
-        self._stop_keeper()
+        self._stop_supervisor()
         if self._root and self._directory is None:
             shutil.rmtree(self._root, ignore_errors=True)
         self._owner = self._root = self._name = None

@@ -9,13 +9,13 @@ from typing import Any
 
 from pymongo.errors import OperationFailure, PyMongoError
 
-from .supervisor import POLL_SECONDS, Keeper, MongodClient
+from .supervisor import POLL_SECONDS, MongodClient, Supervisor
 
 _NOT_YET_INITIALIZED = 94
 
 
 def form_set(
-    keeper: Keeper,
+    supervisor: Supervisor,
     name: str,
     hosts: list[str],
     clients: Sequence[MongodClient],
@@ -28,7 +28,7 @@ def form_set(
             break
         except PyMongoError as error:
             # It refuses both commands until it has read the configuration it has stored.
-            keeper.check(0, deadline, f"did not take its replica set configuration ({error})")
+            supervisor.check(0, deadline, f"did not take its replica set configuration ({error})")
         time.sleep(POLL_SECONDS)
     nominated = False
     while not _is_settled(answers := _hello(clients)):
@@ -39,7 +39,7 @@ def form_set(
             with contextlib.suppress(PyMongoError):
                 clients[0].admin.command("replSetStepUp")
         for index in range(len(hosts)):
-            keeper.check(index, deadline, "did not become primary or secondary")
+            supervisor.check(index, deadline, "did not become primary or secondary")
         time.sleep(POLL_SECONDS)
 
 

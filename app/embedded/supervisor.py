@@ -36,8 +36,8 @@ class PortTakenError(Exception):
     """Another process bound the port between our look at it and mongod's."""
 
 
-class Keeper:
-    """The parent's end of a keeper process (``supervisor_process.py``), which runs the servers."""
+class Supervisor:
+    """The parent's end of a supervisor (``supervisor_process.py``), which runs the servers."""
 
     def __init__(self, commands: list[list[str]], directories: list[Path], temporary: bool) -> None:
         self._logs = [directory / "mongod.log" for directory in directories]
@@ -116,7 +116,7 @@ class Keeper:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_SECONDS + 5)
             if self._process.returncode != 0:
-                # The keeper hangs or was killed, so the servers may be left; they are its group.
+                # It hangs or was killed, so the servers may be left; they are its group.
                 with contextlib.suppress(OSError):
                     _kill_group(self._process)
             self._reader.join()

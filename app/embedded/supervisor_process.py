@@ -87,8 +87,8 @@ def _is_told(parent: int) -> bool:
     return bool(os.read(0, 1))
 
 
-def _bound_to(keeper: int) -> Callable[[], None] | None:
-    """What a server does between fork and exec, so that it never outlives its keeper."""
+def _bound_to(supervisor: int) -> Callable[[], None] | None:
+    """What a server does between fork and exec, so that it never outlives its supervisor."""
     if sys.platform != "linux":
         return None
     try:
@@ -99,10 +99,10 @@ def _bound_to(keeper: int) -> Callable[[], None] | None:
         return None
 
     def bind() -> None:
-        # The signal comes when the thread ends that forked, and that is the keeper's main one.
+        # The signal comes when the thread ends that forked, and that is the supervisor's main one.
         set_option(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
         # It may have ended just before.
-        if os.getppid() != keeper:
+        if os.getppid() != supervisor:
             os._exit(1)
 
     return bind

@@ -35,20 +35,20 @@ def lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     a newline, a carriage return or both: none of them can be inside of a JSON text that was
     written as one line, and the other separators of Unicode can. Lengths are those of UTF-8.
     """
-    line = _Line()
+    line = _LongLine()
     for piece in _pieces(file):
         found = piece.splitlines(keepends=True)
         rest = found.pop() if found and not found[-1].endswith((b"\n", b"\r")) else b""
         for each in found:
             yield line.ended(each)
-            line = _Line()
+            line = _LongLine()
         if rest:
             line.add(rest)
     if line.length:
         yield line.ended(b"")
 
 
-class _Line:
+class _LongLine:
     """A line that is longer than a piece of the file, in the making."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from ..schema.versions import MINIMUM_SCRIPT
 from ..storage.criteria import BEING_DATED, MARKED_DELETED, expired_before
 from ..storage.orphans import sessions_with_entries
 from .findings import Finding
-from .target import Patient
+from .target import Target
 
 _UPGRADE = "Run 'session-store schema upgrade', or await upgrade_schema(database)."
 
@@ -30,10 +30,10 @@ _MANY = 1000
 _SOON = timedelta(days=1)
 
 
-async def schema(patient: Patient) -> Finding:
+async def schema(target: Target) -> Finding:
     """Whether the migrations of this release have run."""
     status = await Migrator(
-        patient.database, patient.models.entries, patient.models.summaries
+        target.database, target.models.entries, target.models.summaries
     ).status()
     applied = [script for script in status.scripts if script.applied_at is not None]
     if status.unknown:
@@ -44,7 +44,7 @@ async def schema(patient: Patient) -> Finding:
             "Install that release: pip install -U beanie-session-store",
         )
     if not applied:
-        return await _unmigrated(patient)
+        return await _unmigrated(target)
     if status.pending:
         is_usable = max(script.name for script in applied) >= MINIMUM_SCRIPT
         are = "migration is" if len(status.pending) == 1 else "migrations are"
@@ -65,19 +65,19 @@ async def schema(patient: Patient) -> Finding:
     return Finding("schema", "good", f"up to date, {applied[-1].name}")
 
 
-async def _unmigrated(patient: Patient) -> Finding:
-    if await _unprotected(patient):
+async def _unmigrated(target: Target) -> Finding:
+    if await _unprotected(target):
         return Finding("schema", "bad", "no migration has run, so no store starts here", _UPGRADE)
     return Finding("schema", "warning", "made by init_beanie; no migration has run", _UPGRADE)
 
 
-async def indexes(patient: Patient) -> Finding:
+async def indexes(target: Target) -> Finding:
     """Whether the collections have the indexes that their Document classes declare.
 
     Where one is of a kind that no store can use, no index helps.
     """
-    names = [patient.collection(model).name for model in patient.classes]
-    if unfit := await unfit_collections(patient.database, names):
+    names = [target.collection(model).name for model in target.classes]
+    if unfit := await unfit_collections(target.database, names):
         return Finding(
             "indexes",
             "bad",
@@ -87,8 +87,8 @@ async def indexes(patient: Patient) -> Finding:
     missing: list[str] = []
     further: list[str] = []
     count = 0
-    for model in patient.classes:
-        collection = patient.collection(model)
+    for model in target.classes:
+        collection = target.collection(model)
         stored = await index_information(collection)
         declared = [_index(each) for each in _declared(model)]
         count += len(declared)
@@ -101,7 +101,7 @@ async def indexes(patient: Patient) -> Finding:
         further += [
             f"{collection.name}.{name}" for name in stored if name != "_id_" and name not in names
         ]
-    unprotected = await _unprotected(patient)
+    unprotected = await _unprotected(target)
     missing = sorted({*missing, *unprotected})
     if missing:
         what = "all" if len(missing) == count else ", ".join(missing)
@@ -122,13 +122,13 @@ class _OverdueRow(Row):
     expires_at: Any = None
 
 
-async def retention(patient: Patient) -> Finding:
+async def retention(target: Target) -> Finding:
     """Whether what has expired is deleted."""
-    documents = patient.documents
+    documents = target.documents
     policies = await documents.policies.find().count()
     without_index = [
         collection.name
-        for collection in map(patient.collection, patient.classes[:3])
+        for collection in map(target.collection, target.classes[:3])
         if not _is_there(EXPIRY_INDEX, await index_information(collection))
     ]
     if policies and without_index:
@@ -138,7 +138,7 @@ async def retention(patient: Patient) -> Finding:
             f"nothing expires in {', '.join(without_index)}, which lack the TTL index",
             _UPGRADE,
         )
-    now = (await server_of(patient.client)).now()
+    now = (await server_of(target.client)).now()
     overdue = await documents.summaries.find_one(
         expired_before(now - _OVERDUE), rows=_OverdueRow, sort=[("expires_at", 1)]
     )
@@ -175,10 +175,10 @@ async def retention(patient: Patient) -> Finding:
     return Finding("retention", "good", f"{policies} {plural}; nothing is overdue")
 
 
-async def summaries(patient: Patient) -> Finding:
+async def summaries(target: Target) -> Finding:
     """Whether sessions that have entries have a summary, without which they are in no listing."""
     lost = looked_at = 0
-    found = sessions_with_entries(patient.documents, {})
+    found = sessions_with_entries(target.documents, {})
     async with aclosing(found) as sessions:
         async for each in sessions:
             looked_at += 1
@@ -200,9 +200,9 @@ async def summaries(patient: Patient) -> Finding:
     return Finding("summaries", "good", f"{whose} with entries: none lacks its summary")
 
 
-async def _unprotected(patient: Patient) -> list[str]:
+async def _unprotected(target: Target) -> list[str]:
     """The unique indexes without which the store does not start."""
-    found = await missing_indexes(*map(patient.collection, patient.classes[:3]))
+    found = await missing_indexes(*map(target.collection, target.classes[:3]))
     return [f"{each.collection.name}.{each.name}" for each in found]
 
 

@@ -23,12 +23,12 @@ from . import database_checks, server_checks
 from .findings import Diagnosis, Finding, Verdict
 from .permissions import permissions
 from .server_checks import Greeting, greeting
-from .target import Patient
+from .target import Target
 
 # The driver's own patience of 30 s would be spent on each check anew.
 _SECONDS = 10.0
 
-_Check = tuple[str, Callable[[Patient], Awaitable[Finding]]]
+_Check = tuple[str, Callable[[Target], Awaitable[Finding]]]
 _CHECKS: Sequence[_Check] = (
     ("permissions", permissions),
     ("schema", database_checks.schema),
@@ -64,38 +64,38 @@ async def diagnose(
         ClientClosedError, EventLoopError, DriverMismatchError: the client cannot be used.
     """
     require_asyncio()
-    patient = Patient.of(database, StoreModels(entries, summaries))
+    target = Target.of(database, StoreModels(entries, summaries))
     findings = [server_checks.client()]
-    met = await _greeting(patient)
+    met = await _greeting(target)
     if isinstance(met, Finding):
         findings.append(met)
     else:
-        topology = await _made(patient, "topology", partial(server_checks.topology, met=met))
-        findings += [server_checks.server(patient, met), topology, server_checks.clock(met)]
+        topology = await _made(target, "topology", partial(server_checks.topology, met=met))
+        findings += [server_checks.server(target, met), topology, server_checks.clock(met)]
         if topology.verdict != "bad":
             for name, check in _CHECKS:
-                findings.append(await _made(patient, name, check))
+                findings.append(await _made(target, name, check))
     return Diagnosis(database.name, hosts_of(database.client), tuple(findings))
 
 
-async def _greeting(patient: Patient) -> Greeting | Finding:
+async def _greeting(target: Target) -> Greeting | Finding:
     try:
-        with reported(patient.client, "reach the server"), _limited(patient):
-            return await greeting(patient)
+        with reported(target.client, "reach the server"), _limited(target):
+            return await greeting(target)
     except (UnreachableError, InvalidURLError) as error:
-        return server_checks.unreachable(patient, error)
+        return server_checks.unreachable(target, error)
     except (AccessDeniedError, ServerError) as error:
         return _refused("server", "bad", error)
 
 
 async def _made(
-    patient: Patient, name: str, check: Callable[[Patient], Awaitable[Finding]]
+    target: Target, name: str, check: Callable[[Target], Awaitable[Finding]]
 ) -> Finding:
     """What a check found, or that it could not be made."""
     doing = f"look at the {name}"
     try:
-        with reported(patient.client, doing), _limited(patient):
-            return await check(patient)
+        with reported(target.client, doing), _limited(target):
+            return await check(target)
     except AccessDeniedError:
         return Finding(
             name,
@@ -107,9 +107,9 @@ async def _made(
         return _refused(name, "unknown", error)
 
 
-def _limited(patient: Patient) -> AbstractContextManager[None]:
+def _limited(target: Target) -> AbstractContextManager[None]:
     # It would otherwise take the place of a shorter limit of the connection string.
-    given: float = patient.client.options.server_selection_timeout
+    given: float = target.client.options.server_selection_timeout
     return pymongo.timeout(min(given, _SECONDS))
 
 

@@ -14,7 +14,7 @@ from ...migrations._log import LOG_COLLECTION
 from ...models import EntryChunk
 from ..database.collection_names import ADOPTION_RECORDS, policy_collection_name
 from .findings import Finding
-from .target import Patient
+from .target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +25,24 @@ class Need:
     actions: tuple[str, ...]
 
 
-async def permissions(patient: Patient) -> Finding:
+async def permissions(target: Target) -> Finding:
     """Whether the user may do what the store and its migrations do, as the server lists it."""
-    answer = await patient.database.command("connectionStatus", showPrivileges=True)
+    answer = await target.database.command("connectionStatus", showPrivileges=True)
     status: dict[str, Any] = answer["authInfo"]
     users: list[dict[str, str]] = status["authenticatedUsers"]
     if not users:
-        return await _of_nobody(patient)
+        return await _of_nobody(target)
     user = f"{users[0]['user']}@{users[0]['db']}"
     privileges = status["authenticatedUserPrivileges"]
-    name = patient.database.name
-    lacking = list(_lacking(privileges, name, needed_to_use(patient)))
+    name = target.database.name
+    lacking = list(_lacking(privileges, name, needed_to_use(target)))
     advice = f"db.grantRolesToUser({json.dumps(users[0]['user'])}, "
     advice += f'[{{role: "readWrite", db: {json.dumps(name)}}}]), or the roles of docs/operating.md'
     if lacking:
         found = f"the store needs more than {user} may do: {_shown(lacking)}"
         return Finding("permissions", "bad", found, f"As an administrator: {advice}")
     missed: list[str] = []
-    for purpose, needs in needed_besides(patient).items():
+    for purpose, needs in needed_besides(target).items():
         lacking = list(_lacking(privileges, name, needs))
         if lacking:
             missed.append(f"{purpose} ({_shown(lacking)})")
@@ -56,9 +56,9 @@ async def permissions(patient: Patient) -> Finding:
     return Finding("permissions", "good", f"{user} may use and migrate the store")
 
 
-async def _of_nobody(patient: Patient) -> Finding:
+async def _of_nobody(target: Target) -> Finding:
     try:
-        await patient.documents.summaries.find_one().exists()
+        await target.documents.summaries.find_one().exists()
     except OperationFailure:
         return Finding(
             "permissions",
@@ -67,7 +67,7 @@ async def _of_nobody(patient: Patient) -> Finding:
             "Write mongodb://user:password@host:port/database, with authSource=... where the user "
             "is of another database.",
         )
-    servers = patient.client.topology_description.server_descriptions()
+    servers = target.client.topology_description.server_descriptions()
     if all(_is_loopback(host) for host, _ in servers):
         return Finding("permissions", "good", "the server controls no access, and is on loopback")
     return Finding(
@@ -85,21 +85,21 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".sock")
 
 
-def needed_to_use(patient: Patient) -> Sequence[Need]:
+def needed_to_use(target: Target) -> Sequence[Need]:
     """What a store does."""
     changed = ("find", "insert", "update", "remove", "listIndexes")
     return [
-        *(Need(patient.collection(model).name, changed) for model in _stored(patient)),
+        *(Need(target.collection(model).name, changed) for model in _stored(target)),
         Need(policy_collection_name(), ("find",)),
         Need(LOG_COLLECTION, ("find",)),
     ]
 
 
-def needed_besides(patient: Patient) -> Mapping[str, Sequence[Need]]:
+def needed_besides(target: Target) -> Mapping[str, Sequence[Need]]:
     """What else there is to do with a store, and what it takes."""
     written = ("insert", "update", "remove")
-    classes = [patient.collection(model).name for model in patient.classes]
-    summaries = patient.collection(patient.models.summaries).name
+    classes = [target.collection(model).name for model in target.classes]
+    summaries = target.collection(target.models.summaries).name
     return {
         "watch sessions": [Need(summaries, ("changeStream",))],
         "delete sessions by a condition": [Need(ADOPTION_RECORDS, ("remove",))],
@@ -108,8 +108,8 @@ def needed_besides(patient: Patient) -> Mapping[str, Sequence[Need]]:
         ],
         "migrate it": [
             *(
-                Need(patient.collection(model).name, ("createCollection",))
-                for model in _stored(patient)
+                Need(target.collection(model).name, ("createCollection",))
+                for model in _stored(target)
             ),
             *(Need(name, ("createIndex", "listIndexes")) for name in classes),
             Need("", ("listCollections",)),
@@ -119,8 +119,8 @@ def needed_besides(patient: Patient) -> Mapping[str, Sequence[Need]]:
     }
 
 
-def _stored(patient: Patient) -> Sequence[Any]:
-    return (patient.models.entries, patient.models.summaries, EntryChunk)
+def _stored(target: Target) -> Sequence[Any]:
+    return (target.models.entries, target.models.summaries, EntryChunk)
 
 
 def _lacking(

@@ -21,7 +21,7 @@ from ..database.transactions import snapshot, transact
 from ..errors import SessionStoreError
 from .findings import Finding
 from .members import Members, advice_on, joined_advice, look_around, problems
-from .target import Patient
+from .target import Target
 
 _OLDEST = (5, 0)
 _SKEW_SECONDS = 5.0
@@ -47,13 +47,13 @@ def client() -> Finding:
     return Finding("client", "good", ", ".join(found))
 
 
-async def greeting(patient: Patient) -> Greeting:
+async def greeting(target: Target) -> Greeting:
     """Ask any server what it is.
 
     Raises:
         PyMongoError: none answers, or it does not let us in.
     """
-    admin = patient.client.admin.with_options(codec_options=patient.database.codec_options)
+    admin = target.client.admin.with_options(codec_options=target.database.codec_options)
     build = await admin.command("buildInfo", read_preference=ReadPreference.NEAREST)
     # The second one: the first has opened a connection, too.
     began, clock = time.monotonic(), time.time()
@@ -63,9 +63,9 @@ async def greeting(patient: Patient) -> Greeting:
     return Greeting(hello, str(build["version"]), took * 1000, skew)
 
 
-def unreachable(patient: Patient, error: SessionStoreError) -> Finding:
+def unreachable(target: Target, error: SessionStoreError) -> Finding:
     """That no server answers, and why each does not."""
-    reasons = problems(patient.client)
+    reasons = problems(target.client)
     if not reasons:
         found, _, _ = str(error).partition("; nothing was changed")
         return Finding("server", "bad", found, advice_on(found))
@@ -73,9 +73,9 @@ def unreachable(patient: Patient, error: SessionStoreError) -> Finding:
     return Finding("server", "bad", f"no usable server answers ({found})", joined_advice(reasons))
 
 
-def server(patient: Patient, met: Greeting) -> Finding:
+def server(target: Target, met: Greeting) -> Finding:
     """The release of the server."""
-    found = f"MongoDB {met.release} at {hosts_of(patient.client)} answers in "
+    found = f"MongoDB {met.release} at {hosts_of(target.client)} answers in "
     found += f"{met.milliseconds:.1f} ms"
     release = tuple(int(part) for part in met.release.split(".")[:2] if part.isdigit())
     if release < _OLDEST:
@@ -85,7 +85,7 @@ def server(patient: Patient, met: Greeting) -> Finding:
     return Finding("server", "good", found)
 
 
-async def topology(patient: Patient, met: Greeting) -> Finding:
+async def topology(target: Target, met: Greeting) -> Finding:
     """Whether a member can be lost without losing writes."""
     hello = met.hello
     if hello.get("msg") == "isdbgrid":
@@ -98,8 +98,8 @@ async def topology(patient: Patient, met: Greeting) -> Finding:
             "Make it a replica set, of one member if need be: start mongod with --replSet rs0 and "
             "call rs.initiate() once.",
         )
-    found = _of_set(await look_around(patient.client, hello))
-    if found.verdict == "good" and await _forgets_its_journal(patient):
+    found = _of_set(await look_around(target.client, hello))
+    if found.verdict == "good" and await _forgets_its_journal(target):
         return Finding(
             "topology",
             "warning",
@@ -110,9 +110,9 @@ async def topology(patient: Patient, met: Greeting) -> Finding:
     return found
 
 
-async def _forgets_its_journal(patient: Patient) -> bool:
+async def _forgets_its_journal(target: Target) -> bool:
     try:
-        answer = await patient.client.admin.command("replSetGetConfig")
+        answer = await target.client.admin.command("replSetGetConfig")
     except PyMongoError:
         # Nearly nobody may ask, and by default it does not.
         return False
@@ -176,9 +176,9 @@ def clock(met: Greeting) -> Finding:
     )
 
 
-async def transactions(patient: Patient) -> Finding:
+async def transactions(target: Target) -> Finding:
     """A transaction and a snapshot read, tried out; they read nothing and write nothing."""
-    server = await server_of(patient.client)
+    server = await server_of(target.client)
     if not server.has_transactions:
         return Finding(
             "transactions",
@@ -188,22 +188,22 @@ async def transactions(patient: Patient) -> Finding:
         )
 
     async def read(session: ClientSession | None) -> None:
-        await patient.documents.entries.find_one({"_id": ObjectId()}, session=session).exists()
+        await target.documents.entries.find_one({"_id": ObjectId()}, session=session).exists()
 
     async def read_snapshot() -> None:
-        async with snapshot(patient.client, server) as session:
+        async with snapshot(target.client, server) as session:
             await read(session)
 
     began = time.monotonic()
-    await transact(patient.client, server, read, Attempts())
-    await retried(patient.client, read_snapshot)
+    await transact(target.client, server, read, Attempts())
+    await retried(target.client, read_snapshot)
     took = (time.monotonic() - began) * 1000
     return Finding("transactions", "good", f"a transaction and a snapshot read took {took:.1f} ms")
 
 
-async def disk(patient: Patient) -> Finding:
+async def disk(target: Target) -> Finding:
     """How much is stored, and how much room there is."""
-    return room(await patient.database.command("dbStats"))
+    return room(await target.database.command("dbStats"))
 
 
 def room(stats: Record) -> Finding:

@@ -20,7 +20,7 @@ from ..storage.connection import StoreDocuments, StoreModels
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Target:
     """A database under examination."""
 
     client: Client
@@ -29,8 +29,8 @@ class Patient:
     models: StoreModels
 
     @classmethod
-    def of(cls, database: AnyDatabase, models: StoreModels) -> Patient:
-        """The patient of a database as a caller has it."""
+    def of(cls, database: AnyDatabase, models: StoreModels) -> Target:
+        """The target of a database as a caller has it."""
         return cls(database.client, with_store_rules(as_pymongo(database)), models)
 
     @property

@@ -67,7 +67,7 @@ async def copy_sessions(
         # One that is named twice would be copied twice at once.
         projects = list(dict.fromkeys(checked_name("project_key", name) for name in names))
     progress = Progress(TransferReport(), on_progress, on_problem)
-    reader: _Source
+    reader: _SessionSource
     if isinstance(source, BeanieSessionStore):
         reader = _OurSource(cast("BeanieSessionStore", source))
     else:
@@ -85,7 +85,7 @@ async def copy_sessions(
     return progress.report
 
 
-class _Source(Protocol):
+class _SessionSource(Protocol):
     """What sessions are read from."""
 
     def sessions(
@@ -100,7 +100,7 @@ class _Source(Protocol):
 
 
 async def _copy(
-    source: _Source, target: BeanieSessionStore, listing: SessionListing, progress: Progress
+    source: _SessionSource, target: BeanieSessionStore, listing: SessionListing, progress: Progress
 ) -> None:
     try:
         replay = await target.replay(
@@ -123,7 +123,7 @@ async def _copy(
 
 
 @dataclass(slots=True)
-class _Batch:
+class _CopiedBatch:
     subpath: str
     entries: list[Mapping[str, Any]]
     size: int
@@ -131,14 +131,14 @@ class _Batch:
 
 async def _batches(
     entries: AsyncIterator[tuple[str, Mapping[str, Any]]],
-) -> AsyncIterator[_Batch]:
+) -> AsyncIterator[_CopiedBatch]:
     """Entries that follow one another in one transcript, about as many as the SDK sends at once."""
-    batch = _Batch("", [], 0)
+    batch = _CopiedBatch("", [], 0)
     async for subpath, entry in entries:
         is_full = len(batch.entries) >= BATCH_ENTRIES or batch.size >= BATCH_BYTES
         if batch.entries and (subpath != batch.subpath or is_full):
             yield batch
-            batch = _Batch(subpath, [], 0)
+            batch = _CopiedBatch(subpath, [], 0)
         batch.subpath = subpath
         batch.entries.append(entry)
         batch.size += len(json_line(entry))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..concurrency.workers import KEPT_PROBLEMS
 
-Outcome = Literal["changed", "unchanged", "failed"]
+TransferOutcome = Literal["changed", "unchanged", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Progress:
         if self.on_progress is not None:
             self.on_progress(self.report)
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: TransferOutcome) -> None:
         """Note what came of one session."""
         setattr(self.report, outcome, getattr(self.report, outcome) + 1)
         self.moved()

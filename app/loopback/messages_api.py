@@ -40,7 +40,7 @@ class LoopbackMessagesApi:
         self._lock = threading.Lock()
         # The agent drops what repeats an id it has seen, also one from before a resume.
         self._name = secrets.token_hex(4)
-        self._server = _Server(("127.0.0.1", 0), _handler_for(self))
+        self._server = _HttpServer(("127.0.0.1", 0), _handler_for(self))
 
     def __enter__(self) -> LoopbackMessagesApi:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -70,7 +70,7 @@ class LoopbackMessagesApi:
         return f"{self._name}{number:06d}", self._script(ModelRequest.of(request))
 
 
-class _Server(ThreadingHTTPServer):
+class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 

@@ -16,12 +16,12 @@ from .connection import Connection
 
 logger = logging.getLogger("beanie_session_store.storage")
 
-Work = Callable[[Connection, TranscriptKey], Awaitable[object]]
+SessionWork = Callable[[Connection, TranscriptKey], Awaitable[object]]
 
 _running: dict[tuple[Any, ...], asyncio.Task[None]] = {}
 
 
-def go_on(connection: Connection, key: TranscriptKey, work: Work) -> None:
+def go_on(connection: Connection, key: TranscriptKey, work: SessionWork) -> None:
     """Begin ``work``, unless it is under way here already.
 
     It may be cut off at any time: what it has not done, somebody else finds and does.
@@ -48,7 +48,7 @@ async def gone_on() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _guarded(connection: Connection, key: TranscriptKey, work: Work) -> None:
+async def _guarded(connection: Connection, key: TranscriptKey, work: SessionWork) -> None:
     try:
         await work(connection, key)
     except (PyMongoError, SessionStoreError, TransientFailureError, OutcomeUnknownError) as error:

@@ -3,7 +3,7 @@
 A session's one date is its summary's, by which all readers and writers go. Entries and chunks
 carry a later one, for MongoDB alone: should nobody ever come by again, they still go. An append
 moves the summary's date on within what the entries' dates allow, so it never touches them; a
-mover (:mod:`.dating`) follows in bounded batches, and the summary says how far it is.
+mover (:mod:`..writing.dating`) follows in bounded batches, and the summary says how far it is.
 
 ``backstop`` in a summary is ``{"until", "next_seq"}`` and, while the dates are moved, ``"to"``:
 no entry is dated before ``until`` (without it some have no date); new ones get ``to``, where

@@ -16,7 +16,7 @@ from .state import DATA_FIELDS, HIGHEST, STATE_PROJECTION, SessionState
 from .values import folded_data
 
 
-async def state(connection: Connection, key: TranscriptKey) -> SessionState | None:
+async def read_state(connection: Connection, key: TranscriptKey) -> SessionState | None:
     """What the summary of the key's session says now, or ``None`` without one."""
 
     async def attempt() -> SessionState | None:
@@ -33,7 +33,7 @@ async def state(connection: Connection, key: TranscriptKey) -> SessionState | No
 async def state_in(
     connection: Connection, key: TranscriptKey, session: ClientSession | None
 ) -> SessionState | None:
-    """The same as :func:`state`, as a client session sees it."""
+    """The same as :func:`read_state`, as a client session sees it."""
     row = await _state_row(connection, key, session)
     return await _state(connection, key, row, session)
 

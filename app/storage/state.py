@@ -99,7 +99,7 @@ class Folded(NamedTuple):
     """What must be looked up if not all that was counted is new."""
 
 
-def folded(
+def fold(
     state: SessionState | None,
     key: TranscriptKey,
     entries: Sequence[Mapping[str, Any]],

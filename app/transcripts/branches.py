@@ -33,7 +33,7 @@ class Links:
             if entry.uuid is not None and _displaces(entry, self._by_uuid.get(entry.uuid)):
                 self._by_uuid[entry.uuid] = entry
                 self._position[entry.uuid] = position
-        self._responses = _Responses(self._by_uuid)
+        self._responses = _JoinedResponses(self._by_uuid)
 
     def chains(self) -> list[Chain]:
         """The conversation from its start, cut at every compaction; the last one is active.
@@ -209,7 +209,7 @@ class _Earlier:
         return self._entries[at] if at >= 0 else None
 
 
-class _Responses:
+class _JoinedResponses:
     """The responses of the API, put together from their entries.
 
     A response is one entry per content block, each the parent of the next; a tool's result has

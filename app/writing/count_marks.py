@@ -26,7 +26,7 @@ from ..storage.bson_elements import bson_elements, int64_bytes
 from ..storage.connection import Connection
 from ..storage.values import CONTENT, content_of
 from ..transcript_key import TranscriptKey
-from .summary_update import Claim
+from .summary_update import SummaryUpdate
 
 # BSON elements without their values, which are binary and an Int64.
 _COUNTED_HEAD = b"\x05counted\0"
@@ -197,12 +197,12 @@ def _digests(counted: bytes | list[bytes] | None) -> tuple[bytes, ...]:
     return tuple(counted) if isinstance(counted, list) else (counted,)
 
 
-async def free_marks(connection: Connection, key: TranscriptKey, claim: Claim) -> None:
+async def free_marks(connection: Connection, key: TranscriptKey, update: SummaryUpdate) -> None:
     """Let remains of an earlier session refuse nothing that was counted there, but not here."""
-    first_seq = claim.next.first_seq
+    first_seq = update.next.first_seq
     if first_seq == 1:
         return
-    digests = [Binary(digest) for mark in claim.marks.values() for digest in mark.counted]
+    digests = [Binary(digest) for mark in update.marks.values() for digest in mark.counted]
     remains = {**key.session_filter(), "counted": {"$in": digests}, "seq": {"$lt": first_seq}}
     await connection.entries.update_many(remains, {"$unset": {"counted": ""}})
 

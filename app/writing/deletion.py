@@ -31,7 +31,7 @@ from ..transcript_key import TranscriptKey
 from .dating import DatedRow
 from .recount import Recount, recount
 from .remains import sweep, sweep_unowned
-from .summary_update import Claim, StaleStateError, advance_summary, changed_texts, mirrored
+from .summary_update import StaleStateError, SummaryUpdate, advance_summary, changed_texts, mirrored
 
 _DELETED = (
     "it is deleted, and what is left of it in the database goes with the next sweep; calling it "
@@ -221,8 +221,8 @@ async def _remove(
     living = entries.find(mine, live.in_transcript(key.subpath), limit=MARKED + 1, session=session)
     count = await living.count()
     is_small = count <= MARKED and not live.removed and live.first_seq == 1
-    claim = _without(state, counted, None if is_small else key.subpath)
-    await advance_summary(connection, key.session, claim, state, session)
+    update = _without(state, counted, None if is_small else key.subpath)
+    await advance_summary(connection, key.session, update, state, session)
     if is_small:
         parts = chunks.find(mine, {"collection": entries.collection.name})
         await parts.delete(session=session)
@@ -278,7 +278,7 @@ async def _mark(
     return is_small
 
 
-def _without(known: SessionState, counted: Recount, swept_later: str | None) -> Claim:
+def _without(known: SessionState, counted: Recount, swept_later: str | None) -> SummaryUpdate:
     texts, untold = changed_texts(known.texts, counted.totals.texts)
     # What the summary says may be put back, or no position at all.
     before = max(known.next_seq, known.lowest, counted.last_seq + 1)
@@ -293,7 +293,7 @@ def _without(known: SessionState, counted: Recount, swept_later: str | None) -> 
     if swept_later is not None:
         pushed = {"removed": {"subpath": swept_later, "before": Int64(before)}}
     removed = (*untold, "counting")
-    return Claim(known, known, before, changes, removed, None, pushed=pushed)
+    return SummaryUpdate(known, known, before, changes, removed, None, pushed=pushed)
 
 
 def _contended(key: TranscriptKey, error: Exception) -> Exception:

@@ -18,7 +18,7 @@ from ..storage.connection import Connection
 from ..storage.values import chunk_documents
 from ..transcript_key import TranscriptKey
 from .repair import mend
-from .summary_update import Claim, PositionTakenError, StaleStateError
+from .summary_update import PositionTakenError, StaleStateError, SummaryUpdate
 from .written_documents import entry_documents
 
 logger = logging.getLogger("beanie_session_store.writing")
@@ -43,7 +43,7 @@ async def require_owners(
     connection: Connection,
     key: TranscriptKey,
     batch: Sequence[EncodedEntry],
-    claim: Claim,
+    update: SummaryUpdate,
     session: ClientSession | None,
 ) -> None:
     """Look that the uuid of each further entry under it is still another's.
@@ -59,8 +59,8 @@ async def require_owners(
         return
     needed = {encoded.own_key for encoded in further} - {encoded.uuid for encoded in batch}
     query = {**key.transcript_filter(), "uuid": {"$in": list(needed)}}
-    if claim.next.first_seq > 1:
-        query["seq"] = {"$gte": claim.next.first_seq}
+    if update.next.first_seq > 1:
+        query["seq"] = {"$gte": update.next.first_seq}
     found = await connection.entries.count_documents(query, session=session) if needed else 0
     if found < len(needed):
         raise ReplayError
@@ -70,7 +70,7 @@ async def insert_entries(
     connection: Connection,
     key: TranscriptKey,
     batch: Sequence[EncodedEntry],
-    claim: Claim,
+    update: SummaryUpdate,
     session: ClientSession | None,
 ) -> None:
     """Store the entries, and what of them does not fit a document, at the positions claimed.
@@ -81,10 +81,10 @@ async def insert_entries(
         PositionTakenError: a position is not free.
         StaleStateError: there are remains of an earlier session, of which nobody told.
     """
-    date = claim.next.dated.entry_date
+    date = update.next.dated.entry_date
     dated = {} if date is None else {"expires_at": date}
     chunks: list[dict[str, Any]] = []
-    for seq, encoded in enumerate(batch, claim.first_seq):
+    for seq, encoded in enumerate(batch, update.first_seq):
         if encoded.chunks:
             owner = {
                 **key.transcript_filter(),
@@ -99,8 +99,8 @@ async def insert_entries(
         except BulkWriteError as error:
             _require_free(_refusing(error))
             raise
-    common = {"created_at": claim.changes["active_at"], **dated}
-    documents = entry_documents(connection, key, batch, claim, common)
+    common = {"created_at": update.changes["active_at"], **dated}
+    documents = entry_documents(connection, key, batch, update, common)
     try:
         await insert_encoded(connection.entries, documents, session)
     except BulkWriteError as error:
@@ -109,7 +109,7 @@ async def insert_entries(
             raise ReplayError from None
         if _COUNTED_KEYS in refusing:
             raise CountedError from None
-        if claim.known is None and error.details.get("writeErrors", ({},))[0].get("code") == (
+        if update.known is None and error.details.get("writeErrors", ({},))[0].get("code") == (
             DUPLICATE_KEY
         ):
             # Remains that nobody told of a moment ago.
@@ -132,13 +132,15 @@ def _require_free(refusing: Sequence[list[tuple[str, Any]]]) -> None:
         raise PositionTakenError from None
 
 
-async def take_back(connection: Connection, key: TranscriptKey, claim: Claim, count: int) -> None:
+async def take_back(
+    connection: Connection, key: TranscriptKey, update: SummaryUpdate, count: int
+) -> None:
     """Without transactions: take back what a failed insert left, and fold anew what is stored."""
-    positions = {"$gte": claim.first_seq, "$lt": claim.first_seq + count}
+    positions = {"$gte": update.first_seq, "$lt": update.first_seq + count}
     claimed = {**key.transcript_filter(), "seq": positions}
     try:
         # Where the positions were not free, what else stands there is of another time.
-        await connection.entries.delete_many({**claimed, "created_at": claim.changes["active_at"]})
+        await connection.entries.delete_many({**claimed, "created_at": update.changes["active_at"]})
         others: list[int] = await connection.entries.distinct("seq", claimed)
         parts = {**claimed, "collection": connection.entries.name}
         await connection.chunks.delete_many({**parts, "seq": {**positions, "$nin": others}})

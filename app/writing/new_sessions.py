@@ -32,7 +32,7 @@ from ..storage.values import CONTENT, content_of
 from ..stored_times import whole_ms
 from ..text import shown
 from ..transcript_key import TranscriptKey, checked_name
-from .summary_update import claim_for
+from .summary_update import planned_update
 from .written_documents import entry_documents, summary_document
 
 
@@ -105,7 +105,7 @@ def checked_mtime(mtime: object) -> None:
 
 
 @dataclass(slots=True)
-class _Documents:
+class _NewDocuments:
     summaries: list[dict[str, Any]]
     entries: list[bytes]
 
@@ -142,7 +142,7 @@ async def insert_sessions(
     found = await retried(connection.client, lambda: _stored(connection, comparable))
     # Of an earlier session of the same key, which is gone.
     has_remains = await retried(connection.client, lambda: _with_entries(connection, new))
-    documents = _Documents([], [])
+    documents = _NewDocuments([], [])
     for index, (key, session) in enumerate(sessions):
         if key in known:
             given = {subpath: list(e) for subpath, e in session.transcripts.items() if e}
@@ -160,7 +160,7 @@ async def insert_sessions(
     return outcome
 
 
-async def _insert(connection: Connection, documents: _Documents) -> bool:
+async def _insert(connection: Connection, documents: _NewDocuments) -> bool:
     async def work(session: ClientSession | None) -> None:
         await connection.summaries.insert_many(documents.summaries, session=session)
         await insert_encoded(connection.entries, documents.entries, session)
@@ -236,7 +236,7 @@ async def _documents(
     key: TranscriptKey,
     session: NewSession,
     metadata: EncodedValue | None,
-) -> _Documents | None:
+) -> _NewDocuments | None:
     """What is stored of a session; ``None`` of one that takes more than a document per entry."""
     retention = await connection.retention_of(key)
     if retention.is_managed:
@@ -267,15 +267,15 @@ async def _documents(
         return now if session.mtime is None else min(session.mtime, now)
 
     folded = Folded(data, totals, marks if connection.has_marks else {}, totals.wanted)
-    claim = claim_for(connection, count, None, folded, retention, (), mtime)
-    if claim.data_chunks:
+    update = planned_update(connection, count, None, folded, retention, (), mtime)
+    if update.data_chunks:
         return None
-    documents = _Documents([summary_document(connection, key, claim, metadata)], [])
-    common = {"created_at": claim.changes["active_at"]}
-    first = claim.first_seq
+    documents = _NewDocuments([summary_document(connection, key, update, metadata)], [])
+    common = {"created_at": update.changes["active_at"]}
+    first = update.first_seq
     for subpath, batch in encoded.items():
         # Each batch has an id of its own, as if it had been appended.
-        part = claim._replace(first_seq=first, tries=(ObjectId(),))
+        part = update._replace(first_seq=first, tries=(ObjectId(),))
         transcript = key.with_subpath(subpath)
         documents.entries += entry_documents(connection, transcript, batch, part, common)
         first += len(batch)

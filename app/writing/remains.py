@@ -82,21 +82,21 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
             return
         this = {**owner, **row.as_read("id")}
         # However a round ends, the next one looks at what is there then.
-        with contextlib.suppress(_OvertakenError):
+        with contextlib.suppress(_SweepOvertakenError):
             if row.expires_at == DELETED:
                 mark = {**this, **MARKED_DELETED}
                 # All of it: no session lives beside the mark.
-                await _Place(connection, mark, owner).sweep(owner, _BEHIND_ALL)
+                await _Evidence(connection, mark, owner).sweep(owner, _BEHIND_ALL)
                 await summaries.find_one(mark).delete()
             elif row.remains:
-                await _Place(connection, this, owner).sweep(owner, row.first_seq)
+                await _Evidence(connection, this, owner).sweep(owner, row.first_seq)
                 await summaries.find_one(this).update(Unset({"remains": ""}))
             elif row.removed:
                 for each in row.removed:
                     removed = key.with_subpath(each["subpath"]).transcript_filter()
                     # An election may have taken the deletion back, and the transcript lives.
                     gone = {**this, "removed": each}
-                    await _Place(connection, gone, owner).sweep(removed, each["before"])
+                    await _Evidence(connection, gone, owner).sweep(removed, each["before"])
                     # What it was is told by no other field of the summary.
                     await summaries.find_one(this).update(Pull({"removed": each}))
             else:
@@ -113,17 +113,17 @@ async def sweep_unowned(connection: Connection, key: TranscriptKey) -> bool:
     owner = key.session_filter()
     if before == 1 or await connection.documents.summaries.find_one(owner).exists():
         return False
-    with contextlib.suppress(_OvertakenError):
-        await _Place(connection, None, owner).sweep(owner, before)
+    with contextlib.suppress(_SweepOvertakenError):
+        await _Evidence(connection, None, owner).sweep(owner, before)
     return True
 
 
-class _OvertakenError(Exception):
+class _SweepOvertakenError(Exception):
     """What was to be swept may be of a new session by now."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Evidence:
     """What tells remains from a session that lives: the summary beside them, or that none is."""
 
     connection: Connection
@@ -144,10 +144,10 @@ class _Place:
         query = self.session_filter if self.summary is None else self.summary
         summary = self.connection.documents.summaries.find_one(query, session=session)
         if await summary.exists() != (self.summary is not None):
-            raise _OvertakenError
+            raise _SweepOvertakenError
 
 
-async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
+async def _sweep(place: _Evidence, owner: dict[str, Any], before: int) -> None:
     """Delete entries with their chunks, in the order of the index."""
     connection, documents = place.connection, place.connection.documents
     query = {**owner, "seq": {"$lt": Int64(before)}}
@@ -187,7 +187,7 @@ async def _sweep(place: _Place, owner: dict[str, Any], before: int) -> None:
         await asyncio.sleep((monotonic() - began) * (1 / _SHARE - 1))
 
 
-async def _sweep_chunks(place: _Place, owner: dict[str, Any], before: int) -> None:
+async def _sweep_chunks(place: _Evidence, owner: dict[str, Any], before: int) -> None:
     """Delete the chunks of entries that went with their summary."""
     connection, chunks = place.connection, place.connection.documents.chunks
     of_entries = {"collection": connection.entries.name, "seq": {"$lt": Int64(before)}}

@@ -32,8 +32,8 @@ from .dating import follow
 from .recount import Recount, recount
 from .remains import sweep
 from .summary_update import (
-    Claim,
     StaleStateError,
+    SummaryUpdate,
     advance_summary,
     changed_texts,
     mirrored,
@@ -141,11 +141,11 @@ async def mend(
         if connection.has_marks:
             await mark_entries(connection, key)
         written_at = await _last_written(connection, key) if look.lacks_mtime else None
-        claim = _mending(connection, look, written_at)
+        update = _mending(connection, look, written_at)
 
-        async def work(session: ClientSession | None, claim: Claim = claim) -> None:
-            assert claim.known is not None
-            await advance_summary(connection, key, claim, claim.known, session)
+        async def work(session: ClientSession | None, update: SummaryUpdate = update) -> None:
+            assert update.known is not None
+            await advance_summary(connection, key, update, update.known, session)
 
         try:
             await transact(connection.client, connection.server, work, attempts)
@@ -281,7 +281,7 @@ def _differences(state: SessionState, counted: Recount) -> Iterator[Difference]:
             yield Difference(field, state.texts.get(field), text)
 
 
-def _mending(connection: Connection, look: _Comparison, written_at: int | None) -> Claim:
+def _mending(connection: Connection, look: _Comparison, written_at: int | None) -> SummaryUpdate:
     state, counted = look.state, look.counted
     next_seq = max(state.next_seq, state.lowest, counted.last_seq + 1) + 1
     value = encode_object(counted.data) if counted.data is not None else None
@@ -302,7 +302,7 @@ def _mending(connection: Connection, look: _Comparison, written_at: int | None) 
         removed = (*removed, "mtime")
     elif state.mtime is None:
         changes["mtime"] = Int64(written_at or connection.server.now_ms())
-    return Claim(
+    return SummaryUpdate(
         known=state,
         next=state._replace(next_seq=next_seq),
         first_seq=state.next_seq,

@@ -88,7 +88,7 @@ async def recognise(
     live = await live_of(connection, key, session)
     # Without a session all that there is remains of one that is gone.
     first = MAX_SEQ if live is None else live.first_of(key.subpath)
-    stored = _Stored(connection, key, session, first, until)
+    stored = _StoredTranscript(connection, key, session, first, until)
     known = await stored.places(batch)
     remains = tuple(stored.remains)
     fixed = [(index, seq) for index, seq in enumerate(known) if seq is not None]
@@ -143,11 +143,11 @@ async def places(
     """Where those entries of a batch stand in a transcript that have a uuid and are stored."""
     live = await live_of(connection, key, None)
     first = MAX_SEQ if live is None else live.first_of(key.subpath)
-    return await _Stored(connection, key, None, first, None).places(batch)
+    return await _StoredTranscript(connection, key, None, first, None).places(batch)
 
 
 async def _continued(
-    stored: _Stored, batch: Sequence[EncodedEntry], after: ReplayPosition
+    stored: _StoredTranscript, batch: Sequence[EncodedEntry], after: ReplayPosition
 ) -> Recognised:
     """Compare a batch that may go on with a replay, but has no uuid that proves it.
 
@@ -172,7 +172,7 @@ async def _continued(
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class _StoredTranscript:
     """What is stored of a transcript."""
 
     connection: Connection

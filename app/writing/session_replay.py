@@ -12,7 +12,7 @@ from ..errors import ContentionError, InvalidEntryError, UnreachableError
 from ..reading.load import last_agent_metadata
 from ..storage.codec import EncodedEntry, EncodedValue, encode_entries
 from ..storage.connection import Connection
-from ..storage.read_state import state as read_state
+from ..storage.read_state import read_state
 from ..text import shown
 from ..transcript_key import TranscriptKey, checked_name
 from .observers import StoredBatch

@@ -12,7 +12,7 @@ from ..database.reads import retried
 from ..errors import UnknownSessionError, UnsoundSessionError
 from ..storage.connection import Connection
 from ..storage.orphans import orphan_of
-from ..storage.read_state import state as read_state
+from ..storage.read_state import read_state
 from ..storage.state import SessionState
 from ..transcript_key import TranscriptKey
 from .recount import counted_on

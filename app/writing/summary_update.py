@@ -1,6 +1,6 @@
 """One try to append: what the summary must still be, and what it becomes.
 
-The claim is a compare-and-swap on the summary, so of two writers one wins and the other looks
+It is a compare-and-swap on the summary, so of two writers one wins and the other looks
 again. Whatever else rewrites folded state goes through it too, and moves ``next_seq`` on, so that
 what other writers remember of the summary misses.
 """
@@ -39,7 +39,7 @@ class PositionTakenError(Exception):
     """The summary says that a position is free which is not, or says none at all."""
 
 
-class Claim(NamedTuple):
+class SummaryUpdate(NamedTuple):
     """One try to append: what the summary must be, and what it and the entries become."""
 
     known: SessionState | None
@@ -61,7 +61,7 @@ class Claim(NamedTuple):
     """The ids of all tries to store the batch whose outcome is not known, this one's last."""
 
 
-def claim_for(
+def planned_update(
     connection: Connection,
     count: int,
     known: SessionState | None,
@@ -69,7 +69,7 @@ def claim_for(
     retention: Retention,
     tries: Sequence[ObjectId],
     next_mtime: Callable[[int, int | None], int],
-) -> Claim:
+) -> SummaryUpdate:
     """A try to append ``count`` entries, of which ``folded`` is the summary's new state.
 
     ``next_mtime`` says when a session changes, by the time now and when it last did.
@@ -131,7 +131,7 @@ def claim_for(
     if known and known.nulls:
         # Else the next one who reads it would look again what wrote there.
         removed = (*removed, *(name for name in known.nulls if name not in changes))
-    return Claim(
+    return SummaryUpdate(
         marks=folded.marks,
         tries=(*tries, ObjectId()),
         known=known,
@@ -174,7 +174,7 @@ def mirrored(known: SessionState, next_seq: int) -> dict[str, Any]:
 async def advance_summary(
     connection: Connection,
     key: TranscriptKey,
-    claim: Claim,
+    update: SummaryUpdate,
     known: SessionState,
     session: ClientSession | None,
 ) -> None:
@@ -183,11 +183,11 @@ async def advance_summary(
     Raises:
         StaleStateError: it is not.
     """
-    update: dict[str, Any] = {"$set": claim.changes}
-    if claim.removed:
-        update["$unset"] = dict.fromkeys(claim.removed, "")
-    if claim.pushed:
-        update["$push"] = claim.pushed
+    operators: dict[str, Any] = {"$set": update.changes}
+    if update.removed:
+        operators["$unset"] = dict.fromkeys(update.removed, "")
+    if update.pushed:
+        operators["$push"] = update.pushed
     # A session that was deleted and made anew counts from 1 again; its _id tells it apart.
     query = {
         **key.session_filter(),
@@ -200,16 +200,16 @@ async def advance_summary(
     }
     if known.expires_at is not None:
         query |= NOT_EXPIRED
-    if not await update_one(connection.summaries, query, update, session):
+    if not await update_one(connection.summaries, query, operators, session):
         raise StaleStateError
-    await replace_summary_chunks(connection, key, claim, session)
+    await replace_summary_chunks(connection, key, update, session)
 
 
 async def replace_summary_chunks(
-    connection: Connection, key: TranscriptKey, claim: Claim, session: ClientSession | None
+    connection: Connection, key: TranscriptKey, update: SummaryUpdate, session: ClientSession | None
 ) -> None:
     """Store the chunks of a fold that no summary can hold, in place of those before."""
-    if claim.data_chunks is None:
+    if update.data_chunks is None:
         return
     owner = {
         **key.session_filter(),
@@ -218,8 +218,8 @@ async def replace_summary_chunks(
         "seq": 0,
     }
     await connection.chunks.delete_many(owner, session=session)
-    if claim.data_chunks:
-        date = claim.next.dated.entry_date
+    if update.data_chunks:
+        date = update.next.dated.entry_date
         dated = {} if date is None else {"expires_at": date}
-        chunks = chunk_documents({**owner, **dated}, claim.data_chunks)
+        chunks = chunk_documents({**owner, **dated}, update.data_chunks)
         await connection.chunks.insert_many(chunks, session=session)

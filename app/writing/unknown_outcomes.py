@@ -21,10 +21,10 @@ from ..storage.uuids import fingerprint
 from ..transcript_key import TranscriptKey
 from .observers import StoredBatch
 
-_MAX_DOUBTS = 1024
+_MOST = 1024
 
 
-class Doubts:
+class UnknownOutcomes:
     """The tries with unknown outcome, by transcript and batch, for the most recent ones."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Doubts:
     ) -> None:
         """Note that tries to store a batch may hold."""
         self._tries[place, key, _digest(batch)] = tries
-        if len(self._tries) > _MAX_DOUBTS:
+        if len(self._tries) > _MOST:
             self._tries.popitem(last=False)
 
 

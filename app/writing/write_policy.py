@@ -8,7 +8,7 @@ from ..database.driver import ClientSession
 from ..storage.codec import EncodedEntry
 from ..storage.connection import Connection
 from ..transcript_key import TranscriptKey
-from .summary_update import Claim
+from .summary_update import SummaryUpdate
 
 
 class WritePolicy:
@@ -25,7 +25,7 @@ class WritePolicy:
         return now if last is None else max(now, last + 1)
 
     def begin(
-        self, connection: Connection, batch: Sequence[EncodedEntry], claim: Claim
+        self, connection: Connection, batch: Sequence[EncodedEntry], update: SummaryUpdate
     ) -> Connection:
         """What to store a batch with; an error that is raised here ends the append."""
         return connection
@@ -35,7 +35,7 @@ class WritePolicy:
         connection: Connection,
         key: TranscriptKey,
         batch: Sequence[EncodedEntry],
-        claim: Claim,
+        update: SummaryUpdate,
         session: ClientSession | None,
     ) -> None:
         """Store what belongs to the batch, in the transaction that stored it."""

@@ -13,7 +13,7 @@ from ..transcript_key import TranscriptKey
 _Waiting = dict[TranscriptKey, deque[asyncio.Future[None]]]
 
 
-class Turns:
+class WriteTurns:
     """Lets the writes of one store to one session through one by one, in the order of the calls.
 
     Correctness among writers needs no lock: the compare-and-swap gives it. But the calls of one

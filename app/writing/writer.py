@@ -20,8 +20,7 @@ from ..storage.background import go_on
 from ..storage.codec import EncodedEntry, EncodedValue
 from ..storage.connection import Connection
 from ..storage.expiry import EXPIRED
-from ..storage.state import Folded, SessionState, StateCache
-from ..storage.state import folded as fold
+from ..storage.state import Folded, SessionState, StateCache, fold
 from ..storage.values import batch_contents
 from ..transcript_key import TranscriptKey
 from .count_marks import free_marks, learn
@@ -34,15 +33,15 @@ from .remains import sweep
 from .replay import ReplayPosition, ReplayPositions, recognise
 from .sound_state import exact_state, heal
 from .summary_update import (
-    Claim,
     MoveFirstError,
     PositionTakenError,
     StaleStateError,
+    SummaryUpdate,
     advance_summary,
-    claim_for,
+    planned_update,
     replace_summary_chunks,
 )
-from .unknown_outcomes import Doubts, is_any_stored, stored_by
+from .unknown_outcomes import UnknownOutcomes, is_any_stored, stored_by
 from .write_policy import WritePolicy
 from .written_documents import summary_document
 
@@ -61,7 +60,7 @@ class Writer:
         self._policy = policy or WritePolicy()
         self._states = StateCache()
         self._replays = ReplayPositions()
-        self._doubts = Doubts()
+        self._unknown = UnknownOutcomes()
 
     def forget(self) -> None:
         """Drop what is remembered of a database that the store no longer uses.
@@ -84,13 +83,13 @@ class Writer:
         ``is_fresh`` says that nothing was awaited since the batch was encoded.
         """
         place = connection.entries.full_name
-        tries = self._doubts.take(place, key, batch)
+        tries = self._unknown.take(place, key, batch)
         try:
             return await self._append(connection, key, batch, tries, is_fresh)
         except BaseException:
             # However this try ended, what is not known of the ones before it still is not.
             if tries:
-                self._doubts.put(place, key, batch, tries)
+                self._unknown.put(place, key, batch, tries)
             raise
 
     async def _append(
@@ -225,7 +224,7 @@ class Writer:
             if folded.totals.accounts_asked:
                 await settle_accounts(connection, key, folded.totals)
             try:
-                claim = claim_for(
+                update = planned_update(
                     connection, len(batch), known, folded, retention, tries, policy.mtime
                 )
             except MoveFirstError:
@@ -233,16 +232,16 @@ class Writer:
                 known = folded = None
                 continue
 
-            async def work(session: ClientSession | None, claim: Claim = claim) -> None:
-                storing = policy.begin(connection, batch, claim)
-                await self._claim_and_insert(storing, key, batch, claim, session)
-                await policy.stored(connection, key, batch, claim, session)
+            async def work(session: ClientSession | None, update: SummaryUpdate = update) -> None:
+                storing = policy.begin(connection, batch, update)
+                await self._update_and_insert(storing, key, batch, update, session)
+                await policy.stored(connection, key, batch, update, session)
 
             try:
                 await transact(connection.client, connection.server, work, attempts)
             except CountedError:
                 refusals += 1
-                await free_marks(connection, session_key, claim)
+                await free_marks(connection, session_key, update)
                 wanted, known, folded = folded.wanted, None, None
             except PositionTakenError:
                 healings += 1
@@ -257,62 +256,64 @@ class Writer:
                         "time; nothing of the batch was stored. Try again, or let fewer "
                         "processes write to one session at once."
                     ) from None
-                newest = claim.known
+                newest = update.known
                 known = folded = None
             except (OutcomeUnknownError, AutoReconnect) as error:
                 if not isinstance(error, ServerSelectionTimeoutError):
-                    tries.append(claim.tries[-1])
+                    tries.append(update.tries[-1])
                 raise
             else:
-                self._states.put(session_key, claim.next)
-                if claim.is_followed:
+                self._states.put(session_key, update.next)
+                if update.is_followed:
                     go_on(connection, session_key, follow)
-                if claim.clears or (known is not None and known.has_remains):
+                if update.clears or (known is not None and known.has_remains):
                     go_on(connection, session_key, sweep)
-                return StoredBatch(claim.first_seq, len(batch), claim.known is None)
+                return StoredBatch(update.first_seq, len(batch), update.known is None)
 
-    async def _claim_and_insert(
+    async def _update_and_insert(
         self,
         connection: Connection,
         key: TranscriptKey,
         batch: Sequence[EncodedEntry],
-        claim: Claim,
+        update: SummaryUpdate,
         session: ClientSession | None,
     ) -> None:
         try:
-            if claim.known is None:
-                await self._create_summary(connection, key, claim, session)
+            if update.known is None:
+                await self._create_summary(connection, key, update, session)
             else:
-                await advance_summary(connection, key, claim, claim.known, session)
+                await advance_summary(connection, key, update, update.known, session)
             # Only now: such a try can hold the summary until just before.
-            if len(claim.tries) > 1 and await is_any_stored(connection, claim.tries[:-1], session):
+            if len(update.tries) > 1 and await is_any_stored(
+                connection, update.tries[:-1], session
+            ):
                 raise _LandedError
-            await require_owners(connection, key, batch, claim, session)
-            await insert_entries(connection, key, batch, claim, session)
+            await require_owners(connection, key, batch, update, session)
+            await insert_entries(connection, key, batch, update, session)
         except StaleStateError:
             raise
         except BaseException:
             if session is None:
-                await take_back(connection, key, claim, len(batch))
+                await take_back(connection, key, update, len(batch))
             raise
 
     async def _create_summary(
         self,
         connection: Connection,
         key: TranscriptKey,
-        claim: Claim,
+        update: SummaryUpdate,
         session: ClientSession | None,
     ) -> None:
-        summary = summary_document(connection, key, claim, self._metadata)
+        summary = summary_document(connection, key, update, self._metadata)
         expired = {**key.session_filter(), **EXPIRED}
-        if claim.clears:
+        if update.clears:
             await connection.summaries.delete_one(expired, session=session)
         try:
             await connection.summaries.insert_one(summary, session=session)
         except DuplicateKeyError:
             # Another writer created the session first.
             raise StaleStateError from None
-        if claim.clears:
+        if update.clears:
             folds = {**key.session_filter(), "collection": connection.summaries.name}
             await connection.chunks.delete_many(folds, session=session)
-        await replace_summary_chunks(connection, key, claim, session)
+        await replace_summary_chunks(connection, key, update, session)

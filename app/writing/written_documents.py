@@ -11,20 +11,20 @@ from ..storage.connection import Connection
 from ..storage.values import value_fields
 from ..transcript_key import TranscriptKey
 from .count_marks import mark_elements
-from .summary_update import Claim
+from .summary_update import SummaryUpdate
 
 # A BSON element without its value, which is an Int64.
 _SEQ_HEAD = b"\x12seq\0"
 
 
 def summary_document(
-    connection: Connection, key: TranscriptKey, claim: Claim, metadata: EncodedValue | None
+    connection: Connection, key: TranscriptKey, update: SummaryUpdate, metadata: EncodedValue | None
 ) -> dict[str, Any]:
     """The summary of a session that a claim creates."""
     return {
-        "_id": claim.next.id,
+        "_id": update.next.id,
         **key.session_filter(),
-        **claim.changes,
+        **update.changes,
         **value_fields(metadata, "metadata", "packed_metadata"),
         "created_at": connection.server.now(),
         **connection.summary_defaults(),
@@ -35,7 +35,7 @@ def entry_documents(
     connection: Connection,
     key: TranscriptKey,
     batch: Sequence[EncodedEntry],
-    claim: Claim,
+    update: SummaryUpdate,
     common: dict[str, Any],
 ) -> list[bytes]:
     """The entries' documents, put together from what is encoded once for all of them."""
@@ -43,10 +43,10 @@ def entry_documents(
     tail = bson_elements(common)
     # A team's defaults may differ from entry to entry.
     has_defaults = connection.entry_defaults is not dict
-    marks = claim.marks
+    marks = update.marks
     documents: list[bytes] = []
-    own_id = bson_elements({"_id": claim.tries[-1]})
-    for seq, encoded in enumerate(batch, claim.first_seq):
+    own_id = bson_elements({"_id": update.tries[-1]})
+    for seq, encoded in enumerate(batch, update.first_seq):
         if has_defaults:
             tail = bson_elements({**common, **connection.entry_defaults()})
         mark = mark_elements(marks[seq]) if seq in marks else b""

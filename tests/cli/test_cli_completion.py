@@ -13,7 +13,7 @@ from support.entries import message
 from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import BeanieSessionStore
-from beanie_session_store.app.cli import completion as completing
+from beanie_session_store.app.cli import completion
 from beanie_session_store.app.database.driver import Database
 
 HOSTILE = [
@@ -32,7 +32,7 @@ HOSTILE = [
 def command(
     mongo_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> SessionStoreCommand:
-    monkeypatch.setattr(completing, "_SECONDS", WATCHDOG_SECONDS)
+    monkeypatch.setattr(completion, "_SECONDS", WATCHDOG_SECONDS)
     return SessionStoreCommand(mongo_url, database.name)
 
 
@@ -124,7 +124,7 @@ async def test_the_latest_fifty_are_offered_and_no_more(
 async def test_where_nothing_can_be_asked_nothing_is_offered_or_said(
     words: str, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(completing, "_SECONDS", 0.2)
+    monkeypatch.setattr(completion, "_SECONDS", 0.2)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "loud.py").write_text("import sys; print('loud'); sys.exit('louder')")
@@ -145,8 +145,8 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(
         ended.wait(WATCHDOG_SECONDS)
         return ["late"]
 
-    monkeypatch.setattr(completing, "_SECONDS", 0.05)
-    monkeypatch.setattr(completing._TypedAt, "ask", hang)
+    monkeypatch.setattr(completion, "_SECONDS", 0.05)
+    monkeypatch.setattr(completion._TypedAt, "ask", hang)
     url = {"SESSION_STORE_MONGODB_URL": "mongodb://127.0.0.1:1/x"}
     finished = await asyncio.to_thread(called, **asking("session-store show "), **url)
     assert asked.is_set()

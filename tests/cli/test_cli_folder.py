@@ -14,7 +14,7 @@ from support.command import Finished
 from support.entries import KEY, turn
 
 from beanie_session_store import BeanieSessionStore
-from beanie_session_store.app.cli.python_objects import named
+from beanie_session_store.app.cli.python_objects import object_named
 from beanie_session_store.app.database.driver import Database
 
 # As it is installed: `python -c` and `-m` look in the current folder by themselves.
@@ -143,14 +143,14 @@ def test_the_folder_is_looked_in_last_and_no_longer_than_the_import(
     (trapped / "acme_paths.py").write_text("import sys\nPATH = list(sys.path)\n")
     monkeypatch.delitem(sys.modules, "acme_paths", raising=False)
     before = list(sys.path)
-    assert named("acme_paths:PATH") == [*before, str(trapped)]
+    assert object_named("acme_paths:PATH") == [*before, str(trapped)]
     assert sys.path == before
     with pytest.raises(ImportError):
-        named("acme_nothing:x")
+        object_named("acme_nothing:x")
     assert sys.path == before
     # Named in PYTHONPATH as well, it stays where it was.
     monkeypatch.setattr(sys, "path", [str(trapped), *before])
-    assert named("acme_paths:PATH") == [*before, str(trapped)]
+    assert object_named("acme_paths:PATH") == [*before, str(trapped)]
     assert sys.path == [str(trapped), *before]
     monkeypatch.delitem(sys.modules, "acme_paths", raising=False)
 

@@ -17,7 +17,7 @@ from support.entries import KEY, message
 
 from beanie_session_store import BeanieSessionStore, EmbeddedMongo
 from beanie_session_store.app.cli.root import app, load_commands
-from beanie_session_store.app.cli.terminal import throttle as pace
+from beanie_session_store.app.cli.terminal import throttle
 from beanie_session_store.app.database.driver import Database
 
 SECRET = "s3cr:t/p@ss"
@@ -222,8 +222,8 @@ def test_how_far_a_command_is_is_told_every_other_second(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(pace, "monotonic", lambda: now)
-    tell = pace.lines_on_progress()
+    monkeypatch.setattr(throttle, "monotonic", lambda: now)
+    tell = throttle.lines_on_progress()
     for now in (0.0, 1.9, 2.0, 3.9, 4.1):
         tell(f"{now} s")
     told = capsys.readouterr()

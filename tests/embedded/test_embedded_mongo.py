@@ -26,7 +26,7 @@ from support.server import connected
 from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store.app.embedded import mongo as embedded
-from beanie_session_store.app.embedded import supervisor as keeper
+from beanie_session_store.app.embedded import supervisor
 from beanie_session_store.app.embedded.mongo import EmbeddedMongo
 from beanie_session_store.app.embedded.mongod_program import find_mongod
 from beanie_session_store.app.errors import MongodNotFoundError, MongodStartError
@@ -346,7 +346,7 @@ def test_a_folder_can_be_used_right_after_all_were_killed(tmp_path: Path) -> Non
     "fifths", [(0, 1, 3, 5), pytest.param(range(8), marks=pytest.mark.soak)], ids=["some", "all"]
 )
 def test_nothing_is_left_wherever_a_start_is_killed(tmp_path: Path, fifths: Sequence[int]) -> None:
-    """Between fork and exec of the keeper or of a server too."""
+    """Between fork and exec of the supervisor or of a server too."""
     data = tmp_path / "data"
     for number in fifths:
         with run_script(SERVE, tmp_path, "1", str(data)) as parent:
@@ -387,7 +387,7 @@ def test_server_dies_with_its_parent_though_its_forks_live(tmp_path: Path) -> No
             os.kill(child, signal.SIGKILL)
 
 
-def test_stop_ends_servers_whose_keeper_was_killed(temporary: Path) -> None:
+def test_stop_ends_servers_whose_supervisor_was_killed(temporary: Path) -> None:
     with EmbeddedMongo(replica_set=False) as mongo:
         [member] = mongo.members
         os.kill(os.getpgid(member.pid), signal.SIGKILL)
@@ -413,10 +413,10 @@ def test_server_that_does_not_come_up_in_time_carries_the_log(
     def monotonic() -> float:
         # Time is up once it has written, however long the machine takes for that.
         has_written = any("still" in log.read_text() for log in temporary.rglob("mongod.log"))
-        return time.monotonic() + has_written * keeper.START_SECONDS
+        return time.monotonic() + has_written * supervisor.START_SECONDS
 
     clock = SimpleNamespace(monotonic=monotonic, sleep=time.sleep)
-    monkeypatch.setattr(keeper, "time", clock)
+    monkeypatch.setattr(supervisor, "time", clock)
     with pytest.raises(MongodStartError, match=r"did not answer in 60 s[^{]*still recovering"):
         EmbeddedMongo(mongod=program).start()
     assert [path.name for path in temporary.iterdir()] == ["bin"]

@@ -46,7 +46,7 @@ from beanie_session_store.app.database.driver import Database, collection_of
 from beanie_session_store.app.embedded.mongo import Member
 from beanie_session_store.app.health.permissions import needed_besides, needed_to_use
 from beanie_session_store.app.health.server_checks import room
-from beanie_session_store.app.health.target import Patient
+from beanie_session_store.app.health.target import Target
 from beanie_session_store.app.storage.connection import StoreModels
 
 CHECKS = [
@@ -383,8 +383,8 @@ def role_for_running(database: str) -> list[dict[str, Any]]:
 async def test_the_permissions_that_are_asked_for_are_enough(secured: SecuredServer) -> None:
     models = StoreModels(TranscriptEntry, SessionSummary)
     async with on(secured.url(), "exact") as database:
-        patient = Patient.of(database, models)
-    needs = [*needed_to_use(patient), *chain(*needed_besides(patient).values())]
+        target = Target.of(database, models)
+    needs = [*needed_to_use(target), *chain(*needed_besides(target).values())]
     privileges = [
         {"resource": {"db": "exact", "collection": need.collection}, "actions": [*need.actions]}
         for need in needs

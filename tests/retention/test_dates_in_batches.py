@@ -26,8 +26,7 @@ from beanie_session_store import (
 )
 from beanie_session_store.app.database.driver import Database, collection_of
 from beanie_session_store.app.database.failures import translated
-from beanie_session_store.app.retention import holds
-from beanie_session_store.app.retention import policies as retention
+from beanie_session_store.app.retention import holds, policies
 from beanie_session_store.app.storage.background import gone_on
 from beanie_session_store.app.transcript_key import TranscriptKey
 from beanie_session_store.app.writing import dating, writer
@@ -329,13 +328,13 @@ async def test_set_retention_says_what_failed_and_goes_on(
             raise ContentionError("busy")
         await real(connection, key)
 
-    monkeypatch.setattr(retention, "follow", follow)
+    monkeypatch.setattr(policies, "follow", follow)
     done = await set_retention(database, 10 * DAY)
     assert done.sessions == 40
     assert [key.session_id for key in done.failed] == ["session-03"]
     undated = [each.session_id async for each in SessionSummary.find({"expires_at": None})]
     assert undated == ["session-03"]
-    monkeypatch.setattr(retention, "follow", real)
+    monkeypatch.setattr(policies, "follow", real)
     assert (await set_retention(database, 10 * DAY)).failed == ()
     assert await SessionSummary.find({"expires_at": None}).count() == 0
 

@@ -389,7 +389,7 @@ async def test_a_deletion_that_an_election_takes_back_is_not_swept(
     collections = [collection_of(model) for model in (TranscriptEntry, SessionSummary)]
     before = [await collection.find({}).to_list(None) for collection in collections]
     await store.delete(OTHER_AGENT)
-    sweep_place = remains._Place.sweep
+    sweep_place = remains._Evidence.sweep
 
     async def after_an_election(*arguments: Any) -> None:
         for collection, documents in zip(collections, before, strict=True):
@@ -397,7 +397,7 @@ async def test_a_deletion_that_an_election_takes_back_is_not_swept(
             await collection.insert_many(documents)
         await sweep_place(*arguments)
 
-    monkeypatch.setattr(remains._Place, "sweep", after_an_election)
+    monkeypatch.setattr(remains._Evidence, "sweep", after_an_election)
     assert not (await sweep_sessions(database)).failed
     assert await store.load(OTHER_AGENT) == late
     assert (await store.verify(KEY)).is_sound

@@ -20,7 +20,7 @@ from support.server import connected, failing
 from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import BeanieSessionStore, settled
-from beanie_session_store.app.concurrency import cancellation as completion
+from beanie_session_store.app.concurrency import cancellation
 from beanie_session_store.app.database.driver import IS_MOTOR, Database, close_client
 from beanie_session_store.app.storage.client import open_database
 
@@ -207,7 +207,7 @@ async def test_what_does_not_end_in_time_is_rolled_back(
     database: Database, mongo_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here the server holds the write back; a close without more would leave it open."""
-    monkeypatch.setattr(completion.ended, "__defaults__", (0.2,))
+    monkeypatch.setattr(cancellation.ended, "__defaults__", (0.2,))
     store = BeanieSessionStore()
     await store.append(KEY, turn(0))
     fail = {"failCommands": ["commitTransaction"], "blockConnection": True, "blockTimeMS": 1500}
@@ -235,7 +235,7 @@ async def test_two_that_close_at_once_do_not_wait_for_each_other(
         async with open_database(mongo_url, database.name) as opened:
             await opened.command("ping")
 
-    monkeypatch.setattr(completion.ended, "__defaults__", (2 * WATCHDOG_SECONDS,))
+    monkeypatch.setattr(cancellation.ended, "__defaults__", (2 * WATCHDOG_SECONDS,))
     await asyncio.wait_for(asyncio.gather(*(one() for _ in range(5))), WATCHDOG_SECONDS)
 
 

@@ -31,7 +31,7 @@ from typer.testing import CliRunner, Result
 
 from beanie_session_store.app.cli import root
 from beanie_session_store.app.cli.exits import warn_in_a_line
-from beanie_session_store.app.cli.terminal import throttle as pace
+from beanie_session_store.app.cli.terminal import throttle
 
 # Else all commands are built anew for each call, which takes longer than most calls do.
 typer.testing._get_command = cache(typer.main.get_command)
@@ -62,7 +62,7 @@ def invoked(
     """A call in this process and thread, as Typer tells it."""
     root.load_commands()
     # It has no progress to tell, however long the machine takes.
-    with patch.object(pace, "monotonic", lambda: 0.0):
+    with patch.object(throttle, "monotonic", lambda: 0.0):
         return CliRunner().invoke(root.app, arguments, env=env, **options)
 
 

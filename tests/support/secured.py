@@ -15,7 +15,7 @@ from urllib.parse import quote_plus
 from pymongo import MongoClient
 
 from beanie_session_store.app.embedded.mongod_program import find_mongod
-from beanie_session_store.app.embedded.supervisor import Keeper
+from beanie_session_store.app.embedded.supervisor import Supervisor
 
 PASSWORD = "geheim/@:"
 _ROOT = "root"
@@ -70,7 +70,7 @@ def secured_server(directory: Path) -> Iterator[SecuredServer]:
     for name in ("scramIterationCount", "scramSHA256IterationCount"):
         command += ["--setParameter", f"{name}=5000"]
     command += ["--nounixsocket", "--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25"]
-    keeper = Keeper([command], [data], False)
+    supervisor = Supervisor([command], [data], False)
     try:
         with MongoClient("127.0.0.1", port, directConnection=True) as client:
             members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
@@ -81,4 +81,4 @@ def secured_server(directory: Path) -> Iterator[SecuredServer]:
             client.admin.command("createUser", _ROOT, pwd=PASSWORD, roles=["root"])
         yield SecuredServer(port)
     finally:
-        keeper.stop()
+        supervisor.stop()

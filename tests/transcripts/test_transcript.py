@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from beanie_session_store.app.transcripts.tokens import Tokens
 from beanie_session_store.app.transcripts.transcript import Transcript
-from beanie_session_store.models.views import sequence as views
+from beanie_session_store.models.views import sequence
 from beanie_session_store.models.views.base import EntryView
 from beanie_session_store.models.views.parsing import parse_entry
 
@@ -189,7 +189,7 @@ def test_views_of_entries_that_nobody_looks_at_are_not_made(
         made.append(entry["type"])
         return parse_entry(entry)
 
-    monkeypatch.setattr(views, "parse_entry", recorded)
+    monkeypatch.setattr(sequence, "parse_entry", recorded)
     entries: list[Entry] = [said("a", None), replied("b", "a"), {"type": "tag", "tag": "t"}]
     transcript = Transcript(entries, {"subagents/agent-x": [said("x", None)]})
     assert made == []

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from beanie_session_store.app.transcript_key import TranscriptKey
-from beanie_session_store.app.writing.write_turns import Turns
+from beanie_session_store.app.writing.write_turns import WriteTurns
 
 SESSION = TranscriptKey("tenant", "project", "session")
 SUBAGENT = SESSION.with_subpath("subagents/agent-1")
@@ -19,7 +19,7 @@ class Calls:
     """Calls that each hold their turn until they are told to end."""
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.turns = WriteTurns()
         self.begun: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}

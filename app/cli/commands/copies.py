@@ -11,7 +11,7 @@ import typer
 
 from ...errors import SessionStoreError, TransferError
 from ..exits import MISUSED, fail
-from ..python_objects import named
+from ..python_objects import object_named
 from ..root import app, options_of, run
 from ..stores import store_on
 from ..terminal.progress import finish, problem_shown, progress_shown
@@ -117,7 +117,7 @@ async def _our_store(
 async def _other_store(name: str) -> AsyncGenerator[SessionStore]:
     """The store that a name stands for: itself, what a call returns, or what it opens."""
     try:
-        found: Any = named(name)
+        found: Any = object_named(name)
         if not _is_store(found) and callable(found):
             found = found()
         if inspect.isawaitable(found):
