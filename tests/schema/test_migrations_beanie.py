@@ -227,6 +227,78 @@ async def test_copies_that_their_runner_ran_are_not_run_again_by_ours(
     assert await indexes(empty) == await declared_indexes(empty.client, empty.name)
 
 
+# What `session-store schema copy` wrote in an earlier release: teams have it in their folders.
+COPIED_BEFORE = '''"""Find the latest sessions of a tenant by an index.
+
+Totals of sessions that are stored already are counted when something is appended to them, or by
+a repair.
+"""
+
+from beanie import Document, free_fall_migration
+
+from beanie_session_store.migrations._operations import create_index, drop_index
+
+SUMMARIES = "claude_transcript_summaries"
+
+
+class Anchor(Document):
+    """Tells the steps below which database they work on.
+
+    It is the log's collection, which has no indexes that Beanie could drop with
+    --allow-index-dropping.
+    """
+
+    class Settings:
+        name = "claude_transcript_migrations"
+
+
+class Forward:
+    @free_fall_migration(document_models=[Anchor])
+    async def create_activity_index(self, session):
+        await create_index(
+            Anchor,
+            SUMMARIES,
+            [("tenant", 1), ("active_at", -1), ("_id", -1)],
+            "session_activity",
+        )
+
+
+class Backward:
+    @free_fall_migration(document_models=[Anchor])
+    async def drop_activity_index(self, session):
+        await drop_index(Anchor, SUMMARIES, "session_activity")
+
+
+# Added by `session-store schema copy`. It makes `beanie migrate` and `session-store schema` agree
+# on what has run; keep it as it is.
+from beanie_session_store.migrations._runner import recorded  # noqa: E402
+
+Forward, Backward = recorded(
+    Forward,
+    Backward,
+    script="20261125120000_add_session_activity",
+    checksum="b5ebb6b6c194d7f026b1d096c2f1ea799e1cd3f8cf8b0238bf3cd71ca96c3687",
+    renamed=None,
+)
+'''
+
+
+async def test_a_copy_that_a_team_has_had_for_long_still_runs_both_ways(
+    empty: Database, beanie: Beanie, folder: Path
+) -> None:
+    await upgrade_schema(empty, to=NAMES[1])
+    (folder / "20261126000000_add_session_activity.py").write_text(COPIED_BEFORE)
+    await beanie.migrate()
+    assert "session_activity" in (await indexes(empty))["claude_transcript_summaries"]
+    (run,) = [run for run in await schema_history(empty) if run.by == "beanie migrate"]
+    assert run.script == "20261125120000_add_session_activity"
+    # The checksum in it is that of the script that is packaged today.
+    assert all(script.is_unchanged for script in (await schema_status(empty)).scripts)
+    assert await upgrade_schema(empty) == NAMES[3:]
+    await beanie.migrate(direction=RunningDirections.BACKWARD, distance=1)
+    assert "session_activity" not in (await indexes(empty))["claude_transcript_summaries"]
+
+
 async def test_copies_do_nothing_where_ours_ran_before(
     empty: Database, beanie: Beanie, folder: Path
 ) -> None:
