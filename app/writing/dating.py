@@ -20,6 +20,7 @@ from pydantic import Field
 from ...models.views.lenient import Otherwise, Whole
 from ..database.attempts import Attempts
 from ..database.driver import ClientSession
+from ..database.reads import retried
 from ..database.transactions import TransientFailureError, transact
 from ..errors import ContentionError, UnknownSessionError
 from ..storage.backstop import FAR, Dated
@@ -172,7 +173,11 @@ def _finished(dated: Dated, wanted: datetime | None) -> Dated:
 async def _row(connection: Connection, key: TranscriptKey) -> DatedRow | None:
     # What is said to have its dates already must have them for good.
     summaries = connection.documents.summaries.confirmed
-    return await summaries.find_one(key.session_filter(), NOT_EXPIRED, rows=DatedRow)
+
+    async def attempt() -> DatedRow | None:
+        return await summaries.find_one(key.session_filter(), NOT_EXPIRED, rows=DatedRow)
+
+    return await retried(connection.client, attempt)
 
 
 async def _put(

@@ -65,8 +65,12 @@ async def delete_session(
     attempts = Attempts()
     # What only a primary without followers has deleted may live again.
     summaries = connection.documents.summaries.confirmed
+
+    async def read() -> DatedRow | None:
+        return await summaries.find_one(key.session_filter(), rows=DatedRow)
+
     while True:
-        row = await summaries.find_one(key.session_filter(), rows=DatedRow)
+        row = await retried(connection.client, read)
         if row is None:
             await sweep_unowned(connection, key)
             return False

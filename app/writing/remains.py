@@ -157,7 +157,7 @@ async def _sweep(place: _Evidence, owner: dict[str, Any], before: int) -> None:
     )
     while True:
         began = monotonic()
-        found = await first.to_list()
+        found = await retried(connection.client, first.to_list)
         if not found:
             return
         bounds: dict[str, int] = {}
@@ -194,7 +194,7 @@ async def _sweep_chunks(place: _Evidence, owner: dict[str, Any], before: int) ->
     some = chunks.confirmed.find(owner, of_entries, rows=_LeftChunkRow, limit=_BATCH)
     while True:
         began = monotonic()
-        found = await some.to_list()
+        found = await retried(connection.client, some.to_list)
         if not found:
             return
         ids = [each.id for each in found]
