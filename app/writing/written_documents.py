@@ -20,7 +20,7 @@ _SEQ_HEAD = b"\x12seq\0"
 def summary_document(
     connection: Connection, key: TranscriptKey, update: SummaryUpdate, metadata: EncodedValue | None
 ) -> dict[str, Any]:
-    """The summary of a session that a claim creates."""
+    """The summary of a session that an update creates."""
     return {
         "_id": update.next.id,
         **key.session_filter(),
