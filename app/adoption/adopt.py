@@ -90,7 +90,7 @@ async def adopt(
             return report
         connection = await _connect(target_database, StoreModels(entries, summaries))
         records = Records(
-            with_store_rules(connection.entries.database)[ADOPTION_RECORDS],
+            with_store_rules(connection.entries.collection.database)[ADOPTION_RECORDS],
             f"{read.name}.{found.collection}",
         )
         with reported(connection.client, "prepare the adoption"):

@@ -226,7 +226,7 @@ class _Adoption:
                 continue
             mine = self._key.with_subpath(subpath).transcript_filter()
             begun = live.in_transcript(subpath)
-            entries = self._connection.documents.entries
+            entries = self._connection.entries
             own = await entries.find(mine, begun, {"uuid": {"$exists": True}}).count()
             if own > found.get(subpath, 0):
                 return _CONFLICT

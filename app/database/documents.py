@@ -347,6 +347,11 @@ class Documents(Generic[D]):
         query.find_one(*criteria, projection_model=rows or _Whole, session=session, **options)
         return query
 
+    @property
+    def name(self) -> str:
+        """The name of the collection."""
+        return self.collection.name
+
     def on(self, collection: Collection) -> Self:
         """The same documents, read by other rules."""
         return type(self)(self.model, collection, self._read)

@@ -16,7 +16,7 @@ from ..database.driver import (
     as_pymongo,
     with_store_rules,
 )
-from ..storage.connection import StoreDocuments, StoreModels
+from ..storage.connection import StoreDocuments, StoreModels, documents_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Target:
     @property
     def documents(self) -> StoreDocuments:
         """What is in the collections of these classes."""
-        return StoreDocuments.of(self.models, *map(self.collection, self.classes))
+        return documents_of(self.models, *map(self.collection, self.classes))
 
     @property
     def classes(self) -> tuple[type[Document], ...]:

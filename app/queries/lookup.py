@@ -56,7 +56,7 @@ async def session_named(
 
 async def _found(connection: Connection, query: dict[str, Any]) -> list[SessionListing]:
     async def attempt() -> list[ListedRow]:
-        found = connection.documents.summaries.find(
+        found = connection.summaries.find(
             query,
             NOT_EXPIRED,
             rows=ListedRow,

@@ -134,7 +134,7 @@ async def search(
     }
     if project_key is not None:
         query["project_key"] = project_key
-    entries = connection.documents.entries
+    entries = connection.entries
 
     async def attempt() -> list[_HitRow]:
         wanted = limit

@@ -70,15 +70,13 @@ class SessionQueries(BoundStore, Generic[S_co]):
         limit = checked_limit(limit)
         position = None if after is None else Position.parse(after)
         async with self._doing("find sessions") as connection:
-            return await session_page(
-                connection, self._summaries, self._tenant, wanted, limit, position
-            )
+            return await session_page(connection, self._tenant, wanted, limit, position)
 
     async def summary(self, key: AnyKey) -> S_co | None:
         """The summary of a session, with its totals; ``None`` if there is no such session."""
         session = TranscriptKey.parse(self._tenant, key).session
         async with self._doing("read the summary of", session) as connection:
-            return await session_summary(connection, self._summaries, session)
+            return await session_summary(connection, session)
 
     async def session_named(
         self, name: str, project_key: str | None = None, *, whole_id: bool = False

@@ -229,7 +229,7 @@ async def _rows(
     connection: Connection, tenant: str, wanted: SessionFilter, pipeline: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     limit: dict[str, Any] = {} if wanted.time_limit is None else {"maxTimeMS": wanted.time_limit}
-    summaries = connection.documents.summaries
+    summaries = connection.summaries
 
     async def attempt() -> list[dict[str, Any]]:
         return await summaries.find(wanted.query(tenant)).aggregate(pipeline, **limit).to_list()

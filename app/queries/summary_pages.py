@@ -7,13 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Generic, cast
+from typing import Any, Generic
 
 from bson import ObjectId
 from typing_extensions import TypeVar
 
 from ...models import SessionSummary
-from ..database.documents import Criteria, Documents
+from ..database.documents import Criteria
 from ..database.reads import retried
 from ..errors import InvalidQueryError
 from ..storage.connection import Connection
@@ -23,7 +23,6 @@ from ..text import shown
 from ..transcript_key import TranscriptKey
 from .filters import SessionFilter
 
-S = TypeVar("S", bound=SessionSummary)
 S_co = TypeVar("S_co", bound=SessionSummary, default=SessionSummary, covariant=True)
 
 
@@ -70,22 +69,23 @@ class Position:
 
 async def session_page(
     connection: Connection,
-    model: type[S],
     tenant: str,
     wanted: SessionFilter,
     limit: int,
     after: Position | None,
-) -> SessionPage[S]:
-    """The next ``limit`` sessions with a main transcript behind the cursor ``after``."""
-    summaries = _summaries(connection, model)
+) -> SessionPage[Any]:
+    """The next ``limit`` sessions with a main transcript behind the cursor ``after``.
+
+    They are of the class that the store was made with.
+    """
     criteria: list[Criteria] = [wanted.query(tenant), WITH_MAIN]
     if after is not None:
         # The first for the index, which the alternatives alone would not lead to the place.
         criteria.append({"active_at": {"$lte": after.active_at}})
         criteria.append(before(active_at=after.active_at, _id=after.id))
 
-    async def attempt() -> list[S]:
-        found = summaries.find(
+    async def attempt() -> list[SessionSummary]:
+        found = connection.summaries.find(
             *criteria,
             sort=[("active_at", -1), ("_id", -1)],
             # One more tells whether there is another page.
@@ -103,16 +103,10 @@ async def session_page(
     return SessionPage(sessions, Position(last.active_at, last.id).cursor)
 
 
-async def session_summary(connection: Connection, model: type[S], key: TranscriptKey) -> S | None:
-    """The summary of the key's session, or ``None`` without one."""
-    summaries = _summaries(connection, model)
+async def session_summary(connection: Connection, key: TranscriptKey) -> Any:
+    """The summary of the key's session, of the store's class, or ``None`` without one."""
 
-    async def attempt() -> S | None:
-        return await summaries.find_one(key.session_filter(), NOT_EXPIRED)
+    async def attempt() -> SessionSummary | None:
+        return await connection.summaries.find_one(key.session_filter(), NOT_EXPIRED)
 
     return await retried(connection.client, attempt)
-
-
-def _summaries(connection: Connection, _: type[S]) -> Documents[S]:
-    # The connection has them of the class that the store was made with.
-    return cast("Documents[S]", connection.documents.summaries)

@@ -65,7 +65,7 @@ async def sessions(
     async def attempt() -> list[SessionStoreListEntry]:
         query = listed(tenant, project_key, connection.server.now())
         found, _ = await find_all(
-            connection.summaries, connection.server, query, fields, "session_id"
+            connection.summaries.collection, connection.server, query, fields, "session_id"
         )
         return cast("list[SessionStoreListEntry]", found)
 
@@ -77,7 +77,7 @@ async def session_listings(
 ) -> AsyncIterator[SessionListing]:
     """The sessions that ``owner``, a query for fields of the key, asks for, in order."""
     order = [("project_key", 1), ("session_id", 1)]
-    summaries = connection.documents.summaries.confirmed
+    summaries = connection.summaries.confirmed
     attempts = Attempts()
     after: dict[str, Any] = {}
     while True:
@@ -143,14 +143,17 @@ async def session_summaries(
     async def attempt() -> list[SessionSummaryEntry]:
         query = listed(tenant, project_key, connection.server.now())
         found, _ = await find_all(
-            connection.summaries, connection.server, query, fields, "session_id"
+            connection.summaries.collection, connection.server, query, fields, "session_id"
         )
         if not any(row.get("data_chunks") for row in found):
             return await unpacked(found)
         # Chunks must be of the same moment as the summary that they belong to, and may be deleted
         # as soon as the server says that they have expired.
         async with snapshot(connection.client, connection.server) as session:
-            cursor = connection.summaries.find({**query, **NOT_EXPIRED}, fields, session=session)
+            # The driver's own, as above: a model of each would take longer than all the rest.
+            cursor = connection.summaries.collection.find(
+                {**query, **NOT_EXPIRED}, fields, session=session
+            )
             return await unpacked(await cursor.to_list(None), session)
 
     return await retried(connection.client, attempt)
@@ -162,7 +165,8 @@ async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
     async def attempt() -> list[str]:
         # No snapshot, in which sharded collections have no distinct. What was there before the
         # session was seen to live was whole: nothing of it is swept as long as it does.
-        entries = with_confirmed_reads(connection.entries)
+        # The driver's own, for Beanie 1 has no distinct.
+        entries = with_confirmed_reads(connection.entries.collection)
         query: dict[str, Any] = {**key.session_filter(), "subpath": {"$gt": ""}}
         found: list[str] = await entries.distinct("subpath", query)
         live = await live_of(confirmed, key, None)
@@ -175,5 +179,5 @@ async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
         return found if after is not None and after.id == live.id else []
 
     # An election can take back what it has seen.
-    confirmed = replace(connection, summaries=with_confirmed_reads(connection.summaries))
+    confirmed = replace(connection, summaries=connection.summaries.confirmed)
     return await retried(connection.client, attempt)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from bson.timestamp import Timestamp
 
 from ...models.counting.cost_accounts import Account, carried_in
 from ..database.commands import find_all, find_at
+from ..database.documents import Row
 from ..database.driver import ClientSession, with_confirmed_reads
 from ..database.reads import retried
 from ..database.transactions import snapshot
 from ..errors import CorruptEntryError
 from ..storage.connection import Connection
 from ..storage.criteria import NOT_EXPIRED
-from ..storage.living import LIVE_FIELDS, MARKED, Live, live_of
+from ..storage.living import LIVE_FIELDS, MARKED, Live, LiveRow, live_of
 from ..storage.uuids import idempotency_key
 from ..storage.values import CONTENT, content_of, decoded
 from ..transcript_key import TranscriptKey
@@ -34,7 +35,7 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
 
     async def attempt() -> list[dict[str, Any]]:
         documents, moment = await find_all(
-            connection.entries, connection.server, transcript, _LOADED, "seq"
+            connection.entries.collection, connection.server, transcript, _LOADED, "seq"
         )
         if _may_be_remains(documents):
             first = await _first_at(connection, key, moment)
@@ -58,7 +59,10 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
             if live is None:
                 return []
             query = {**transcript, **live.in_transcript(key.subpath)}
-            cursor = connection.entries.find(query, CONTENT, sort=[("seq", 1)], session=session)
+            # Here and below the driver's own: a model of each entry takes as long as reading it.
+            cursor = connection.entries.collection.find(
+                query, CONTENT, sort=[("seq", 1)], session=session
+            )
             return [
                 await content_of(connection, key, document, session) async for document in cursor
             ]
@@ -81,8 +85,8 @@ async def _first_at(
 ) -> int | None:
     """Where a transcript began at a moment; ``None`` if its session is gone."""
     query = {**key.session_filter(), **NOT_EXPIRED}
-    row = await find_at(connection.summaries, query, LIVE_FIELDS, moment)
-    return None if row is None else Live.of(row).first_of(key.subpath)
+    row = await find_at(connection.summaries.collection, query, LIVE_FIELDS, moment)
+    return None if row is None else Live.of(LiveRow.model_validate(row)).first_of(key.subpath)
 
 
 class LoadedSession(NamedTuple):
@@ -105,7 +109,7 @@ async def load_session(connection: Connection, key: TranscriptKey) -> LoadedSess
             live = await live_of(connection, key, session)
             if live is None:
                 return LoadedSession(found, 0, 0.0)
-            cursor = connection.entries.find(
+            cursor = connection.entries.collection.find(
                 {**key.session_filter(), **live.in_session()},
                 {**CONTENT, "subpath": 1},
                 sort=[("subpath", 1), ("seq", 1)],
@@ -132,7 +136,7 @@ async def last_agent_metadata(connection: Connection, key: TranscriptKey) -> dic
     owner = {**key.transcript_filter(), "uuid": {"$exists": False}, "$or": kinds}
 
     async def attempt() -> dict[str, Any] | None:
-        entries = with_confirmed_reads(connection.entries)
+        entries = with_confirmed_reads(connection.entries.collection)
         live = await live_of(connection, key, None)
         if live is None:
             return None
@@ -158,7 +162,7 @@ async def session_entries(
     if after:
         query["seq"] = {"$gt": max(after, live.first_seq - 1)}
     # No index has the order of all transcripts together, and what is sorted may be large.
-    cursor = connection.entries.find(
+    cursor = connection.entries.collection.find(
         query, fields, sort=[("seq", 1)], session=session, allow_disk_use=True
     )
     async for document in cursor:
@@ -182,13 +186,25 @@ class ToldOfOthers(NamedTuple):
         return sum(account.total for account in self.carried.values() if account is not None)
 
 
+class _ToldRow(Row):
+    totals: Any = None
+
+    class Settings:
+        """The parts of the field that are read, as Beanie looks for them."""
+
+        projection: ClassVar[dict[str, int]] = {
+            "_id": 0,
+            "totals.copied_until": 1,
+            "totals.in_flight.carried": 1,
+        }
+
+
 async def told_of_others(
     connection: Connection, key: TranscriptKey, session: ClientSession | None
 ) -> ToldOfOthers:
     """What the summary of a session says of others."""
-    fields = {"_id": 0, "totals.copied_until": 1, "totals.in_flight.carried": 1}
-    row = await connection.summaries.find_one(key.session_filter(), fields, session=session)
-    totals: dict[str, Any] = (row or {}).get("totals") or {}
+    row = await connection.summaries.find_one(key.session_filter(), rows=_ToldRow, session=session)
+    totals: dict[str, Any] = row.totals or {} if row else {}
     return ToldOfOthers(totals.get("copied_until", 0), carried_in(totals))
 
 
@@ -202,7 +218,11 @@ async def stored_before(
     """Those of the uuids that entries of a transcript have which stand before a position."""
     by_key = {idempotency_key(uuid): uuid for uuid in uuids}
     keys = list(by_key)
-    entries = connection.entries if session else with_confirmed_reads(connection.entries)
+    entries = (
+        connection.entries.collection
+        if session
+        else with_confirmed_reads(connection.entries.collection)
+    )
     found: set[str] = set()
     live = await live_of(connection, key, session)
     if live is None:

@@ -103,7 +103,8 @@ async def read_on(
         return
     # The order of one transcript is that of an index, and takes no room to sort.
     several = {"allow_disk_use": True} if place.with_subagents else {}
-    async for document in connection.entries.find(
+    # The driver's own cursor: a model of each entry would take as long as reading it.
+    async for document in connection.entries.collection.find(
         place.query(live), {**CONTENT, "subpath": 1}, sort=[("seq", 1)], session=session, **several
     ):
         subpath: str = document["subpath"]

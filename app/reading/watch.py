@@ -13,7 +13,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from ..concurrency.cancellation import ended_with_caller
 from ..database.attempts import Attempts
 from ..database.change_streams import open_change_stream
-from ..database.driver import Record, start_session, with_confirmed_reads
+from ..database.driver import Record, start_session
 from ..database.reads import is_resumable
 from ..errors import StandaloneError
 from ..storage.connection import Connection
@@ -42,9 +42,9 @@ async def watch(
     # What an election takes back must not be seen, for its position is given away again.
     confirmed = replace(
         connection,
-        entries=with_confirmed_reads(connection.entries),
-        summaries=with_confirmed_reads(connection.summaries),
-        chunks=with_confirmed_reads(connection.chunks),
+        entries=connection.entries.confirmed,
+        summaries=connection.summaries.confirmed,
+        chunks=connection.chunks.confirmed,
     )
     entries = _watch(confirmed, Place(key, after, with_subagents=with_subagents))
     while True:
@@ -80,14 +80,14 @@ async def _follow(connection: Connection, place: Place) -> AsyncGenerator[Stream
     session = await start_session(connection.client)
     async with session:
         # Tells the time on the server; whatever comes later is seen as a change.
-        await connection.entries.database.command("ping", session=session)
+        await connection.entries.collection.database.command("ping", session=session)
         start = session.operation_time
         async with aclosing(read_on(connection, place, session)) as entries:
             async for entry in entries:
                 yield entry
         known = place.session
         changes = open_change_stream(
-            connection.summaries, _changes_of(place), start_at_operation_time=start
+            connection.summaries.collection, _changes_of(place), start_at_operation_time=start
         )
         async with changes:
             # It ends when the collection is dropped.

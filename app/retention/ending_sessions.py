@@ -46,7 +46,7 @@ async def ending_sessions(
     owner = checked_owner(tenant, project_key)
     connection = await retention_connection(database, entries, summaries)
     with reported(database.client, "count the sessions that would end"):
-        rows = await connection.documents.policies.find(rows=PolicyRow).to_list()
+        rows = await connection.policies.find(rows=PolicyRow).to_list()
         policies: dict[tuple[str, str], int | None] = {
             (row.tenant, row.project_key): row.keep_seconds for row in rows
         }
@@ -55,7 +55,7 @@ async def ending_sessions(
         if not is_cleared:
             policies[changed] = seconds
         named = {field: name for field, name in owner.items() if name != EVERY.value}
-        found = connection.documents.summaries.find(named, NOT_HELD, NOT_EXPIRED, rows=ActiveRow)
+        found = connection.summaries.find(named, NOT_HELD, NOT_EXPIRED, rows=ActiveRow)
         now = connection.server.now()
         known: dict[tuple[str, str], Retention] = {}
         ending = 0

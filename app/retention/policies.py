@@ -110,7 +110,7 @@ async def set_retention(
     connection = await retention_connection(database, entries, summaries)
     with reported(database.client, "set the retention", unanswered=NOT_KNOWN):
         values = {"keep_seconds": seconds, "updated_at": connection.server.now()}
-        policy = connection.documents.policies.find_one(owner)
+        policy = connection.policies.find_one(owner)
         await policy.update(Set(values), upsert=True)
         with holds_already(_IN_FORCE):
             return await _follow(connection, owner, on_progress)
@@ -133,7 +133,7 @@ async def clear_retention(
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
     connection = await retention_connection(database, entries, summaries)
     with reported(database.client, "clear the retention", unanswered=NOT_KNOWN):
-        await connection.documents.policies.find_one(owner).delete()
+        await connection.policies.find_one(owner).delete()
         with holds_already(_IN_FORCE):
             return await _follow(connection, owner, on_progress)
 
@@ -174,7 +174,7 @@ async def _follow(
     await _redate(connection, owner, on_progress)
     await asyncio.sleep(CACHE_SECONDS)
     done = await _redate(connection, owner, on_progress)
-    others = await other_entry_collections(connection.entries)
+    others = await other_entry_collections(connection.entries.collection)
     if others:
         logger.warning("%s", not_dated(others))
     return replace(done, others=tuple(others))
@@ -204,7 +204,7 @@ async def _redate(
     async def dated(row: DatedRow) -> bool:
         group = (row.tenant, row.project_key)
         if group not in retentions:
-            retentions[group] = await read_retention(connection.documents.policies, *group)
+            retentions[group] = await read_retention(connection.policies, *group)
         key = TranscriptKey(*group, row.session_id)
         try:
             return await _redated(connection, key, row, retentions[group])
@@ -278,7 +278,7 @@ async def _batches(connection: Connection, owner: dict[str, str]) -> AsyncIterat
     """
     after: dict[str, Any] = {}
     while True:
-        page = await connection.documents.summaries.find(
+        page = await connection.summaries.find(
             owner,
             after,
             rows=DatedRow,
@@ -306,7 +306,11 @@ async def retention_connection(
     )
     connection = await connect_models(StoreModels(entries, summaries), raw)
     with reported(database.client, "look at the expiry indexes"):
-        for collection in (connection.entries, connection.summaries, connection.chunks):
+        for collection in (
+            connection.entries.collection,
+            connection.summaries.collection,
+            connection.chunks.collection,
+        ):
             indexes = (await collection.index_information()).values()
             if not any("expireAfterSeconds" in index for index in indexes):
                 raise SchemaOutdatedError(

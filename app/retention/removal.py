@@ -51,7 +51,7 @@ async def remove_sessions(
     found = deleted = 0
     held: list[SessionListing] = []
     failed: list[SessionListing] = []
-    records = with_store_rules(connection.entries.database)[ADOPTION_RECORDS]
+    records = with_store_rules(connection.entries.collection.database)[ADOPTION_RECORDS]
 
     async def remove(row: _RemovalRow) -> bool:
         key = row.key
@@ -120,7 +120,7 @@ async def _pages(
     query = wanted.query(tenant, with_expired=True, with_packed=True)
     after: dict[str, Any] = {}
     while True:
-        page = await connection.documents.summaries.find(
+        page = await connection.summaries.find(
             query,
             NOT_DELETED,
             after,
@@ -156,7 +156,7 @@ async def _sweep_what_is_gone(connection: Connection, tenant: str, wanted: Sessi
     owner = {"tenant": tenant}
     if wanted.project_key is not None:
         owner["project_key"] = wanted.project_key
-    marked = connection.documents.summaries.find(owner, MARKED_DELETED, rows=KeyRow)
+    marked = connection.summaries.find(owner, MARKED_DELETED, rows=KeyRow)
     async for row in marked:
         await sweep(connection, row.key)
     await sweep_orphans(connection, owner, spares_lost=False)

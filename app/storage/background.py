@@ -27,7 +27,7 @@ def go_on(connection: Connection, key: TranscriptKey, work: SessionWork) -> None
     It may be cut off at any time: what it has not done, somebody else finds and does.
     """
     loop = asyncio.get_running_loop()
-    name = (work, loop, id(connection.client), connection.summaries.full_name, key)
+    name = (work, loop, id(connection.client), connection.summaries.collection.full_name, key)
     if name not in _running:
         task = _running[name] = loop.create_task(_guarded(connection, key, work))
         task.add_done_callback(lambda _: _running.pop(name, None))

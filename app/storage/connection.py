@@ -59,43 +59,39 @@ class StoreModels:
 
 @dataclass(frozen=True, slots=True)
 class StoreDocuments:
-    """The documents of one store, to be queried with Beanie's words."""
+    """The documents of one store, to be queried with Beanie's words.
+
+    What is hot, or none of Beanie's, is a command to their ``collection``, and says why.
+    """
 
     entries: Documents[TranscriptEntry]
     summaries: Documents[SessionSummary]
     chunks: Documents[EntryChunk]
     policies: Documents[RetentionPolicy]
 
-    @classmethod
-    def of(
-        cls,
-        models: StoreModels,
-        entries: Collection,
-        summaries: Collection,
-        chunks: Collection,
-        policies: Collection,
-    ) -> StoreDocuments:
-        """The documents of some classes in some collections."""
-        return cls(
-            Documents(models.entries, entries),
-            Documents(models.summaries, summaries, partial(summary_of, models.summaries)),
-            Documents(EntryChunk, chunks),
-            Documents(RetentionPolicy, policies),
-        )
+
+def documents_of(
+    models: StoreModels,
+    entries: Collection,
+    summaries: Collection,
+    chunks: Collection,
+    policies: Collection,
+) -> StoreDocuments:
+    """The documents of some classes in some collections."""
+    return StoreDocuments(
+        Documents(models.entries, entries),
+        Documents(models.summaries, summaries, partial(summary_of, models.summaries)),
+        Documents(EntryChunk, chunks),
+        Documents(RetentionPolicy, policies),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
-    """Collections with the store's read and write rules, and what their server can do."""
+class Connection(StoreDocuments):
+    """A store's documents, by its read and write rules, and what their server can do."""
 
     client: Client
     server: Server
-    entries: Collection
-    summaries: Collection
-    chunks: Collection
-    policies: Collection
-    documents: StoreDocuments
-    """What is in these collections; what is hot, or none of Beanie's, goes to them themselves."""
     retentions: RetentionCache
     has_marks: bool
     """Whether entries are marked, so that what is written again is not counted again; so they are
@@ -105,7 +101,7 @@ class Connection:
 
     async def retention_of(self, key: TranscriptKey) -> Retention:
         """What holds for a session, as far as was known within ``CACHE_SECONDS``."""
-        return await self.retentions.get(self.documents.policies, key.tenant, key.project_key)
+        return await self.retentions.get(self.policies, key.tenant, key.project_key)
 
 
 class Binding:
@@ -136,12 +132,16 @@ class Binding:
             return known, False
         connection = await connect_models(models, raw)
         before = self._connection
-        if before and before.entries.database.name != connection.entries.database.name:
+        if (
+            before
+            and before.entries.collection.database.name
+            != connection.entries.collection.database.name
+        ):
             logger.warning(
                 "init_beanie has given %s to database %s; a store that began on %s goes on there.",
                 models.entries.__name__,
-                connection.entries.database.name,
-                before.entries.database.name,
+                connection.entries.collection.database.name,
+                before.entries.collection.database.name,
             )
         self._raw = raw
         self._connection = connection
@@ -194,14 +194,14 @@ async def connect_models(
             await require_usable_schema(entries, summaries, chunks)
             checked[names] = await has_counted_index(entries)
     policies = with_store_rules(entries.database)[policy_collection_name()]
+    bound = documents_of(models, entries, summaries, chunks, policies)
     return Connection(
         client=client,
         server=server,
-        entries=entries,
-        summaries=summaries,
-        chunks=chunks,
-        policies=policies,
-        documents=StoreDocuments.of(models, entries, summaries, chunks, policies),
+        entries=bound.entries,
+        summaries=bound.summaries,
+        chunks=bound.chunks,
+        policies=bound.policies,
         retentions=retention_cache_of(client),
         has_marks=checked[names],
         entry_defaults=added_defaults("entries", models.entries, TranscriptEntry),

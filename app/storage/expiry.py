@@ -17,8 +17,6 @@ from ...models.views.lenient import Words
 from ..database.documents import Documents, Row
 from ..database.driver import Client
 from ..every import EVERY
-from .criteria import EXPIRED as EXPIRED
-from .criteria import NOT_EXPIRED as NOT_EXPIRED
 
 CACHE_SECONDS = 5.0
 """How long a store may go on with a policy that was changed meanwhile."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from bson import ObjectId
+from pydantic import Field
 
+from ...models.views.lenient import Otherwise, Whole
+from ..database.documents import Row
 from ..database.driver import ClientSession
 from ..transcript_key import TranscriptKey
 from .connection import Connection
@@ -28,6 +31,14 @@ has read is of a session that lives.
 LIVE_FIELDS: dict[str, Any] = {"first_seq": 1, "removed": 1}
 
 
+class LiveRow(Row):
+    """What a summary says of where its session begins."""
+
+    id: Any = Field(default=None, alias="_id")
+    first_seq: Annotated[Whole, Otherwise(1)] = 1
+    removed: Any = None
+
+
 @dataclass(frozen=True, slots=True)
 class Live:
     """Where the entries of a living session begin."""
@@ -38,13 +49,13 @@ class Live:
     """Per subpath of a deleted transcript, where a new one of that name would begin."""
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Live:
+    def of(cls, row: LiveRow) -> Live:
         """What a summary says of it."""
         removed: dict[str, int] = {}
-        for each in row.get("removed", ()):
+        for each in row.removed or ():
             subpath = each["subpath"]
             removed[subpath] = max(removed.get(subpath, 0), each["before"])
-        return cls(row["_id"], row.get("first_seq", 1), removed)
+        return cls(row.id, row.first_seq, removed)
 
     def first_of(self, subpath: str) -> int:
         """Where a transcript begins."""
@@ -72,6 +83,7 @@ async def live_of(
     connection: Connection, key: TranscriptKey, session: ClientSession | None
 ) -> Live | None:
     """Where the entries of a session begin; ``None`` if there is no living one."""
-    query = {**key.session_filter(), **NOT_EXPIRED}
-    row = await connection.summaries.find_one(query, LIVE_FIELDS, session=session)
+    row = await connection.summaries.find_one(
+        key.session_filter(), NOT_EXPIRED, rows=LiveRow, session=session
+    )
     return None if row is None else Live.of(row)

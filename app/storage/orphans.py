@@ -62,8 +62,8 @@ async def orphan_of(connection: Connection, key: TranscriptKey) -> Orphan | None
         "created_at": {"$min": "$created_at"},
         "active_at": {"$max": "$created_at"},
     }
-    entries = connection.documents.entries.find(key.session_filter())
-    summary = connection.documents.summaries.find_one(key.session_filter())
+    entries = connection.entries.find(key.session_filter())
+    summary = connection.summaries.find_one(key.session_filter())
 
     async def attempt() -> Orphan | None:
         async with snapshot(connection.client, connection.server) as session:
@@ -116,7 +116,7 @@ async def lost_sessions(
     connection: Connection, owner: Mapping[str, str], with_expired: bool
 ) -> AsyncIterator[TranscriptKey]:
     """The sessions that have entries and no summary, but for those that may have expired."""
-    async for each in sessions_with_entries(connection.documents, owner):
+    async for each in sessions_with_entries(connection, owner):
         if each.has_summary:
             continue
         orphan = await orphan_of(connection, each.key)

@@ -9,7 +9,8 @@ from typing import Any
 from bson import Binary
 
 from ...models.packing import unpack
-from ..database.driver import ClientSession, Collection
+from ..database.documents import Row
+from ..database.driver import ClientSession
 from ..errors import CorruptEntryError
 from ..transcript_key import TranscriptKey
 from .codec import EncodedEntry, EncodedValue
@@ -38,7 +39,14 @@ async def content_of(
     packed = document.get("packed")
     if packed is None:
         packed = await _joined(
-            connection, connection.entries, key, document["seq"], document, "chunks", session, what
+            connection,
+            connection.entries.name,
+            key,
+            document["seq"],
+            document,
+            "chunks",
+            session,
+            what,
         )
     return await decoded(packed, what)
 
@@ -58,14 +66,25 @@ async def folded_data(
     packed = row.get("packed_data")
     if packed is None:
         packed = await _joined(
-            connection, connection.summaries, key.session, 0, row, "data_chunks", session, what
+            connection,
+            connection.summaries.name,
+            key.session,
+            0,
+            row,
+            "data_chunks",
+            session,
+            what,
         )
     return await decoded(packed, what)
 
 
+class _PartRow(Row):
+    data: Any = None
+
+
 async def _joined(
     connection: Connection,
-    owner: Collection,
+    owner: str,
     key: TranscriptKey,
     seq: int,
     document: dict[str, Any],
@@ -75,14 +94,12 @@ async def _joined(
 ) -> bytes:
     query = {
         **key.session_filter(),
-        "collection": owner.name,
+        "collection": owner,
         "subpath": key.subpath,
         "seq": seq,
     }
-    cursor = connection.chunks.find(
-        query, {"_id": 0, "data": 1}, sort=[("part", 1)], session=session
-    )
-    parts: list[bytes] = [chunk["data"] async for chunk in cursor]
+    found = connection.chunks.find(query, rows=_PartRow, sort=[("part", 1)], session=session)
+    parts: list[bytes] = [part.data async for part in found]
     if len(parts) != document.get(count_field):
         raise CorruptEntryError(
             f"Cannot read {what}: of its {document.get(count_field)} chunks {len(parts)} are in "

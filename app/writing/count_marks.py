@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
+from beanie.operators import Unset
 from bson import Binary
 from bson.int64 import Int64
 from pymongo import UpdateOne
@@ -98,7 +99,10 @@ async def _call(
         "entry.type": "assistant",
         "entry.message.content.id": call,
     }
-    async for row in connection.entries.find(query, _FIELDS, sort=[("seq", -1)], limit=1):
+    # Here and below the driver's own cursor: a model of each entry takes as long as reading it.
+    async for row in connection.entries.collection.find(
+        query, _FIELDS, sort=[("seq", -1)], limit=1
+    ):
         return await _stored(connection, key, row)
     return None
 
@@ -114,7 +118,7 @@ async def _entries_of(
             for size in (IDENTITY_BYTES, INSTANT_BYTES, COPY_BYTES)
         ]
         query = {**key.session_filter(), "$or": bounds}
-        async for row in connection.entries.find(query, _FIELDS):
+        async for row in connection.entries.collection.find(query, _FIELDS):
             yield await _stored(connection, key, row)
 
 
@@ -161,7 +165,7 @@ async def _with_prompts(
         "seq": {"$gt": min(asked.values())},
         "$or": [{"entry.type": "user"}, {"entry": {"$exists": False}}],
     }
-    async for row in connection.entries.find(query, _FIELDS, sort=[("seq", -1)]):
+    async for row in connection.entries.collection.find(query, _FIELDS, sort=[("seq", -1)]):
         entry = await content_of(connection, key, row)
         chain = chain_of(key.subpath, entry)
         if chain in left and entry.get("type") == "user" and prompt_of(entry) is not None:
@@ -186,7 +190,7 @@ async def _stored_digests(
     asked = [Binary(digest) for digest in digests]
     for at in range(0, len(asked), _MARKED_AT_ONCE):
         query = {**key.session_filter(), "counted": {"$in": asked[at : at + _MARKED_AT_ONCE]}}
-        async for row in connection.entries.find(query, {"_id": 0, "counted": 1}):
+        async for row in connection.entries.collection.find(query, {"_id": 0, "counted": 1}):
             found.update(_digests(row["counted"]))
     return found & set(digests)
 
@@ -204,7 +208,7 @@ async def free_marks(connection: Connection, key: TranscriptKey, update: Summary
         return
     digests = [Binary(digest) for mark in update.marks.values() for digest in mark.counted]
     remains = {**key.session_filter(), "counted": {"$in": digests}, "seq": {"$lt": first_seq}}
-    await connection.entries.update_many(remains, {"$unset": {"counted": ""}})
+    await connection.entries.find(remains).update(Unset({"counted": ""}))
 
 
 async def mark_entries(connection: Connection, key: TranscriptKey) -> None:
@@ -216,8 +220,8 @@ async def mark_entries(connection: Connection, key: TranscriptKey) -> None:
     """
 
     async def attempt() -> None:
-        marked = {**key.session_filter(), "counted": {"$exists": True}}
-        if await connection.entries.find_one(marked, {"_id": 1}) is not None:
+        marked = {"counted": {"$exists": True}}
+        if await connection.entries.find_one(key.session_filter(), marked).exists():
             # First away with what is wrong, for it may be right on another entry.
             await _mark(connection, key, clears=True)
         await _mark(connection, key, clears=False)
@@ -230,7 +234,8 @@ async def _mark(connection: Connection, key: TranscriptKey, *, clears: bool) -> 
     totals.copied_until = (await told_of_others(connection, key, None)).copied_until
     changes: list[UpdateOne] = []
     # No index has the order of all transcripts together, and what is sorted may be large.
-    rows = connection.entries.find(
+    # The driver's own cursor and bulk, for there may be very many.
+    rows = connection.entries.collection.find(
         key.session_filter(), _FIELDS, sort=[("seq", 1)], allow_disk_use=True
     )
     async for row in rows:
@@ -245,10 +250,10 @@ async def _mark(connection: Connection, key: TranscriptKey, *, clears: bool) -> 
         owner = {**key.with_subpath(each.subpath).transcript_filter(), "seq": Int64(each.seq)}
         changes.append(UpdateOne(owner, {name: part for name, part in change.items() if part}))
         if len(changes) == _MARKED_AT_ONCE:
-            await connection.entries.bulk_write(changes, ordered=False)
+            await connection.entries.collection.bulk_write(changes, ordered=False)
             changes = []
     if changes:
-        await connection.entries.bulk_write(changes, ordered=False)
+        await connection.entries.collection.bulk_write(changes, ordered=False)
 
 
 _NO_MARK = Mark((), None)

@@ -99,7 +99,7 @@ async def change_dates(
             raise UnknownSessionError(
                 f"There is no {key}; nothing was changed. Check tenant, project key and session id."
             )
-        retention = await read_retention(connection.documents.policies, key.tenant, key.project_key)
+        retention = await read_retention(connection.policies, key.tenant, key.project_key)
         becomes = change(row, retention)
         if becomes is None:
             return None
@@ -123,7 +123,7 @@ async def follow(connection: Connection, key: TranscriptKey) -> None:
         row = await _row(connection, key)
         if row is None:
             return
-        retention = await read_retention(connection.documents.policies, key.tenant, key.project_key)
+        retention = await read_retention(connection.policies, key.tenant, key.project_key)
         dated = row.dated
         wanted, to = row.wanted(retention)
         if _is_astray(dated, to, retention):
@@ -172,7 +172,7 @@ def _finished(dated: Dated, wanted: datetime | None) -> Dated:
 
 async def _row(connection: Connection, key: TranscriptKey) -> DatedRow | None:
     # What is said to have its dates already must have them for good.
-    summaries = connection.documents.summaries.confirmed
+    summaries = connection.summaries.confirmed
 
     async def attempt() -> DatedRow | None:
         return await summaries.find_one(key.session_filter(), NOT_EXPIRED, rows=DatedRow)
@@ -200,7 +200,7 @@ async def _put(
     unchanged = row.as_read(
         *("id", "next_seq", "active_at", "expires_at", "held_at", "backstop", "moved_through")
     )
-    summary = connection.documents.summaries.find_one(key.session_filter(), unchanged, NOT_EXPIRED)
+    summary = connection.summaries.find_one(key.session_filter(), unchanged, NOT_EXPIRED)
     return bool((await summary.update(Set(kept), Unset(gone))).matched_count)
 
 
@@ -222,17 +222,17 @@ async def _move(
     on_its_way = {"backstop.to": {"$type": "null"} if to is None else to}
     unchanged = row.as_read("id", "moved_through")
     entries, summaries, chunks = (
-        connection.documents.entries,
-        connection.documents.summaries,
-        connection.documents.chunks,
+        connection.entries,
+        connection.summaries,
+        connection.chunks,
     )
 
     async def work(session: ClientSession | None) -> bool:
         if through < row.first_seq:
-            folds = chunks.find(session_key, {"collection": summaries.collection.name})
+            folds = chunks.find(session_key, {"collection": summaries.name})
             await folds.update(change, session=session)
         await entries.find(session_key, positions).update(change, session=session)
-        parts = chunks.find(session_key, positions, {"collection": entries.collection.name})
+        parts = chunks.find(session_key, positions, {"collection": entries.name})
         await parts.update(change, session=session)
         # Last, so that an append waits for next to nothing.
         summary = summaries.find_one(session_key, unchanged, on_its_way)

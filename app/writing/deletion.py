@@ -64,7 +64,7 @@ async def delete_session(
     """
     attempts = Attempts()
     # What only a primary without followers has deleted may live again.
-    summaries = connection.documents.summaries.confirmed
+    summaries = connection.summaries.confirmed
 
     async def read() -> DatedRow | None:
         return await summaries.find_one(key.session_filter(), rows=DatedRow)
@@ -157,7 +157,7 @@ async def _counted_without(
         if live is None:
             return None
         assert live.id is not None
-        entries = connection.documents.entries
+        entries = connection.entries
         mine = (key.transcript_filter(), live.in_transcript(key.subpath))
         if not await entries.find_one(*mine, session=session).exists():
             return None
@@ -189,7 +189,7 @@ async def _is_appended(
     if first_seq == next_seq:
         return True
     taken = {"seq": {"$gte": Int64(first_seq), "$lt": Int64(next_seq)}}
-    since = connection.documents.entries.find(key.session_filter(), taken, session=session)
+    since = connection.entries.find(key.session_filter(), taken, session=session)
     return await since.count() == next_seq - first_seq
 
 
@@ -206,9 +206,9 @@ async def _remove(
             transcript was deleted.
     """
     known, next_seq, counted = looked
-    entries, chunks = connection.documents.entries, connection.documents.chunks
+    entries, chunks = connection.entries, connection.chunks
     # First, so that of those who write all the time it is not this one that always has to wait.
-    this = connection.documents.summaries.find_one(key.session_filter(), {"_id": known})
+    this = connection.summaries.find_one(key.session_filter(), {"_id": known})
     await this.update(Set({"counting": ObjectId()}), session=session)
     state = await state_in(connection, key.session, session)
     live = await live_of(connection, key, session)
@@ -228,7 +228,7 @@ async def _remove(
     update = _without(state, counted, None if is_small else key.subpath)
     await advance_summary(connection, key.session, update, state, session)
     if is_small:
-        parts = chunks.find(mine, {"collection": entries.collection.name})
+        parts = chunks.find(mine, {"collection": entries.name})
         await parts.delete(session=session)
     head = {} if is_small else {"seq": {"$lte": MARKED}}
     await entries.find(mine, head).delete(session=session)
@@ -239,8 +239,7 @@ async def _mark(
     connection: Connection, key: TranscriptKey, row: DatedRow, attempts: Attempts
 ) -> bool:
     """Make a session gone for readers, and return whether nothing of it is left."""
-    documents = connection.documents
-    entries, summaries, chunks = documents.entries, documents.summaries, documents.chunks
+    entries, summaries, chunks = connection.entries, connection.summaries, connection.chunks
     owner = key.session_filter()
     unchanged = row.as_read("id", "next_seq", "expires_at", "held_at")
     is_small = (
@@ -250,7 +249,7 @@ async def _mark(
     )
 
     async def all_of_it(session: ClientSession | None) -> None:
-        names = [entries.collection.name, summaries.collection.name]
+        names = [entries.name, summaries.name]
         await chunks.find(owner, In("collection", names)).delete(session=session)
         await entries.find(owner).delete(session=session)
         # Last: on a server without transactions, what was cut short can then be repeated.
@@ -273,7 +272,7 @@ async def _mark(
         result = await summaries.collection.replace_one(this, mark, session=session)
         if not result.matched_count:
             raise StaleStateError
-        folds = chunks.find(owner, {"collection": summaries.collection.name})
+        folds = chunks.find(owner, {"collection": summaries.name})
         await folds.delete(session=session)
         await entries.find(owner, {"seq": {"$lte": MARKED}}).delete(session=session)
 

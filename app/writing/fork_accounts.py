@@ -10,11 +10,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...models.counting.cost_accounts import Account, ForkPoint, account_in
-from ..database.driver import ClientSession, with_confirmed_reads
+from ..database.documents import Row
+from ..database.driver import ClientSession
 from ..storage.codec import idempotency_key
 from ..storage.connection import Connection
 from ..storage.living import live_of
 from ..transcript_key import TranscriptKey
+
+
+class _AccountEntryRow(Row):
+    seq: Any = None
+    entry: Any = None
 
 
 async def accounts_at(
@@ -32,12 +38,13 @@ async def accounts_at(
     live = await live_of(connection, source, session)
     if live is None:
         return {}
-    entries = connection.entries if session else with_confirmed_reads(connection.entries)
+    entries = connection.entries if session else connection.entries.confirmed
 
-    async def first(query: dict[str, Any], order: int) -> dict[str, Any] | None:
+    async def first(query: dict[str, Any], order: int) -> _AccountEntryRow | None:
         return await entries.find_one(
-            {**source.transcript_filter(), **query},
-            {"_id": 0, "seq": 1, "entry": 1},
+            source.transcript_filter(),
+            query,
+            rows=_AccountEntryRow,
             sort=[("seq", order)],
             session=session,
         )
@@ -47,11 +54,11 @@ async def accounts_at(
     if copied is None:
         return {}
     # What came there since is in no account that was carried over.
-    since = await first({"seq": {"$gt": copied["seq"]}, "entry.type": "assistant"}, 1)
-    until: dict[str, Any] = {"$gte": begin} | ({} if since is None else {"$lt": since["seq"]})
+    since = await first({"seq": {"$gt": copied.seq}, "entry.type": "assistant"}, 1)
+    until: dict[str, Any] = {"$gte": begin} | ({} if since is None else {"$lt": since.seq})
     found: dict[float, Account | None] = {}
     for start in starts:
         of_account = {"entry.type": "cost-state", "entry.startTime": start}
         state = await first({"seq": until, **of_account}, -1)
-        found[start] = account_in(state["entry"]) if state else None
+        found[start] = account_in(state.entry) if state else None
     return found

@@ -97,7 +97,7 @@ async def _sweep_all(
 
 async def finish(connection: Connection, key: TranscriptKey) -> None:
     """Sweep and date what is left to do of one session."""
-    summaries = connection.documents.summaries
+    summaries = connection.summaries
     gone = await summaries.find_one(key.session_filter(), EXPIRED, rows=DatedRow)
     if gone is not None:
         this = gone.id
@@ -115,7 +115,7 @@ async def sweep_orphans(
     ``spares_lost`` leaves those alone of which something else took it: they can be repaired.
     """
     swept = 0
-    async for each in sessions_with_entries(connection.documents, owner):
+    async for each in sessions_with_entries(connection, owner):
         if each.has_summary:
             continue
         if spares_lost:
@@ -136,7 +136,7 @@ async def _unfinished(
 ) -> AsyncIterator[TranscriptKey]:
     after: dict[str, Any] = {}
     while True:
-        page = await connection.documents.summaries.find(
+        page = await connection.summaries.find(
             owner, UNFINISHED, after, rows=KeyRow, sort=BY_KEY, limit=_PAGE
         ).to_list()
         for row in page:

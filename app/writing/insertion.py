@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from beanie.operators import In
 from bson.int64 import Int64
 from pymongo.errors import BulkWriteError, PyMongoError
 
@@ -58,11 +59,13 @@ async def require_owners(
     if not further:
         return
     needed = {encoded.own_key for encoded in further} - {encoded.uuid for encoded in batch}
-    query = {**key.transcript_filter(), "uuid": {"$in": list(needed)}}
-    if update.next.first_seq > 1:
-        query["seq"] = {"$gte": update.next.first_seq}
-    found = await connection.entries.count_documents(query, session=session) if needed else 0
-    if found < len(needed):
+    if not needed:
+        return
+    begun = {"seq": {"$gte": update.next.first_seq}} if update.next.first_seq > 1 else {}
+    owners = connection.entries.find(
+        key.transcript_filter(), In("uuid", list(needed)), begun, session=session
+    )
+    if await owners.count() < len(needed):
         raise ReplayError
 
 
@@ -95,14 +98,15 @@ async def insert_entries(
             chunks.extend(chunk_documents(owner, encoded.chunks))
     if chunks:
         try:
-            await connection.chunks.insert_many(chunks, session=session)
+            # The driver's own: documents of bytes that are there already.
+            await connection.chunks.collection.insert_many(chunks, session=session)
         except BulkWriteError as error:
             _require_free(_refusing(error))
             raise
     common = {"created_at": update.changes["active_at"], **dated}
     documents = entry_documents(connection, key, batch, update, common)
     try:
-        await insert_encoded(connection.entries, documents, session)
+        await insert_encoded(connection.entries.collection, documents, session)
     except BulkWriteError as error:
         refusing = _refusing(error)
         if _UUID_KEYS in refusing:
@@ -138,12 +142,14 @@ async def take_back(
     """Without transactions: take back what a failed insert left, and fold anew what is stored."""
     positions = {"$gte": update.first_seq, "$lt": update.first_seq + count}
     claimed = {**key.transcript_filter(), "seq": positions}
+    mine = {"created_at": update.changes["active_at"]}
     try:
         # Where the positions were not free, what else stands there is of another time.
-        await connection.entries.delete_many({**claimed, "created_at": update.changes["active_at"]})
-        others: list[int] = await connection.entries.distinct("seq", claimed)
-        parts = {**claimed, "collection": connection.entries.name}
-        await connection.chunks.delete_many({**parts, "seq": {**positions, "$nin": others}})
+        await connection.entries.find(claimed, mine).delete()
+        # The driver's own, for Beanie 1 has no distinct.
+        others: list[int] = await connection.entries.collection.distinct("seq", claimed)
+        parts = {**claimed, "seq": {**positions, "$nin": others}}
+        await connection.chunks.find(parts, {"collection": connection.entries.name}).delete()
         await mend(connection, key.session)
     except PyMongoError:
         logger.warning(

@@ -162,8 +162,9 @@ async def insert_sessions(
 
 async def _insert(connection: Connection, documents: _NewDocuments) -> bool:
     async def work(session: ClientSession | None) -> None:
-        await connection.summaries.insert_many(documents.summaries, session=session)
-        await insert_encoded(connection.entries, documents.entries, session)
+        # The driver's own: what a class of a team adds is encoded already.
+        await connection.summaries.collection.insert_many(documents.summaries, session=session)
+        await insert_encoded(connection.entries.collection, documents.entries, session)
 
     try:
         await transact(connection.client, connection.server, work, Attempts())
@@ -185,7 +186,7 @@ async def _known(connection: Connection, keys: Sequence[TranscriptKey]) -> dict[
     """Those of the sessions that are stored, with what each has for its next position."""
     known: dict[TranscriptKey, Any] = {}
     for owner in _owners(keys):
-        async for row in connection.documents.summaries.find(owner, NOT_EXPIRED, rows=_KnownRow):
+        async for row in connection.summaries.find(owner, NOT_EXPIRED, rows=_KnownRow):
             known[row.key] = row.next_seq
     return known
 
@@ -194,7 +195,8 @@ async def _stored(
     connection: Connection, keys: Sequence[TranscriptKey]
 ) -> dict[TranscriptKey, dict[str, list[dict[str, Any]]]]:
     """The entries of sessions by subpath, once a majority has them."""
-    entries = with_confirmed_reads(connection.entries)
+    # The driver's own cursor: a model of each entry would take as long as reading it.
+    entries = with_confirmed_reads(connection.entries.collection)
     fields = {**CONTENT, "tenant": 1, "project_key": 1, "session_id": 1, "subpath": 1}
     order = [(name, 1) for name in ("tenant", "project_key", "session_id", "subpath", "seq")]
     found: dict[TranscriptKey, dict[str, list[dict[str, Any]]]] = {}
@@ -213,9 +215,9 @@ async def _with_entries(
     found: set[TranscriptKey] = set()
     for owner in _owners(keys):
         # There is one at most in hundreds; then each is asked for.
-        if await connection.documents.entries.find_one(owner).exists():
+        if await connection.entries.find_one(owner).exists():
             for key in keys:
-                if await connection.documents.entries.find_one(key.session_filter()).exists():
+                if await connection.entries.find_one(key.session_filter()).exists():
                     found.add(key)
     return found
 

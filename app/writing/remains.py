@@ -51,7 +51,7 @@ async def next_free_position(connection: Connection, key: TranscriptKey) -> int:
     """Where a session without a summary begins: behind all that is left of earlier ones."""
 
     async def attempt() -> int:
-        entries = connection.documents.entries
+        entries = connection.entries
         owner = key.session_filter()
         if not await entries.find_one(owner).exists():
             return 1
@@ -75,7 +75,7 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
     that summary, and any number of sweepers may work at once, beside appends.
     """
     owner = key.session_filter()
-    summaries = connection.documents.summaries
+    summaries = connection.summaries
     while True:
         row = await summaries.find_one(owner, rows=_RemainsRow)
         if row is None:
@@ -111,7 +111,7 @@ async def sweep_unowned(connection: Connection, key: TranscriptKey) -> bool:
     before = await next_free_position(connection, key)
     # In this order: what is begun from now on begins behind that.
     owner = key.session_filter()
-    if before == 1 or await connection.documents.summaries.find_one(owner).exists():
+    if before == 1 or await connection.summaries.find_one(owner).exists():
         return False
     with contextlib.suppress(_SweepOvertakenError):
         await _Evidence(connection, None, owner).sweep(owner, before)
@@ -142,17 +142,17 @@ class _Evidence:
     async def require(self, session: ClientSession | None) -> None:
         """Look at it within a transaction, whose other operations see the same moment."""
         query = self.session_filter if self.summary is None else self.summary
-        summary = self.connection.documents.summaries.find_one(query, session=session)
+        summary = self.connection.summaries.find_one(query, session=session)
         if await summary.exists() != (self.summary is not None):
             raise _SweepOvertakenError
 
 
 async def _sweep(place: _Evidence, owner: dict[str, Any], before: int) -> None:
     """Delete entries with their chunks, in the order of the index."""
-    connection, documents = place.connection, place.connection.documents
+    connection = place.connection
     query = {**owner, "seq": {"$lt": Int64(before)}}
     # What is to be gone for ever must be gone from a majority.
-    first = documents.entries.confirmed.find(
+    first = connection.entries.confirmed.find(
         query, rows=_LeftRow, sort=[("subpath", 1), ("seq", 1)], limit=_BATCH
     )
     while True:
@@ -176,9 +176,9 @@ async def _sweep(place: _Evidence, owner: dict[str, Any], before: int) -> None:
             for subpath, last in bounds.items():
                 batch = {**owner, "subpath": subpath, "seq": {"$lte": last}}
                 if subpath in chunked:
-                    parts = documents.chunks.find(batch, {"collection": connection.entries.name})
+                    parts = connection.chunks.find(batch, {"collection": connection.entries.name})
                     await parts.delete(session=session)
-                await documents.entries.find(batch).delete(session=session)
+                await connection.entries.find(batch).delete(session=session)
 
         # One commit is less work for the server than as many as there are entries. Where MongoDB
         # itself is at them, the next round finds what it left.
@@ -189,7 +189,7 @@ async def _sweep(place: _Evidence, owner: dict[str, Any], before: int) -> None:
 
 async def _sweep_chunks(place: _Evidence, owner: dict[str, Any], before: int) -> None:
     """Delete the chunks of entries that went with their summary."""
-    connection, chunks = place.connection, place.connection.documents.chunks
+    connection, chunks = place.connection, place.connection.chunks
     of_entries = {"collection": connection.entries.name, "seq": {"$lt": Int64(before)}}
     some = chunks.confirmed.find(owner, of_entries, rows=_LeftChunkRow, limit=_BATCH)
     while True:

@@ -188,19 +188,17 @@ async def _rebuild(
         **connection.summary_defaults(),
     }
     if orphan.dated:
-        for documents in (connection.documents.entries, connection.documents.chunks):
+        for documents in (connection.entries, connection.chunks):
             await documents.find(key.session_filter()).update(Unset({"expires_at": ""}))
         summary["released_at"] = connection.server.now()
-    last = connection.documents.entries.find_one(
-        key.session_filter(), {"seq": Int64(orphan.last_seq)}
-    )
+    last = connection.entries.find_one(key.session_filter(), {"seq": Int64(orphan.last_seq)})
 
     async def work(session: ClientSession | None) -> None:
         # It may have been deleted since.
         if not await last.exists(session):
             raise StaleStateError
         # The driver's own: what a class of a team adds is encoded already.
-        await connection.summaries.insert_one(summary, session=session)
+        await connection.summaries.collection.insert_one(summary, session=session)
 
     with suppress(StaleStateError, DuplicateKeyError, TransientFailureError):
         await transact(connection.client, connection.server, work, Attempts())
@@ -216,7 +214,7 @@ def _without_summary(orphan: Orphan) -> Verification:
 
 async def _last_written(connection: Connection, key: TranscriptKey) -> int | None:
     """When the last entry of the main transcript was stored, epoch milliseconds."""
-    row = await connection.documents.entries.find_one(
+    row = await connection.entries.find_one(
         key.session.transcript_filter(), rows=_WrittenRow, sort=[("seq", -1)]
     )
     return None if row is None else round(row.created_at.timestamp() * 1000)

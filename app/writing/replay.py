@@ -225,7 +225,10 @@ class _StoredTranscript:
         if uuids:
             query = {**self.key.transcript_filter(), "uuid": {"$in": uuids}}
             fields = {**fields, "_id": 1}
-            async for document in self.connection.entries.find(query, fields, session=self.session):
+            # The driver's own, here and below: a model of each entry takes as long as reading it.
+            async for document in self.connection.entries.collection.find(
+                query, fields, session=self.session
+            ):
                 if document["seq"] < self.first:
                     self.remains.append(document["_id"])
                 else:
@@ -240,7 +243,7 @@ class _StoredTranscript:
         if ends:
             bounds["$lt"] = min(ends)
         query = {**self.key.transcript_filter(), "seq": bounds, "uuid": {"$exists": False}}
-        cursor = self.connection.entries.find(
+        cursor = self.connection.entries.collection.find(
             query, CONTENT, sort=[("seq", 1)], session=self.session
         )
         return [
@@ -250,7 +253,7 @@ class _StoredTranscript:
 
     async def uuid_next_to(self, seqs: dict[str, int], direction: int) -> int | None:
         """Where the nearest entry with a uuid stands in a direction."""
-        found = await self.connection.documents.entries.find_one(
+        found = await self.connection.entries.find_one(
             self.key.transcript_filter(),
             {"seq": {"$gte": self.first, **seqs}, "uuid": {"$exists": True}},
             rows=_PositionRow,
@@ -261,7 +264,7 @@ class _StoredTranscript:
 
     async def end(self) -> int:
         """The position that the session's next entry gets."""
-        found = await self.connection.documents.summaries.find_one(
+        found = await self.connection.summaries.find_one(
             self.key.session_filter(), rows=_EndRow, session=self.session
         )
         return 0 if found is None else found.next_seq

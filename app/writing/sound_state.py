@@ -76,10 +76,10 @@ async def _is_behind(
         return True
     if not known.nulls:
         return False
-    behind = {**key.session_filter(), "seq": {"$gte": Int64(known.next_seq)}}
+    behind = {"seq": {"$gte": Int64(known.next_seq)}}
 
     async def attempt() -> bool:
-        return await connection.entries.find_one(behind, {"_id": 1}) is not None
+        return await connection.entries.find_one(key.session_filter(), behind).exists()
 
     return await retried(connection.client, attempt)
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
+from beanie.operators import In
 from bson import ObjectId
 
+from ..database.documents import Row
 from ..database.driver import ClientSession
 from ..database.reads import confirmed
 from ..storage.codec import EncodedEntry
@@ -50,6 +53,11 @@ class UnknownOutcomes:
             self._tries.popitem(last=False)
 
 
+class _FirstOfBatchRow(Row):
+    seq: Any = None
+    created_at: Any = None
+
+
 async def stored_by(
     connection: Connection, key: TranscriptKey, tries: Sequence[ObjectId]
 ) -> StoredBatch | None:
@@ -67,28 +75,23 @@ async def _stored_by(
     tries: Sequence[ObjectId],
     session: ClientSession | None,
 ) -> StoredBatch | None:
-    query = {"_id": {"$in": list(tries)}}
-    first = await connection.entries.find_one(query, {"seq": 1, "created_at": 1}, session=session)
+    entries = connection.entries
+    first = await entries.find_one(In("_id", list(tries)), rows=_FirstOfBatchRow, session=session)
     if first is None:
         return None
     # Entries of one append follow one another, and have its time.
-    batch = {
-        **key.transcript_filter(),
-        "seq": {"$gte": first["seq"]},
-        "created_at": first["created_at"],
-    }
-    count = await connection.entries.count_documents(batch, session=session)
+    from_there = {"seq": {"$gte": first.seq}, "created_at": first.created_at}
+    count = await entries.find(key.transcript_filter(), from_there, session=session).count()
     live = await live_of(connection, key, session)
-    is_new = live is not None and live.first_seq == first["seq"]
-    return StoredBatch(first["seq"], count, is_new)
+    is_new = live is not None and live.first_seq == first.seq
+    return StoredBatch(first.seq, count, is_new)
 
 
 async def is_any_stored(
     connection: Connection, tries: Sequence[ObjectId], session: ClientSession | None
 ) -> bool:
     """Whether one of the tries has stored its batch, as a client session sees it."""
-    query = {"_id": {"$in": list(tries)}}
-    return await connection.entries.find_one(query, {"_id": 1}, session=session) is not None
+    return await connection.entries.find_one(In("_id", list(tries))).exists(session)
 
 
 def _digest(batch: Sequence[EncodedEntry]) -> bytes:

@@ -7,6 +7,7 @@ from itertools import takewhile
 from operator import attrgetter
 from typing import Any
 
+from beanie.operators import In
 from bson import ObjectId
 from pymongo.errors import AutoReconnect, DuplicateKeyError, ServerSelectionTimeoutError
 
@@ -19,7 +20,7 @@ from ..errors import ContentionError
 from ..storage.background import go_on
 from ..storage.codec import EncodedEntry, EncodedValue
 from ..storage.connection import Connection
-from ..storage.expiry import EXPIRED
+from ..storage.criteria import EXPIRED
 from ..storage.state import Folded, SessionState, StateCache, fold
 from ..storage.values import batch_contents
 from ..transcript_key import TranscriptKey
@@ -82,7 +83,7 @@ class Writer:
 
         ``is_fresh`` says that nothing was awaited since the batch was encoded.
         """
-        place = connection.entries.full_name
+        place = connection.entries.collection.full_name
         tries = self._unknown.take(place, key, batch)
         try:
             return await self._append(connection, key, batch, tries, is_fresh)
@@ -162,8 +163,8 @@ class Writer:
         if recognised.remains:
             # They would refuse the entries of the new session. By their ids, for a new entry may
             # have one of their uuids by now.
-            gone = {**key.session_filter(), "_id": {"$in": list(recognised.remains)}}
-            await connection.entries.delete_many(gone)
+            ids = In("_id", list(recognised.remains))
+            await connection.entries.find(key.session_filter(), ids).delete()
         position = recognised.position
         if position is not None:
             bound = None if self._policy.others_repeat_too else position.end
@@ -305,15 +306,16 @@ class Writer:
         session: ClientSession | None,
     ) -> None:
         summary = summary_document(connection, key, update, self._metadata)
-        expired = {**key.session_filter(), **EXPIRED}
         if update.clears:
-            await connection.summaries.delete_one(expired, session=session)
+            expired = connection.summaries.find_one(key.session_filter(), EXPIRED)
+            await expired.delete(session=session)
         try:
-            await connection.summaries.insert_one(summary, session=session)
+            # The driver's own, for the index decides between two who create it.
+            await connection.summaries.collection.insert_one(summary, session=session)
         except DuplicateKeyError:
             # Another writer created the session first.
             raise StaleStateError from None
         if update.clears:
-            folds = {**key.session_filter(), "collection": connection.summaries.name}
-            await connection.chunks.delete_many(folds, session=session)
+            of_summaries = {"collection": connection.summaries.name}
+            await connection.chunks.find(key.session_filter(), of_summaries).delete(session=session)
         await replace_summary_chunks(connection, key, update, session)

@@ -115,7 +115,7 @@ async def test_a_policy_that_was_read_before_it_changed_is_not_remembered(
     reading = asyncio.create_task(connection.retention_of(key))
     await has_read.wait()
     policy = {"tenant": store.tenant, "project_key": key.project_key, "keep_seconds": 60}
-    await connection.policies.insert_one(policy)
+    await connection.policies.collection.insert_one(policy)
     connection.retentions.clear()
     may_answer.set()
     assert (await reading).keep is None
