@@ -35,7 +35,13 @@ settings.register_profile(
 settings.load_profile("untimed")
 
 # Fail points let a test break a chosen command.
-SERVER_PARAMETERS = {"enableTestCommands": 1, "ttlMonitorSleepSecs": 1}
+SERVER_PARAMETERS = {
+    "enableTestCommands": 1,
+    "ttlMonitorSleepSecs": 1,
+    # What was deleted is kept as long for readers of the past, and the tests after it look
+    # through it.
+    "minSnapshotHistoryWindowInSeconds": 10,
+}
 
 _MEMORY = Path("/dev/shm")
 # More than one server comes to, with its files for operations and journals.
