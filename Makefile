@@ -9,6 +9,9 @@ WORKERS ?= 3
 PARALLEL = -n $(WORKERS) --dist worksteal
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
+# Where it is set, each process compiles the package and all tests anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: captures demo test motor matrix secantus bench faults soak-faults soak lint types check clean
 
 # Written last, so an interrupted installation is taken up again.
@@ -59,7 +62,7 @@ soak-faults: $(VENV)/.ready
 
 ## The promises that need more data than the default run has time for.
 soak: $(VENV)/.ready
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	$(BIN)/python -m pytest -m soak -n 2 --dist worksteal $(ARGS)
 
 ## The suite on a second engine that speaks MongoDB's protocol; docs/second-engine.md has what differs.
 secantus: $(SECANTUS)/.ready

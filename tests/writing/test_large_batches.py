@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ from beanie_session_store.app.database.driver import Database
 from beanie_session_store.models.entry import TranscriptEntry
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+
+Make = Callable[[int], list[dict[str, Any]]]
 
 
 @pytest.fixture
@@ -37,18 +39,20 @@ async def stored(database: Database) -> int:
     return await database[TranscriptEntry.get_collection_name()].count_documents({})
 
 
-@pytest.mark.parametrize("batch", [small(75_000), megabytes(64)], ids=["small", "large"])
-async def test_what_fits_is_stored_whole(own_url: str, batch: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(("made", "number"), [(small, 75_000), (megabytes, 64)])
+async def test_what_fits_is_stored_whole(own_url: str, made: Make, number: int) -> None:
+    batch = made(number)
     async with connected(own_url) as client:
         database = await prepared(client["large"])
         await BeanieSessionStore().append(KEY, batch)
         assert await stored(database) == len(batch)
 
 
-@pytest.mark.parametrize("batch", [small(150_000), megabytes(256)], ids=["small", "large"])
+@pytest.mark.parametrize(("made", "number"), [(small, 150_000), (megabytes, 256)])
 async def test_what_does_not_fit_is_refused_whole_and_can_be_split(
-    own_url: str, batch: list[dict[str, Any]]
+    own_url: str, made: Make, number: int
 ) -> None:
+    batch = made(number)
     async with connected(own_url) as client:
         database = await prepared(client["large"])
         store = BeanieSessionStore()
