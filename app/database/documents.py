@@ -8,7 +8,7 @@ Beanie's, on the collection of one store: in whatever database, with its codec a
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any, Generic, NoReturn, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar, cast, overload
 
 from beanie import Document
 from beanie.odm.queries.delete import DeleteMany, DeleteOne
@@ -43,6 +43,17 @@ class Row(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    Settings: ClassVar[type[Any]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        if "Settings" not in vars(cls):
+            fields = {field.alias or name: 1 for name, field in cls.model_fields.items()}
+            # MongoDB adds it unasked, and then has to look at documents beside an index.
+            projection = {"_id": 0, **fields}
+            # Where Beanie looks for it.
+            cls.Settings = type("Settings", (), {"projection": projection})
 
     def as_read(self, *names: str) -> dict[str, Any]:
         """A criterion for documents that still have these fields as they were read."""

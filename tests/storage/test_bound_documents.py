@@ -57,6 +57,12 @@ class Named(Row):
     titled: Any = None
 
 
+class OfAnIndex(Row):
+    """What these tests read of an index."""
+
+    session_id: Any = None
+
+
 class Never(Document):
     """A class that nobody has given to init_beanie."""
 
@@ -172,8 +178,24 @@ async def test_rows_are_all_that_is_read(
     row = await never.find_one(SOME, rows=Named, sort=[("next_seq", -1)])
     assert row == Named(session_id="s4", next_seq=4)
     assert {tuple(each["projection"]) for each in sent(commands)} == {
-        ("session_id", "next_seq", "titled")
+        ("_id", "session_id", "next_seq", "titled")
     }
+
+
+async def test_rows_that_an_index_has_are_read_from_it(
+    never: Documents[Never], commands: tuple[Commands, Collection]
+) -> None:
+    _, collection = commands
+    await collection.create_index([("session_id", 1)])
+    wanted = await never.find({"session_id": {"$gt": "s1"}}, rows=OfAnIndex).to_list()
+    assert [row.session_id for row in wanted] == ["s2", "s3", "s4"]
+    look = sent(commands)[-1]
+    options = {name: look[name] for name in ("find", "filter", "projection")}
+    plan = await collection.database.command("explain", options, verbosity="executionStats")
+    stats = plan["executionStats"]
+    assert (stats["totalKeysExamined"], stats["totalDocsExamined"]) == (3, 0)
+    # Unless the id is asked for.
+    assert all(row.id is not None for row in await never.find(SOME, rows=Seen).to_list())
 
 
 @pytest.mark.parametrize(
