@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from time import monotonic
-from typing import Annotated, Any
+from typing import Any
 
 from beanie.operators import Set, Unset
 from bson.int64 import Int64
 from pydantic import Field
 
-from ...models.views.lenient import Otherwise, Whole
+from ...models.views.lenient import Position
 from ..database.attempts import Attempts
 from ..database.driver import ClientSession
 from ..database.reads import retried
@@ -42,7 +42,7 @@ class DatedRow(ActiveRow):
 
     id: Any = Field(default=None, alias="_id")
     next_seq: Any = None
-    first_seq: Annotated[Whole, Otherwise(1)] = 1
+    first_seq: Position = 1
     remains: Any = None
     removed: Any = None
     expires_at: Any = None

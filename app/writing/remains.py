@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from time import monotonic
-from typing import Annotated, Any
+from typing import Any
 
 from beanie.operators import In, Pull, Unset
 from bson.int64 import Int64
 from pydantic import Field
 
-from ...models.views.lenient import Otherwise, Whole
+from ...models.views.lenient import Position
 from ..database.attempts import Attempts
 from ..database.documents import Row
 from ..database.driver import ClientSession
@@ -29,6 +29,10 @@ _BEHIND_ALL = 2**63 - 1
 _SHARE = 0.25
 
 
+class _LastRow(Row):
+    seq: Any = None
+
+
 class _LeftRow(Row):
     subpath: Any = None
     seq: Any = None
@@ -41,7 +45,7 @@ class _LeftChunkRow(Row):
 
 class _RemainsRow(Row):
     id: Any = Field(default=None, alias="_id")
-    first_seq: Annotated[Whole, Otherwise(1)] = 1
+    first_seq: Position = 1
     removed: Any = None
     remains: Any = None
     expires_at: Any = None
@@ -59,7 +63,7 @@ async def next_free_position(connection: Connection, key: TranscriptKey) -> int:
         # The driver's own, for Beanie 1 has no distinct.
         for subpath in await entries.collection.distinct("subpath", owner):
             found = await entries.find_one(
-                owner, {"subpath": subpath}, rows=_LeftRow, sort=[("seq", -1)]
+                owner, {"subpath": subpath}, rows=_LastRow, sort=[("seq", -1)]
             )
             last = max(last, found.seq if found else 0)
         return last + 1

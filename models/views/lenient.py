@@ -49,6 +49,8 @@ Words = Annotated[Text, Otherwise("")]
 """A text, empty where it is missing or does not fit."""
 Flag = Annotated[bool, Strict(), Otherwise(False)]
 Count = Annotated[int, Strict(), Otherwise(0)]
+Position = Annotated[int, Otherwise(1)]
+"""A position as anybody's tool may write it back, as a float too; else the first one."""
 When = Annotated[datetime | None, PlainValidator(moment)]
 """A moment in UTC, by the rule of :mod:`.moments`, or ``None``."""
 

@@ -126,6 +126,25 @@ async def test_a_sweep_ends_with_nothing_left(
     await assert_nothing_is_left()
 
 
+async def test_remains_are_swept_whatever_number_says_where_they_end(
+    store: BeanieSessionStore, database: Database, nobody_sweeps: Callable[[], None]
+) -> None:
+    await large_session(store)
+    await store.delete(KEY)
+    await store.append(KEY, turn(1))
+    assert await stored() > len(turn(1))
+    summaries = collection_of(SessionSummary)
+    row = await summaries.find_one({"remains": True})
+    assert row is not None
+    # As tools without whole numbers write it back.
+    await summaries.update_one({}, {"$set": {"first_seq": float(row["first_seq"])}})
+    nobody_sweeps()
+    await sweep_sessions(database)
+    assert await stored() == len(turn(1))
+    assert (await store.verify(KEY)).is_sound
+    assert await summaries.count_documents({"remains": {"$exists": True}}) == 0
+
+
 async def test_an_append_to_remains_starts_afresh_at_once(
     store: BeanieSessionStore, nobody_sweeps: Callable[[], None]
 ) -> None:
