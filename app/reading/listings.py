@@ -85,6 +85,8 @@ async def session_listings(
             rows = summaries.find(owner, NOT_EXPIRED, after, rows=ListedRow, sort=order)
             async with confirmed_primary(connection.client):
                 async for row in rows:
+                    if not row.is_of_session:
+                        continue
                     found = await listing_of(row)
                     yield found
                     attempts = Attempts()

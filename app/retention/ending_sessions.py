@@ -60,6 +60,8 @@ async def ending_sessions(
         known: dict[tuple[str, str], Retention] = {}
         ending = 0
         async for row in found:
+            if not row.is_of_session:
+                continue
             group = (row.tenant, row.project_key)
             if group not in known:
                 known[group] = most_specific(policies, *group)

@@ -287,7 +287,7 @@ async def _batches(connection: Connection, owner: dict[str, str]) -> AsyncIterat
         ).to_list()
         if not page:
             return
-        yield page
+        yield [row for row in page if row.is_of_session]
         after = page[-1].behind
 
 

@@ -128,7 +128,7 @@ async def _pages(
             sort=BY_KEY,
             limit=_PAGE,
         ).to_list()
-        rows = [row for row in page if await _meets(row, wanted)]
+        rows = [row for row in page if row.is_of_session and await _meets(row, wanted)]
         if rows:
             yield rows
         if len(page) < _PAGE:
@@ -158,5 +158,6 @@ async def _sweep_what_is_gone(connection: Connection, tenant: str, wanted: Sessi
         owner["project_key"] = wanted.project_key
     marked = connection.summaries.find(owner, MARKED_DELETED, rows=KeyRow)
     async for row in marked:
-        await sweep(connection, row.key)
+        if row.is_of_session:
+            await sweep(connection, row.key)
     await sweep_orphans(connection, owner, spares_lost=False)

@@ -66,9 +66,28 @@ class KeyRow(Row):
         return TranscriptKey(self.tenant, self.project_key, self.session_id)
 
     @property
+    def is_of_session(self) -> bool:
+        """Whether it is any session's: what else is in a collection is not the store's."""
+        names = (self.tenant, self.project_key, self.session_id)
+        return all(isinstance(name, str) for name in names)
+
+    @property
     def behind(self) -> dict[str, Any]:
         """A criterion for the sessions behind it, :data:`BY_KEY`."""
-        return behind(tenant=self.tenant, project_key=self.project_key, session_id=self.session_id)
+        return behind(
+            tenant=_beginning(self.tenant),
+            project_key=_beginning(self.project_key),
+            session_id=_beginning(self.session_id),
+        )
+
+
+def _beginning(name: object) -> object:
+    """Where texts begin, for what is none and stands before them: nothing, or a number.
+
+    A comparison with that finds nothing else, and so none of the sessions behind it.
+    """
+    is_before = name is None or (isinstance(name, (int, float)) and not isinstance(name, bool))
+    return "" if is_before else name
 
 
 def not_expired_at(date: datetime) -> dict[str, Any]:

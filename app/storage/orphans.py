@@ -133,7 +133,8 @@ async def _first_entries(
         row = await documents.entries.find_one(owner, after, rows=_FirstEntryRow, sort=order)
         if row is None:
             return
-        yield row
+        if row.is_of_session:
+            yield row
         after = row.behind
 
 

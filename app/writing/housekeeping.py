@@ -140,7 +140,8 @@ async def _unfinished(
             owner, UNFINISHED, after, rows=KeyRow, sort=BY_KEY, limit=_PAGE
         ).to_list()
         for row in page:
-            yield row.key
+            if row.is_of_session:
+                yield row.key
         if len(page) < _PAGE:
             return
         after = page[-1].behind

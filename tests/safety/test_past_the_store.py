@@ -14,13 +14,14 @@ from bson import Decimal128, Regex
 from bson.int64 import Int64
 from support.command import SessionStoreCommand
 from support.entries import KEY, message, turn
-from support.server import Commands, connected
+from support.server import Commands, connected, without_expiry
 
 from beanie_session_store import (
     BeanieSessionStore,
     EntryChunk,
     SessionStoreError,
     SessionSummary,
+    Sweeping,
     TranscriptEntry,
     TransferError,
     UnknownSessionError,
@@ -32,6 +33,7 @@ from beanie_session_store import (
 )
 from beanie_session_store.app.database.driver import Database, collection_of
 from beanie_session_store.app.health import database_checks
+from beanie_session_store.app.retention.ending_sessions import ending_sessions
 
 SUBAGENT: Any = {**KEY, "subpath": "subagents/agent-a"}
 OWNER = {"tenant": "default", **KEY}
@@ -508,3 +510,51 @@ async def test_a_session_of_a_subagent_alone_is_made_anew(store: BeanieSessionSt
     assert (await store.verify(KEY)).is_sound
     assert await store.list_sessions("project") == []
     assert [each.mtime async for each in store.all_sessions()] == [None]
+
+
+FOREIGN: list[dict[str, Any]] = [
+    {"odd": 1},
+    {"odd": 2, "tenant": 5, "project_key": "project", "session_id": "session"},
+    {"odd": 3, "tenant": "default"},
+    {"odd": 4, "tenant": "default", "project_key": "project"},
+    {"odd": 5, "tenant": "default", "project_key": 5, "session_id": {"a": 1}},
+    {"odd": 6, "tenant": ["default"], "project_key": "project", "session_id": "session"},
+]
+
+
+async def test_what_is_of_no_session_is_let_alone(
+    store: BeanieSessionStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends no walk over the sessions either, before all of them are met."""
+    monkeypatch.setattr("beanie_session_store.app.retention.CACHE_SECONDS", 0)
+    monkeypatch.setattr("beanie_session_store.app.retention._SESSIONS_AT_ONCE", 2)
+    monkeypatch.setattr("beanie_session_store.app.housekeeping._PAGE", 2)
+    monkeypatch.setattr("beanie_session_store.app.removal._PAGE", 2)
+    names = [f"s{number}" for number in range(3)]
+    for name in names:
+        await store.append({**KEY, "session_id": name}, [message(name)])
+    gone = {"expires_at": datetime.now(timezone.utc) - timedelta(1)}
+    for collection in (summaries(), entries()):
+        await collection.insert_many([dict(each) for each in FOREIGN])
+    await summaries().delete_one({"session_id": "s2"})
+    lost = [each.session_id async for each in store.lost_sessions()]
+    assert lost == ["s2"]
+    found = {each.check: each for each in (await diagnose(database)).findings}["summaries"]
+    assert "1 of 3" in found.found
+    await store.repair({**KEY, "session_id": "s2"})
+    assert [each.session_id async for each in store.all_sessions()] == names
+    assert (await store.session_named("s1")).session_id == "s1"
+
+    # It is as old as can be, and so would expire at once.
+    assert await ending_sessions(database, timedelta(1)) == 0
+    assert (await set_retention(database, timedelta(1))).sessions == 3
+    await summaries().update_many({"session_id": "s0"}, {"$set": gone})
+    async with without_expiry(database):
+        await summaries().update_many({"odd": {"$exists": True}}, {"$set": gone})
+        assert await sweep_sessions(database) == Sweeping(1, ())
+        await summaries().update_many({"odd": {"$exists": True}}, {"$set": {"expires_at": 0}})
+        assert (await sweep_sessions(database)).failed == ()
+        removal = await store.delete_sessions(project_key="project")
+        assert removal.deleted == 2
+        for collection in (summaries(), entries()):
+            assert await collection.count_documents({}) == len(FOREIGN)
