@@ -214,7 +214,8 @@ async def _remove(
     live = await live_of(connection, key, session)
     if state is None or live is None or live.id != known:
         raise StaleStateError
-    if state.next_seq - counted.last_seq > MARKED:
+    # Not since its last entry: behind that may be positions of many that are deleted.
+    if state.next_seq - next_seq > MARKED:
         raise StaleStateError
     # What another delete took is in the count.
     if not await _is_appended(connection, key, next_seq, state.next_seq, session):

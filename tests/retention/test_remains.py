@@ -145,6 +145,19 @@ async def test_remains_are_swept_whatever_number_says_where_they_end(
     assert await summaries.count_documents({"remains": {"$exists": True}}) == 0
 
 
+async def test_a_large_subagent_that_is_gone_hinders_no_other_delete(
+    store: BeanieSessionStore,
+) -> None:
+    main, _, late = await large_session(store)
+    # The last that was stored, so that the session's positions go on far behind its entries.
+    assert len(late) > MARKED
+    await store.delete(OTHER_AGENT, wait=True)
+    await store.delete(SUBAGENT, wait=True)
+    assert await store.load(KEY) == main
+    assert await stored() == len(main)
+    assert (await store.verify(KEY)).is_sound
+
+
 async def test_an_append_to_remains_starts_afresh_at_once(
     store: BeanieSessionStore, nobody_sweeps: Callable[[], None]
 ) -> None:
