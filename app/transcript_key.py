@@ -138,17 +138,19 @@ class TranscriptKey(NamedTuple):
         """Another transcript of the same session."""
         return TranscriptKey(self.tenant, self.project_key, self.session_id, subpath)
 
-    def session_filter(self) -> dict[str, Any]:
-        """A query for everything of the session; starts with the shard key."""
+    @property
+    def of_session(self) -> dict[str, Any]:
+        """A criterion for everything of the session; begins with the shard key."""
         return {
             "tenant": self.tenant,
             "project_key": self.project_key,
             "session_id": self.session_id,
         }
 
-    def transcript_filter(self) -> dict[str, Any]:
-        """A query for this transcript alone; starts with the shard key."""
-        return {**self.session_filter(), "subpath": self.subpath}
+    @property
+    def of_transcript(self) -> dict[str, Any]:
+        """A criterion for this transcript alone; begins with the shard key."""
+        return {**self.of_session, "subpath": self.subpath}
 
     def __str__(self) -> str:
         where = f" {self.subpath}" if self.subpath else ""

@@ -109,4 +109,4 @@ class Records:
             raise OvertakenError from None
 
     def _owner(self, key: TranscriptKey) -> dict[str, Any]:
-        return {**key.session_filter(), "source": self._source}
+        return {**key.of_session, "source": self._source}

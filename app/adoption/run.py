@@ -224,7 +224,7 @@ class _Adoption:
                 continue
             if live is None:
                 continue
-            mine = self._key.with_subpath(subpath).transcript_filter()
+            mine = self._key.with_subpath(subpath).of_transcript
             begun = live.in_transcript(subpath)
             entries = self._connection.entries
             own = await entries.find(mine, begun, {"uuid": {"$exists": True}}).count()

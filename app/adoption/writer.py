@@ -135,7 +135,7 @@ class _AdoptionPolicy(SourceTimePolicy):
     ) -> None:
         created_at = self._created_at[id(batch[0])]
         if update.known is None and created_at is not None:
-            summary = connection.summaries.find_one(key.session_filter(), {"_id": update.next.id})
+            summary = connection.summaries.find_one(key.of_session, {"_id": update.next.id})
             await summary.update(Set({"created_at": created_at}), session=session)
         self.count = len(batch)
         if self._next is not None:

@@ -107,6 +107,6 @@ async def session_summary(connection: Connection, key: TranscriptKey) -> Any:
     """The summary of the key's session, of the store's class, or ``None`` without one."""
 
     async def attempt() -> SessionSummary | None:
-        return await connection.summaries.find_one(key.session_filter(), NOT_EXPIRED)
+        return await connection.summaries.find_one(key.of_session, NOT_EXPIRED)
 
     return await retried(connection.client, attempt)

@@ -169,7 +169,7 @@ async def subkeys(connection: Connection, key: TranscriptKey) -> list[str]:
         # session was seen to live was whole: nothing of it is swept as long as it does.
         # The driver's own, for Beanie 1 has no distinct.
         entries = with_confirmed_reads(connection.entries.collection)
-        query: dict[str, Any] = {**key.session_filter(), "subpath": {"$gt": ""}}
+        query: dict[str, Any] = {**key.of_session, "subpath": {"$gt": ""}}
         found: list[str] = await entries.distinct("subpath", query)
         live = await live_of(confirmed, key, None)
         if live is None:

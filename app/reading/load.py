@@ -31,7 +31,7 @@ _LOADED = {**CONTENT, "expires_at": 1}
 async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any]] | None:
     """All entries of a transcript in order, or ``None`` if there are none."""
 
-    transcript = key.transcript_filter()
+    transcript = key.of_transcript
 
     async def attempt() -> list[dict[str, Any]]:
         documents, moment = await find_all(
@@ -84,7 +84,7 @@ async def _first_at(
     connection: Connection, key: TranscriptKey, moment: Timestamp | None
 ) -> int | None:
     """Where a transcript began at a moment; ``None`` if its session is gone."""
-    query = {**key.session_filter(), **NOT_EXPIRED}
+    query = {**key.of_session, **NOT_EXPIRED}
     row = await find_at(connection.summaries.collection, query, LIVE_FIELDS, moment)
     return None if row is None else Live.of(LiveRow.model_validate(row)).first_of(key.subpath)
 
@@ -110,7 +110,7 @@ async def load_session(connection: Connection, key: TranscriptKey) -> LoadedSess
             if live is None:
                 return LoadedSession(found, 0, 0.0)
             cursor = connection.entries.collection.find(
-                {**key.session_filter(), **live.in_session()},
+                {**key.of_session, **live.in_session()},
                 {**CONTENT, "subpath": 1},
                 sort=[("subpath", 1), ("seq", 1)],
                 session=session,
@@ -133,7 +133,7 @@ async def last_agent_metadata(connection: Connection, key: TranscriptKey) -> dic
     """The last entry of type ``agent_metadata`` of a transcript, ``None`` without one."""
     # What is packed cannot be queried, but is rare.
     kinds = [{"entry.type": "agent_metadata"}, {"entry": {"$exists": False}}]
-    owner = {**key.transcript_filter(), "uuid": {"$exists": False}, "$or": kinds}
+    owner = {**key.of_transcript, "uuid": {"$exists": False}, "$or": kinds}
 
     async def attempt() -> dict[str, Any] | None:
         entries = with_confirmed_reads(connection.entries.collection)
@@ -158,7 +158,7 @@ async def session_entries(
     if live is None:
         return
     fields = {**CONTENT, "subpath": 1}
-    query = {**key.session_filter(), **live.in_session()}
+    query = {**key.of_session, **live.in_session()}
     if after:
         query["seq"] = {"$gt": max(after, live.first_seq - 1)}
     # No index has the order of all transcripts together, and what is sorted may be large.
@@ -203,7 +203,7 @@ async def told_of_others(
     connection: Connection, key: TranscriptKey, session: ClientSession | None
 ) -> ToldOfOthers:
     """What the summary of a session says of others."""
-    row = await connection.summaries.find_one(key.session_filter(), rows=_ToldRow, session=session)
+    row = await connection.summaries.find_one(key.of_session, rows=_ToldRow, session=session)
     totals: dict[str, Any] = row.totals or {} if row else {}
     return ToldOfOthers(totals.get("copied_until", 0), carried_in(totals))
 
@@ -229,7 +229,7 @@ async def stored_before(
         return found
     for start in range(0, len(keys), _KEYS_AT_ONCE):
         query = {
-            **key.transcript_filter(),
+            **key.of_transcript,
             "uuid": {"$in": keys[start : start + _KEYS_AT_ONCE]},
             "seq": {"$gte": live.first_of(key.subpath), "$lt": seq},
         }

@@ -72,9 +72,9 @@ class Place:
         key = self.key
         if self.with_subagents:
             behind = max(self.position, live.first_seq - 1)
-            return {**key.session_filter(), **live.in_session(), "seq": {"$gt": behind}}
+            return {**key.of_session, **live.in_session(), "seq": {"$gt": behind}}
         behind = max(self.position, live.first_of(key.subpath) - 1)
-        return {**key.transcript_filter(), "seq": {"$gt": behind}}
+        return {**key.of_transcript, "seq": {"$gt": behind}}
 
     def changed(self) -> SessionChangedError:
         """The error for a session that is no longer the one that was read."""

@@ -114,7 +114,7 @@ async def _follow(connection: Connection, place: Place) -> AsyncGenerator[Stream
 def _changes_of(place: Place) -> list[Record]:
     # Every append changes the summary, in the transaction that stores the entries.
     created: Record = {"operationType": "insert"}
-    for name, value in place.key.session_filter().items():
+    for name, value in place.key.of_session.items():
         created[f"fullDocument.{name}"] = value
     mine: list[Record] = [created]
     if place.session is not None:

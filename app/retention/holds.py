@@ -39,7 +39,7 @@ async def hold(connection: Connection, key: TranscriptKey, *, wait: bool = False
     await change_dates(connection, key, held)
     with holds_already(f"it is held, {_ENTRIES_FOLLOW}"):
         summaries = connection.summaries
-        row = await summaries.find_one(key.session_filter(), rows=DatedRow)
+        row = await summaries.find_one(key.of_session, rows=DatedRow)
         date = None if row is None else row.dated.expires_at
         # What the release before dated has no time to spare.
         is_near = date is not None and date < connection.server.now() + _NEAR
@@ -73,7 +73,7 @@ def _has_dates(dated: Dated) -> bool:
 async def _follow_up(connection: Connection, key: TranscriptKey, wait: bool) -> None:
     """Move the entries' dates: at once where that is quick, else in the background."""
     summaries = connection.summaries
-    row = await summaries.find_one(key.session_filter(), rows=DatedRow)
+    row = await summaries.find_one(key.of_session, rows=DatedRow)
     if row is not None and (wait or row.entries <= _FEW_ENTRIES):
         await follow(connection, key)
     else:

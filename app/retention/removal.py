@@ -77,7 +77,7 @@ async def remove_sessions(
             held.append(listing)
         elif is_deleted:
             # An adoption that is run again must find no trace of it either.
-            await records.delete_many(key.session_filter())
+            await records.delete_many(key.of_session)
         return is_deleted
 
     async for rows in _pages(connection, tenant, wanted):

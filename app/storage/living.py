@@ -84,6 +84,6 @@ async def live_of(
 ) -> Live | None:
     """Where the entries of a session begin; ``None`` if there is no living one."""
     row = await connection.summaries.find_one(
-        key.session_filter(), NOT_EXPIRED, rows=LiveRow, session=session
+        key.of_session, NOT_EXPIRED, rows=LiveRow, session=session
     )
     return None if row is None else Live.of(row)

@@ -62,8 +62,8 @@ async def orphan_of(connection: Connection, key: TranscriptKey) -> Orphan | None
         "created_at": {"$min": "$created_at"},
         "active_at": {"$max": "$created_at"},
     }
-    entries = connection.entries.find(key.session_filter())
-    summary = connection.summaries.find_one(key.session_filter())
+    entries = connection.entries.find(key.of_session)
+    summary = connection.summaries.find_one(key.of_session)
 
     async def attempt() -> Orphan | None:
         async with snapshot(connection.client, connection.server) as session:

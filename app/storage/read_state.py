@@ -42,7 +42,7 @@ async def _state_row(
     connection: Connection, key: TranscriptKey, session: ClientSession | None = None
 ) -> dict[str, Any] | None:
     # An aggregation, for not every engine knows $$NOW in the projection of a find.
-    found = connection.summaries.find(key.session_filter())
+    found = connection.summaries.find(key.of_session)
     rows = await found.aggregate([{"$project": STATE_PROJECTION}], session=session).to_list()
     return rows[0] if rows else None
 

@@ -93,7 +93,7 @@ async def _joined(
     what: str,
 ) -> bytes:
     query = {
-        **key.session_filter(),
+        **key.of_session,
         "collection": owner,
         "subpath": key.subpath,
         "seq": seq,

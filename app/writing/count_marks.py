@@ -95,7 +95,7 @@ async def _call(
 ) -> StoredEntry | None:
     """The last entry of a transcript that makes a call."""
     query = {
-        **key.with_subpath(subpath).transcript_filter(),
+        **key.with_subpath(subpath).of_transcript,
         "entry.type": "assistant",
         "entry.message.content.id": call,
     }
@@ -117,7 +117,7 @@ async def _entries_of(
             for identity in identities[at : at + _ASKED_AT_ONCE]
             for size in (IDENTITY_BYTES, INSTANT_BYTES, COPY_BYTES)
         ]
-        query = {**key.session_filter(), "$or": bounds}
+        query = {**key.of_session, "$or": bounds}
         async for row in connection.entries.collection.find(query, _FIELDS):
             yield await _stored(connection, key, row)
 
@@ -161,7 +161,7 @@ async def _with_prompts(
     left = {chain for chain, _ in asked}
     prompts: dict[str, int] = {}
     query = {
-        **key.transcript_filter(),
+        **key.of_transcript,
         "seq": {"$gt": min(asked.values())},
         "$or": [{"entry.type": "user"}, {"entry": {"$exists": False}}],
     }
@@ -189,7 +189,7 @@ async def _stored_digests(
     found: set[bytes] = set()
     asked = [Binary(digest) for digest in digests]
     for at in range(0, len(asked), _MARKED_AT_ONCE):
-        query = {**key.session_filter(), "counted": {"$in": asked[at : at + _MARKED_AT_ONCE]}}
+        query = {**key.of_session, "counted": {"$in": asked[at : at + _MARKED_AT_ONCE]}}
         async for row in connection.entries.collection.find(query, {"_id": 0, "counted": 1}):
             found.update(_digests(row["counted"]))
     return found & set(digests)
@@ -207,7 +207,7 @@ async def free_marks(connection: Connection, key: TranscriptKey, update: Summary
     if first_seq == 1:
         return
     digests = [Binary(digest) for mark in update.marks.values() for digest in mark.counted]
-    remains = {**key.session_filter(), "counted": {"$in": digests}, "seq": {"$lt": first_seq}}
+    remains = {**key.of_session, "counted": {"$in": digests}, "seq": {"$lt": first_seq}}
     await connection.entries.find(remains).update(Unset({"counted": ""}))
 
 
@@ -221,7 +221,7 @@ async def mark_entries(connection: Connection, key: TranscriptKey) -> None:
 
     async def attempt() -> None:
         marked = {"counted": {"$exists": True}}
-        if await connection.entries.find_one(key.session_filter(), marked).exists():
+        if await connection.entries.find_one(key.of_session, marked).exists():
             # First away with what is wrong, for it may be right on another entry.
             await _mark(connection, key, clears=True)
         await _mark(connection, key, clears=False)
@@ -236,7 +236,7 @@ async def _mark(connection: Connection, key: TranscriptKey, *, clears: bool) -> 
     # No index has the order of all transcripts together, and what is sorted may be large.
     # The driver's own cursor and bulk, for there may be very many.
     rows = connection.entries.collection.find(
-        key.session_filter(), _FIELDS, sort=[("seq", 1)], allow_disk_use=True
+        key.of_session, _FIELDS, sort=[("seq", 1)], allow_disk_use=True
     )
     async for row in rows:
         each = await _stored(connection, key, row)
@@ -247,7 +247,7 @@ async def _mark(connection: Connection, key: TranscriptKey, *, clears: bool) -> 
         fields = {} if mark is None or clears else _mark_fields(mark)
         gone = [name for name in ("counted", "response") if name in row and name not in fields]
         change = {"$set": fields, "$unset": dict.fromkeys(gone, "")}
-        owner = {**key.with_subpath(each.subpath).transcript_filter(), "seq": Int64(each.seq)}
+        owner = {**key.with_subpath(each.subpath).of_transcript, "seq": Int64(each.seq)}
         changes.append(UpdateOne(owner, {name: part for name, part in change.items() if part}))
         if len(changes) == _MARKED_AT_ONCE:
             await connection.entries.collection.bulk_write(changes, ordered=False)

@@ -175,7 +175,7 @@ async def _row(connection: Connection, key: TranscriptKey) -> DatedRow | None:
     summaries = connection.summaries.confirmed
 
     async def attempt() -> DatedRow | None:
-        return await summaries.find_one(key.session_filter(), NOT_EXPIRED, rows=DatedRow)
+        return await summaries.find_one(key.of_session, NOT_EXPIRED, rows=DatedRow)
 
     return await retried(connection.client, attempt)
 
@@ -200,7 +200,7 @@ async def _put(
     unchanged = row.as_read(
         *("id", "next_seq", "active_at", "expires_at", "held_at", "backstop", "moved_through")
     )
-    summary = connection.summaries.find_one(key.session_filter(), unchanged, NOT_EXPIRED)
+    summary = connection.summaries.find_one(key.of_session, unchanged, NOT_EXPIRED)
     return bool((await summary.update(Set(kept), Unset(gone))).matched_count)
 
 
@@ -216,7 +216,7 @@ async def _move(
     to: datetime | None = row.backstop["to"]
     change = Unset({"expires_at": ""}) if to is None else Set({"expires_at": to})
     upto = min(through + size, row.dated.next_seq - 1)
-    session_key = key.session_filter()
+    session_key = key.of_session
     positions = {"seq": {"$gt": through, "$lte": upto}}
     # Without the type it would also match where nothing is on its way.
     on_its_way = {"backstop.to": {"$type": "null"} if to is None else to}

@@ -67,7 +67,7 @@ async def delete_session(
     summaries = connection.summaries.confirmed
 
     async def read() -> DatedRow | None:
-        return await summaries.find_one(key.session_filter(), rows=DatedRow)
+        return await summaries.find_one(key.of_session, rows=DatedRow)
 
     while True:
         row = await retried(connection.client, read)
@@ -158,7 +158,7 @@ async def _counted_without(
             return None
         assert live.id is not None
         entries = connection.entries
-        mine = (key.transcript_filter(), live.in_transcript(key.subpath))
+        mine = (key.of_transcript, live.in_transcript(key.subpath))
         if not await entries.find_one(*mine, session=session).exists():
             return None
         state = await state_in(connection, key.session, session)
@@ -189,7 +189,7 @@ async def _is_appended(
     if first_seq == next_seq:
         return True
     taken = {"seq": {"$gte": Int64(first_seq), "$lt": Int64(next_seq)}}
-    since = connection.entries.find(key.session_filter(), taken, session=session)
+    since = connection.entries.find(key.of_session, taken, session=session)
     return await since.count() == next_seq - first_seq
 
 
@@ -208,7 +208,7 @@ async def _remove(
     known, next_seq, counted = looked
     entries, chunks = connection.entries, connection.chunks
     # First, so that of those who write all the time it is not this one that always has to wait.
-    this = connection.summaries.find_one(key.session_filter(), {"_id": known})
+    this = connection.summaries.find_one(key.of_session, {"_id": known})
     await this.update(Set({"counting": ObjectId()}), session=session)
     state = await state_in(connection, key.session, session)
     live = await live_of(connection, key, session)
@@ -222,7 +222,7 @@ async def _remove(
         raise StaleStateError
     onto = looked.onto()
     counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)
-    mine = key.transcript_filter()
+    mine = key.of_transcript
     living = entries.find(mine, live.in_transcript(key.subpath), limit=MARKED + 1, session=session)
     count = await living.count()
     is_small = count <= MARKED and not live.removed and live.first_seq == 1
@@ -241,7 +241,7 @@ async def _mark(
 ) -> bool:
     """Make a session gone for readers, and return whether nothing of it is left."""
     entries, summaries, chunks = connection.entries, connection.summaries, connection.chunks
-    owner = key.session_filter()
+    owner = key.of_session
     unchanged = row.as_read("id", "next_seq", "expires_at", "held_at")
     is_small = (
         row.entries <= MARKED

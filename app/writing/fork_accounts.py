@@ -42,7 +42,7 @@ async def accounts_at(
 
     async def first(query: dict[str, Any], order: int) -> _AccountEntryRow | None:
         return await entries.find_one(
-            source.transcript_filter(),
+            source.of_transcript,
             query,
             rows=_AccountEntryRow,
             sort=[("seq", order)],

@@ -98,7 +98,7 @@ async def _sweep_all(
 async def finish(connection: Connection, key: TranscriptKey) -> None:
     """Sweep and date what is left to do of one session."""
     summaries = connection.summaries
-    gone = await summaries.find_one(key.session_filter(), EXPIRED, rows=DatedRow)
+    gone = await summaries.find_one(key.of_session, EXPIRED, rows=DatedRow)
     if gone is not None:
         this = gone.id
         await delete_session(connection, key, unless=lambda now: now.id != this, wait=True)

@@ -63,7 +63,7 @@ async def require_owners(
         return
     begun = {"seq": {"$gte": update.next.first_seq}} if update.next.first_seq > 1 else {}
     owners = connection.entries.find(
-        key.transcript_filter(), In("uuid", list(needed)), begun, session=session
+        key.of_transcript, In("uuid", list(needed)), begun, session=session
     )
     if await owners.count() < len(needed):
         raise ReplayError
@@ -90,7 +90,7 @@ async def insert_entries(
     for seq, encoded in enumerate(batch, update.first_seq):
         if encoded.chunks:
             owner = {
-                **key.transcript_filter(),
+                **key.of_transcript,
                 "collection": connection.entries.name,
                 "seq": Int64(seq),
                 **dated,
@@ -141,7 +141,7 @@ async def take_back(
 ) -> None:
     """Without transactions: take back what a failed insert left, and fold anew what is stored."""
     positions = {"$gte": update.first_seq, "$lt": update.first_seq + count}
-    claimed = {**key.transcript_filter(), "seq": positions}
+    claimed = {**key.of_transcript, "seq": positions}
     mine = {"created_at": update.changes["active_at"]}
     try:
         # Where the positions were not free, what else stands there is of another time.

@@ -24,7 +24,7 @@ async def set_metadata(
     """
     values = value_fields(metadata, *_FIELDS)
     gone = {name: "" for name in _FIELDS if name not in values}
-    summary = connection.summaries.find_one(key.session_filter(), NOT_EXPIRED)
+    summary = connection.summaries.find_one(key.of_session, NOT_EXPIRED)
     if not (await summary.update(Set(values), Unset(gone))).matched_count:
         raise UnknownSessionError(
             f"There is no {key}; nothing was changed. Check tenant, project key and session id."

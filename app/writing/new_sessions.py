@@ -217,7 +217,7 @@ async def _with_entries(
         # There is one at most in hundreds; then each is asked for.
         if await connection.entries.find_one(owner).exists():
             for key in keys:
-                if await connection.entries.find_one(key.session_filter()).exists():
+                if await connection.entries.find_one(key.of_session).exists():
                     found.add(key)
     return found
 

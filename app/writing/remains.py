@@ -56,7 +56,7 @@ async def next_free_position(connection: Connection, key: TranscriptKey) -> int:
 
     async def attempt() -> int:
         entries = connection.entries
-        owner = key.session_filter()
+        owner = key.of_session
         if not await entries.find_one(owner).exists():
             return 1
         last = 0
@@ -78,7 +78,7 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
     begins at the first one again. So each batch looks in its own transaction whether it still is
     that summary, and any number of sweepers may work at once, beside appends.
     """
-    owner = key.session_filter()
+    owner = key.of_session
     summaries = connection.summaries
     while True:
         row = await summaries.find_one(owner, rows=_RemainsRow)
@@ -97,7 +97,7 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
                 await summaries.find_one(this).update(Unset({"remains": ""}))
             elif row.removed:
                 for each in row.removed:
-                    removed = key.with_subpath(each["subpath"]).transcript_filter()
+                    removed = key.with_subpath(each["subpath"]).of_transcript
                     # An election may have taken the deletion back, and the transcript lives.
                     gone = {**this, "removed": each}
                     await _Evidence(connection, gone, owner).sweep(removed, each["before"])
@@ -114,7 +114,7 @@ async def sweep_unowned(connection: Connection, key: TranscriptKey) -> bool:
     """
     before = await next_free_position(connection, key)
     # In this order: what is begun from now on begins behind that.
-    owner = key.session_filter()
+    owner = key.of_session
     if before == 1 or await connection.summaries.find_one(owner).exists():
         return False
     with contextlib.suppress(_SweepOvertakenError):
@@ -132,7 +132,7 @@ class _Evidence:
 
     connection: Connection
     summary: dict[str, Any] | None
-    session_filter: dict[str, Any]
+    of_session: dict[str, Any]
 
     async def sweep(self, owner: dict[str, Any], before: int) -> None:
         """Delete the entries and chunks of ``owner`` up to a position.
@@ -145,7 +145,7 @@ class _Evidence:
 
     async def require(self, session: ClientSession | None) -> None:
         """Look at it within a transaction, whose other operations see the same moment."""
-        query = self.session_filter if self.summary is None else self.summary
+        query = self.of_session if self.summary is None else self.summary
         summary = self.connection.summaries.find_one(query, session=session)
         if await summary.exists() != (self.summary is not None):
             raise _SweepOvertakenError

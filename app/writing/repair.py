@@ -182,16 +182,16 @@ async def _rebuild(
         )
     summary: dict[str, Any] = {
         "_id": ObjectId(),
-        **key.session_filter(),
+        **key.of_session,
         "created_at": orphan.created_at,
         "active_at": orphan.active_at,
         **connection.summary_defaults(),
     }
     if orphan.dated:
         for documents in (connection.entries, connection.chunks):
-            await documents.find(key.session_filter()).update(Unset({"expires_at": ""}))
+            await documents.find(key.of_session).update(Unset({"expires_at": ""}))
         summary["released_at"] = connection.server.now()
-    last = connection.entries.find_one(key.session_filter(), {"seq": Int64(orphan.last_seq)})
+    last = connection.entries.find_one(key.of_session, {"seq": Int64(orphan.last_seq)})
 
     async def work(session: ClientSession | None) -> None:
         # It may have been deleted since.
@@ -215,7 +215,7 @@ def _without_summary(orphan: Orphan) -> Verification:
 async def _last_written(connection: Connection, key: TranscriptKey) -> int | None:
     """When the last entry of the main transcript was stored, epoch milliseconds."""
     row = await connection.entries.find_one(
-        key.session.transcript_filter(), rows=_WrittenRow, sort=[("seq", -1)]
+        key.session.of_transcript, rows=_WrittenRow, sort=[("seq", -1)]
     )
     return None if row is None else round(row.created_at.timestamp() * 1000)
 

@@ -223,7 +223,7 @@ class _StoredTranscript:
         self, uuids: list[str], fields: dict[str, int]
     ) -> AsyncIterator[dict[str, Any]]:
         if uuids:
-            query = {**self.key.transcript_filter(), "uuid": {"$in": uuids}}
+            query = {**self.key.of_transcript, "uuid": {"$in": uuids}}
             fields = {**fields, "_id": 1}
             # The driver's own, here and below: a model of each entry takes as long as reading it.
             async for document in self.connection.entries.collection.find(
@@ -242,7 +242,7 @@ class _StoredTranscript:
         ends = [end for end in (before, self.until) if end is not None]
         if ends:
             bounds["$lt"] = min(ends)
-        query = {**self.key.transcript_filter(), "seq": bounds, "uuid": {"$exists": False}}
+        query = {**self.key.of_transcript, "seq": bounds, "uuid": {"$exists": False}}
         cursor = self.connection.entries.collection.find(
             query, CONTENT, sort=[("seq", 1)], session=self.session
         )
@@ -254,7 +254,7 @@ class _StoredTranscript:
     async def uuid_next_to(self, seqs: dict[str, int], direction: int) -> int | None:
         """Where the nearest entry with a uuid stands in a direction."""
         found = await self.connection.entries.find_one(
-            self.key.transcript_filter(),
+            self.key.of_transcript,
             {"seq": {"$gte": self.first, **seqs}, "uuid": {"$exists": True}},
             rows=_PositionRow,
             sort=[("seq", direction)],
@@ -265,7 +265,7 @@ class _StoredTranscript:
     async def end(self) -> int:
         """The position that the session's next entry gets."""
         found = await self.connection.summaries.find_one(
-            self.key.session_filter(), rows=_EndRow, session=self.session
+            self.key.of_session, rows=_EndRow, session=self.session
         )
         return 0 if found is None else found.next_seq
 

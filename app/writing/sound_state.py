@@ -79,7 +79,7 @@ async def _is_behind(
     behind = {"seq": {"$gte": Int64(known.next_seq)}}
 
     async def attempt() -> bool:
-        return await connection.entries.find_one(key.session_filter(), behind).exists()
+        return await connection.entries.find_one(key.of_session, behind).exists()
 
     return await retried(connection.client, attempt)
 

@@ -191,7 +191,7 @@ async def advance_summary(
         operators["$push"] = update.pushed
     # A session that was deleted and made anew counts from 1 again; its _id tells it apart.
     query = {
-        **key.session_filter(),
+        **key.of_session,
         "_id": known.id,
         # What is no position may be anything.
         "next_seq": known.next_seq or {"$eq": known.stored_next_seq},
@@ -214,7 +214,7 @@ async def replace_summary_chunks(
     if update.data_chunks is None:
         return
     owner = {
-        **key.session_filter(),
+        **key.of_session,
         "collection": connection.summaries.name,
         "subpath": "",
         "seq": 0,

@@ -81,7 +81,7 @@ async def _stored_by(
         return None
     # Entries of one append follow one another, and have its time.
     from_there = {"seq": {"$gte": first.seq}, "created_at": first.created_at}
-    count = await entries.find(key.transcript_filter(), from_there, session=session).count()
+    count = await entries.find(key.of_transcript, from_there, session=session).count()
     live = await live_of(connection, key, session)
     is_new = live is not None and live.first_seq == first.seq
     return StoredBatch(first.seq, count, is_new)

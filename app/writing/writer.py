@@ -164,7 +164,7 @@ class Writer:
             # They would refuse the entries of the new session. By their ids, for a new entry may
             # have one of their uuids by now.
             ids = In("_id", list(recognised.remains))
-            await connection.entries.find(key.session_filter(), ids).delete()
+            await connection.entries.find(key.of_session, ids).delete()
         position = recognised.position
         if position is not None:
             bound = None if self._policy.others_repeat_too else position.end
@@ -307,7 +307,7 @@ class Writer:
     ) -> None:
         summary = summary_document(connection, key, update, self._metadata)
         if update.clears:
-            expired = connection.summaries.find_one(key.session_filter(), EXPIRED)
+            expired = connection.summaries.find_one(key.of_session, EXPIRED)
             await expired.delete(session=session)
         try:
             # The driver's own, for the index decides between two who create it.
@@ -317,5 +317,5 @@ class Writer:
             raise StaleStateError from None
         if update.clears:
             of_summaries = {"collection": connection.summaries.name}
-            await connection.chunks.find(key.session_filter(), of_summaries).delete(session=session)
+            await connection.chunks.find(key.of_session, of_summaries).delete(session=session)
         await replace_summary_chunks(connection, key, update, session)

@@ -23,7 +23,7 @@ def summary_document(
     """The summary of a session that an update creates."""
     return {
         "_id": update.next.id,
-        **key.session_filter(),
+        **key.of_session,
         **update.changes,
         **value_fields(metadata, "metadata", "packed_metadata"),
         "created_at": connection.server.now(),
@@ -39,7 +39,7 @@ def entry_documents(
     common: dict[str, Any],
 ) -> list[bytes]:
     """The entries' documents, put together from what is encoded once for all of them."""
-    head = bson_elements(key.transcript_filter()) + _SEQ_HEAD
+    head = bson_elements(key.of_transcript) + _SEQ_HEAD
     tail = bson_elements(common)
     # A team's defaults may differ from entry to entry.
     has_defaults = connection.entry_defaults is not dict

@@ -49,7 +49,7 @@ ABOUT_SUMMARIES: dict[str, Any] = {
     "not_expired_at": criteria.not_expired_at(NOW),
     "expired_before": criteria.expired_before(NOW),
     "listed": criteria.listed("t", "p", NOW),
-    "of a session": KEY.session_filter(),
+    "of a session": KEY.of_session,
     "a page": KeyRow(tenant="t", project_key="p", session_id="s").behind,
     "the latest": before(active_at=NOW, _id=1),
 }
@@ -82,8 +82,8 @@ def test_criteria_name_fields_of_summaries(query: Any) -> None:
 
 @pytest.mark.parametrize("model", [TranscriptEntry, EntryChunk])
 def test_criteria_name_fields_of_entries_and_their_chunks(model: Any) -> None:
-    assert {*names(KEY.transcript_filter())} <= fields(model)
-    assert {*names(KEY.session_filter())} <= fields(model)
+    assert {*names(KEY.of_transcript)} <= fields(model)
+    assert {*names(KEY.of_session)} <= fields(model)
 
 
 def test_a_wrong_name_would_be_found() -> None:
