@@ -32,6 +32,7 @@ from beanie_session_store import (
     upgrade_schema,
 )
 from beanie_session_store.app.database.driver import Database, collection_of
+from beanie_session_store.app.retention.ending_sessions import ending_sessions
 from beanie_session_store.app.storage.background import gone_on
 from beanie_session_store.app.storage.expiry import read_retention
 from beanie_session_store.app.transcript_key import TranscriptKey
@@ -542,3 +543,40 @@ async def test_without_a_policy_the_expiry_index_is_empty(
     assert await indexed() == 0
     await set_retention(database, timedelta(days=1))
     assert await indexed() == 10
+
+
+@pytest.mark.parametrize("owner", [["default"], {"a": 1}, None, 7])
+async def test_a_policy_of_nobody_ends_nothing(
+    store: BeanieSessionStore, database: Database, owner: Any
+) -> None:
+    """Something else than the store wrote it."""
+    policies = database["claude_retention_policies"]
+    await policies.insert_many(
+        [
+            {"tenant": owner, "project_key": "*", "keep_seconds": 1},
+            {"tenant": "default", "project_key": [owner, KEY["project_key"]]},
+            {"tenant": "*", "project_key": "*", "keep_seconds": "soon"},
+        ]
+    )
+    await store.append(KEY, turn(1))
+    assert await dates() == {None}
+    found = await retention_policies(database)
+    assert len(found) == 3
+    (of_all,) = [each for each in found if each["tenant"] is EVERY]
+    assert (of_all["project_key"], of_all["keep_seconds"]) == (EVERY, "soon")
+    assert await ending_sessions(database, timedelta(days=1)) == 0
+
+
+async def test_what_a_hold_kept_until_now_would_not_end_at_once(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    await store.append(KEY, turn(1))
+    long_ago = datetime.now(timezone.utc) - timedelta(days=40)
+    summaries = collection_of(SessionSummary)
+    await summaries.update_one({}, {"$set": {"active_at": long_ago, "held_at": long_ago}})
+    assert await ending_sessions(database, timedelta(days=30)) == 0
+    await store.release(KEY)
+    # Its period has just begun anew.
+    assert await ending_sessions(database, timedelta(days=30)) == 0
+    await summaries.update_one({}, {"$unset": {"released_at": ""}})
+    assert await ending_sessions(database, timedelta(days=30)) == 1
