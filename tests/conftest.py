@@ -142,6 +142,13 @@ async def standalone_database(
 
 
 @pytest.fixture
+def quick_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores look at policies again soon, and whoever changes one waits for them as long."""
+    for module in ("storage.expiry", "retention.policies"):
+        monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", 0.2)
+
+
+@pytest.fixture
 def smaller_limits(monkeypatch: pytest.MonkeyPatch) -> int:
     """How many times smaller sizes are from which values are packed or cut.
 

@@ -29,6 +29,8 @@ from beanie_session_store import (
 from beanie_session_store.app.database.driver import Database, collection_of
 from beanie_session_store.app.schema.script_copies import copy_scripts
 
+pytestmark = pytest.mark.usefixtures("quick_policies")
+
 
 @pytest.fixture
 def command(mongo_url: str, database: Database) -> Callable[..., Awaitable[str]]:
@@ -209,10 +211,7 @@ async def test_the_written_migration_runs_forward_and_backward_in_beanies_own_ru
     mongo_url: str,
     tmp_path: Path,
     store: BeanieSessionStore,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("storage.expiry", "retention.policies"):
-        monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", 0.2)
     await store.append(KEY, turn(1))
     await command("retention", "set", "30d", "--all-tenants", "--yes")
     written = await command(
@@ -307,8 +306,6 @@ async def own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[tuple[Database, BeanieSessionStore, tuple[str, ...]]]:
     """A database with a session of own classes alone, and the options that name these."""
-    for module in ("storage.expiry", "retention.policies"):
-        monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", 0.2)
     name = f"own{uuid.uuid4().hex[:8]}"
     (tmp_path / f"{name}.py").write_text(OWN.format(name=name))
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -292,6 +292,7 @@ async def test_classes_of_a_teams_own_are_examined(mongo_url: str, database_name
             await diagnose(database, entries=SessionSummary)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("quick_policies")
 async def test_what_should_have_expired_and_is_still_there_is_found(database: Database) -> None:
     assert "no policies" in said(await diagnose(database), "retention")[1]
     await set_retention(database, timedelta(days=1))
@@ -380,6 +381,7 @@ def role_for_running(database: str) -> list[dict[str, Any]]:
     return json.loads(role.replace('"app"', json.dumps(database)))["privileges"]
 
 
+@pytest.mark.usefixtures("quick_policies")
 async def test_the_permissions_that_are_asked_for_are_enough(secured: SecuredServer) -> None:
     models = StoreModels(TranscriptEntry, SessionSummary)
     async with on(secured.url(), "exact") as database:

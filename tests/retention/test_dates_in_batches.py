@@ -35,12 +35,10 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_steps(monkeypatch: pytest.MonkeyPatch, quick_policies: None) -> None:
     monkeypatch.setattr("beanie_session_store.app.writing.dating._BATCH", 5)
     monkeypatch.setattr("beanie_session_store.app.writing.dating._SMALLEST_BATCH", 2)
     monkeypatch.setattr("beanie_session_store.app.retention.holds._FEW_ENTRIES", 0)
-    for module in ("storage.expiry", "retention.policies"):
-        monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", 0.2)
 
 
 @pytest.fixture

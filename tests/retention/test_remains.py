@@ -31,7 +31,7 @@ MARKED = 8
 
 
 @pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_steps(monkeypatch: pytest.MonkeyPatch, quick_policies: None) -> None:
     """What goes by thousands goes by handfuls."""
     for module in ("reading.load", "writing.deletion", "queries.search"):
         monkeypatch.setattr(f"beanie_session_store.app.{module}.MARKED", MARKED)
@@ -39,8 +39,6 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("beanie_session_store.app.writing.remains._BATCH", 5)
     monkeypatch.setattr("beanie_session_store.app.writing.dating._BATCH", 5)
     monkeypatch.setattr("beanie_session_store.app.retention.holds._FEW_ENTRIES", 0)
-    for module in ("storage.expiry", "retention.policies"):
-        monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", 0.2)
 
 
 @pytest.fixture

@@ -37,15 +37,11 @@ from beanie_session_store.app.storage.background import gone_on
 from beanie_session_store.app.storage.expiry import read_retention
 from beanie_session_store.app.transcript_key import TranscriptKey
 
-CACHE_SECONDS = 0.2
 # One pass of MongoDB's own TTL monitor, which the test servers run every second, and its work.
 TTL_PASS = 3.0
 
 
-@pytest.fixture(autouse=True)
-def quick_caches(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("storage.expiry", "retention.policies"):
-        monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", CACHE_SECONDS)
+pytestmark = pytest.mark.usefixtures("quick_policies")
 
 
 async def dates() -> set[datetime | None]:

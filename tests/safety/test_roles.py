@@ -65,6 +65,8 @@ KEY: Any = {"project_key": PROJECT, "session_id": "large"}
 
 Step = Callable[[Database], Awaitable[Any]]
 
+pytestmark = pytest.mark.usefixtures("quick_policies")
+
 
 async def run_store(database: Database) -> None:
     """Whatever an application does with a store."""
@@ -177,7 +179,7 @@ def server(secured: SecuredServer) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def migrated(server: Server, secured: SecuredServer) -> None:
+async def migrated(server: Server, secured: SecuredServer, quick_policies: None) -> None:
     server.admin.drop_database(NAME)
     async with server.database(secured.url()) as database:
         await prepared(database)
