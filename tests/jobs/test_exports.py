@@ -125,18 +125,20 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, id=ascii(n)[:20]) for n in HOSTILE])
-@pytest.mark.parametrize("field", ["project_key", "session_id", "subpath"])
 async def test_no_stored_name_leads_out_of_the_folder(
-    store: BeanieSessionStore, folder: Path, field: str, name: str
+    database: Database, folder: Path, name: str
 ) -> None:
-    hostile: Any = {**KEY, field: f"subagents/{name}" if field == "subpath" else name}
-    await store.append(hostile, turn(1))
-    good: Any = {"project_key": "good", "session_id": "good"}
-    await store.append(good, turn(2))
-    report = await export_transcripts(store, folder)
-    assert (report.changed, report.failed) == (1, 1)
-    assert "not written" in report.problems[0].reason
-    assert files(folder.parents[1]) == ["outside/projects/good/good.jsonl"]
+    for field in ("project_key", "session_id", "subpath"):
+        store = BeanieSessionStore(tenant=field)
+        hostile: Any = {**KEY, field: f"subagents/{name}" if field == "subpath" else name}
+        await store.append(hostile, turn(1))
+        good: Any = {"project_key": "good", "session_id": field}
+        await store.append(good, turn(2))
+        report = await export_transcripts(store, folder)
+        assert (report.changed, report.failed) == (1, 1)
+        assert "not written" in report.problems[0].reason
+        assert files(folder.parents[1]) == [f"outside/projects/good/{field}.jsonl"]
+        (folder / "good" / f"{field}.jsonl").unlink()
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud83d", "/", "a//b", "a/./b"])

@@ -118,14 +118,13 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-async def exported(
-    store: BeanieSessionStore, folder: Path, form: Any, text: str, **names: str
-) -> str:
-    key: Any = {**KEY, **names}
-    await store.append(key, session(text))
-    subagent = {**key, "subpath": "subagents/agent-a1"}
+async def appended(store: BeanieSessionStore, text: str) -> None:
+    await store.append(KEY, session(text))
     metadata = {"type": "agent_metadata", "agentType": text, "description": text}
-    await store.append(subagent, [metadata, *session(text)])
+    await store.append(SUBAGENT, [metadata, *session(text)])
+
+
+async def exported(store: BeanieSessionStore, folder: Path, form: Any) -> str:
     report = await export_transcripts(store, folder, format=form)
     assert report.failed == 0, report.problems
     (path,) = folder.rglob("session.*")
@@ -133,10 +132,15 @@ async def exported(
 
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in HOSTILE.items()])
-async def test_hostile_content_is_harmless_in_html(
+async def test_hostile_content_is_harmless(
     store: BeanieSessionStore, tmp_path: Path, text: str
 ) -> None:
-    page = await exported(store, tmp_path, "html", text)
+    await appended(store, text)
+    _assert_harmless_page(await exported(store, tmp_path / "html", "html"))
+    _assert_harmless_markdown(await exported(store, tmp_path / "markdown", "markdown"))
+
+
+def _assert_harmless_page(page: str) -> None:
     found = _assert_harmless_html(page)
     assert found.tags.count("style") == found.tags.count("title") == 1
     assert found.tags.count("html") == found.tags.count("body") == 1
@@ -146,11 +150,7 @@ async def test_hostile_content_is_harmless_in_html(
     _assert_no_control_characters(page)
 
 
-@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in HOSTILE.items()])
-async def test_hostile_content_is_harmless_in_markdown(
-    store: BeanieSessionStore, tmp_path: Path, text: str
-) -> None:
-    page = await exported(store, tmp_path, "markdown", text)
+def _assert_harmless_markdown(page: str) -> None:
     headings = _headings_of_harmless_markdown(page)
     # No text made a heading of ours, or swallowed one.
     allowed = ("Agent", "Assistant, 2026", "User, 2026", "Subagent ")

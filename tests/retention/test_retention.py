@@ -341,6 +341,8 @@ async def test_running_stores_follow_a_changed_policy(
         number += 1
         await store.append({**KEY, "session_id": f"session-{number}"}, turn(number))
         await store.append(KEY, turn(number))
+        # Each is one more to be dated.
+        await asyncio.sleep(0.01)
     await change
     await gone_on()
     latest = datetime.now(timezone.utc) + timedelta(days=1.1, seconds=1)
