@@ -64,6 +64,7 @@ async def sessions(
 
     async def attempt() -> list[SessionStoreListEntry]:
         query = listed(tenant, project_key, connection.server.now())
+        # One command and one decode for all of them: Beanie would make an object of each.
         found, _ = await find_all(
             connection.summaries.collection, connection.server, query, fields, "session_id"
         )

@@ -34,6 +34,7 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
     transcript = key.of_transcript
 
     async def attempt() -> list[dict[str, Any]]:
+        # One command and one decode for all of them: Beanie would make an object of each.
         documents, moment = await find_all(
             connection.entries.collection, connection.server, transcript, _LOADED, "seq"
         )

@@ -86,6 +86,7 @@ async def _follow(connection: Connection, place: Place) -> AsyncGenerator[Stream
             async for entry in entries:
                 yield entry
         known = place.session
+        # The driver's own, for Beanie has no change streams.
         changes = open_change_stream(
             connection.summaries.collection, _changes_of(place), start_at_operation_time=start
         )

@@ -106,6 +106,7 @@ async def insert_entries(
     common = {"created_at": update.changes["active_at"], **dated}
     documents = entry_documents(connection, key, batch, update, common)
     try:
+        # By hand: the documents are bytes already.
         await insert_encoded(connection.entries.collection, documents, session)
     except BulkWriteError as error:
         refusing = _refusing(error)

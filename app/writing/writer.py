@@ -310,7 +310,7 @@ class Writer:
             expired = connection.summaries.find_one(key.of_session, EXPIRED)
             await expired.delete(session=session)
         try:
-            # The driver's own, for the index decides between two who create it.
+            # The driver's own: what a class of a team adds is encoded already.
             await connection.summaries.collection.insert_one(summary, session=session)
         except DuplicateKeyError:
             # Another writer created the session first.
