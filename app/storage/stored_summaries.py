@@ -28,9 +28,14 @@ def summary_of(model: type[S], row: Mapping[str, Any]) -> S:
     try:
         return model.model_validate(found)
     except ValidationError as error:
-        wrong = {each["loc"][0] for each in error.errors()}
-    left = {name: value for name, value in found.items() if name not in wrong}
-    return model.model_validate({**_needed(row), **left})
+        # What a team checks of all fields together names none.
+        wrong = {each["loc"][0] for each in error.errors() if each["loc"]}
+    left = {**_needed(row), **{name: found[name] for name in found.keys() - wrong}}
+    try:
+        return model.model_validate(left)
+    except ValidationError:
+        # To look at, it is good enough as the store alone reads it.
+        return model.model_construct(**dict(SessionSummary.model_validate(left)))
 
 
 def _needed(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from beanie import DecimalAnnotation, Document, Indexed, init_beanie
 from claude_agent_sdk.testing import run_session_store_conformance
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from pymongo import IndexModel
 from support.server import connected
 from support.watchdog import WATCHDOG_SECONDS
@@ -74,6 +74,19 @@ class AcmeSummary(SessionSummary):
             *SessionSummary.Settings.indexes,
             IndexModel([("metadata.user_id", 1)], name="user"),
         ]
+
+
+class CheckedSummary(SessionSummary):
+    """Allows no tenant but one, which it says of all fields together."""
+
+    @model_validator(mode="after")
+    def is_ours(self) -> CheckedSummary:
+        if self.tenant != "ours":
+            raise ValueError("this tenant is not ours")
+        return self
+
+    class Settings(SessionSummary.Settings):
+        name = "checked_transcript_summaries"
 
 
 class OtherEntry(TranscriptEntry):
@@ -218,6 +231,21 @@ async def test_added_fields_are_stored_at_their_defaults(
     assert await AcmeSummary.find(AcmeSummary.team == "blue").count() == 1
     # They are no part of the entry.
     assert await acme.load(KEY) == [{"n": 1}, {"n": 2, "text": "cut \ud83d"}]
+
+
+async def test_a_summary_that_a_teams_own_check_refuses_is_read_all_the_same(
+    mongo_url: str, database_name: str
+) -> None:
+    async with connected(mongo_url) as client:
+        database = client[database_name]
+        await upgrade_schema(database, summaries=CheckedSummary)
+        await initialised(database, CheckedSummary)
+        for tenant in ("ours", "theirs"):
+            store = BeanieSessionStore(tenant=tenant, summaries=CheckedSummary)
+            await store.append(KEY, [{"type": "custom-title", "customTitle": tenant}])
+            (found,) = (await store.sessions()).sessions
+            assert (found.tenant, found.title, found.totals.entries) == (tenant, tenant, 1)
+            assert isinstance(await store.summary(KEY), CheckedSummary)
 
 
 async def test_a_default_factory_runs_for_every_entry(mongo_url: str, database_name: str) -> None:
