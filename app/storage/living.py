@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 from bson import ObjectId
 from pydantic import Field
 
-from ...models.views.lenient import Otherwise, Whole
+from ...models.views.lenient import Position
 from ..database.documents import Row
 from ..database.driver import ClientSession
 from ..transcript_key import TranscriptKey
@@ -35,7 +35,7 @@ class LiveRow(Row):
     """What a summary says of where its session begins."""
 
     id: Any = Field(default=None, alias="_id")
-    first_seq: Annotated[Whole, Otherwise(1)] = 1
+    first_seq: Position = 1
     removed: Any = None
 
 

@@ -129,16 +129,22 @@ async def test_remains_are_swept_whatever_number_says_where_they_end(
 ) -> None:
     await large_session(store)
     await store.delete(KEY)
-    await store.append(KEY, turn(1))
-    assert await stored() > len(turn(1))
+    new = turn(1)
+    await store.append(KEY, new)
+    assert await stored() > len(new)
     summaries = collection_of(SessionSummary)
     row = await summaries.find_one({"remains": True})
     assert row is not None
     # As tools without whole numbers write it back.
     await summaries.update_one({}, {"$set": {"first_seq": float(row["first_seq"])}})
+    # Nobody reads them meanwhile.
+    for reader in (store, BeanieSessionStore()):
+        assert await reader.load(KEY) == new
+        assert len([each async for each in reader.stream(KEY, with_subagents=True)]) == len(new)
+        assert await reader.list_subkeys(KEY) == []
     nobody_sweeps()
     await sweep_sessions(database)
-    assert await stored() == len(turn(1))
+    assert await stored() == len(new)
     assert (await store.verify(KEY)).is_sound
     assert await summaries.count_documents({"remains": {"$exists": True}}) == 0
 
