@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
+
+from support.processes import PREPARED
 
 FILES = Path(__file__).parents[1] / "team"
 _INI = """
@@ -41,6 +43,14 @@ class Outcome:
     """Why each test did not pass, by its name; empty of those that passed."""
 
 
+STARTED_ANEW = (sys.executable, "-m", "pytest")
+_FORKED = (
+    *(PREPARED, "-c", "import sys, pytest; sys.exit(pytest.main())"),
+    # Of plugins that the store imports too.
+    *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
+)
+
+
 @dataclass(frozen=True)
 class Team:
     """A folder of tests, and a host with the credentials of somebody in its environment."""
@@ -48,6 +58,7 @@ class Team:
     folder: Path
     mode: str = "strict"
     variables: Mapping[str, str] = field(default_factory=dict)
+    program: Sequence[str] = _FORKED
 
     def __post_init__(self) -> None:
         (self.folder / "tmp").mkdir(parents=True)
@@ -63,7 +74,7 @@ class Team:
             shutil.copyfile(file, self.folder / name)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA"]
+        command = [*self.program, "-p", "no:cacheprovider", "-rA"]
         report = f"--junitxml={self.folder / 'report.xml'}"
         return subprocess.Popen(
             [*command, f"--basetemp={self.folder / 'base'}", report, *arguments],
