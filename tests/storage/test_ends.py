@@ -355,7 +355,7 @@ async def test_a_command_that_is_stopped_leaves_nothing_open(
         (project / f"{session:08}-0000-4000-8000-000000000000.jsonl").write_text("\n".join(lines))
     command = SessionStoreCommand(mongo_url, database.name)
     # So it is not done before it is stopped.
-    async with failing(database, "insert", {"times": 1000}, blockConnection=True, blockTimeMS=500):
+    async with failing(database, "insert", {"times": 1000}, blockConnection=True, blockTimeMS=1000):
         process = await command.started("import", tmp_path)
         await until_written(database)
         process.send_signal(sent)
