@@ -235,7 +235,7 @@ class TotalsModel(RuleBasedStateMachine):
             assert self.run(self.stores[host].repair(KEY)).is_sound
 
 
-@pytest.mark.parametrize("tries", [10, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("tries", [10, pytest.param(60, marks=pytest.mark.soak)])
 def test_totals_equal_those_counted_from_scratch(
     mongo_url: str, database_name: str, tries: int
 ) -> None:

@@ -184,7 +184,7 @@ def key(transcript: Transcript) -> Any:
     return {**named, "subpath": subpath} if subpath else named
 
 
-@pytest.mark.parametrize("tries", [15, pytest.param(150, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("tries", [15, pytest.param(75, marks=pytest.mark.soak)])
 def test_the_store_does_what_a_dict_of_lists_does(
     mongo_url: str, database_name: str, tries: int
 ) -> None:
