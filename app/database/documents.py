@@ -58,14 +58,15 @@ class Row(BaseModel):
     def as_read(self, *names: str) -> dict[str, Any]:
         """A criterion for documents that still have these fields as they were read."""
         fields = type(self).model_fields
-        return {fields[name].alias or name: _exactly(getattr(self, name)) for name in names}
+        return {fields[name].alias or name: exactly(getattr(self, name)) for name in names}
 
 
 # What looks like an operator, or is a pattern, would else be one.
 _QUERIES: tuple[type[Any], ...] = (Mapping, Regex)
 
 
-def _exactly(value: object) -> object:
+def exactly(value: object) -> object:
+    """A criterion for a field that has this value, whatever it is."""
     return {"$eq": value} if isinstance(value, _QUERIES) else value
 
 

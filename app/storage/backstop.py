@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from types import NoneType
+from typing import Any, NamedTuple, cast
 
 from bson.int64 import Int64
 
@@ -28,6 +29,19 @@ FAR = datetime(9000, 1, 1, tzinfo=timezone.utc)
 
 As long as the summary has a date every entry must have one: readers look at it by that.
 """
+
+
+def backstop_in(stored: object) -> Backstop | None:
+    """What a summary says of its entries' dates; ``None`` of what something else put there."""
+    if not isinstance(stored, Mapping):
+        return None
+    backstop = cast("Backstop", stored)
+    is_sound = (
+        isinstance(backstop.get("next_seq"), int)
+        and isinstance(backstop.get("until", FAR), datetime)
+        and isinstance(backstop.get("to"), (datetime, NoneType))
+    )
+    return backstop if is_sound else None
 
 
 class Dated(NamedTuple):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from bson import ObjectId
 from pydantic import Field
 
+from ...models.entry import MAX_SEQ
 from ...models.views.lenient import Position
 from ..database.documents import Row
 from ..database.driver import ClientSession
@@ -27,6 +28,27 @@ MARKED = 1000
 A reader that meets none behind it, and none with a date, need not look at the summary: what it
 has read is of a session that lives.
 """
+
+
+def removed_in(stored: object) -> list[tuple[str, int]]:
+    """The deleted transcripts that a summary names: subpath, and where a new one would begin.
+
+    What is none of that was written by something else, and is passed over.
+    """
+    removed: list[tuple[str, int]] = []
+    for each in cast("list[object]", stored) if isinstance(stored, list) else ():
+        if isinstance(each, Mapping):
+            named = cast("Mapping[str, object]", each)
+            subpath, before = named.get("subpath"), named.get("before")
+            if isinstance(subpath, str) and is_position(before):
+                removed.append((subpath, int(before)))
+    return removed
+
+
+def is_position(stored: object) -> TypeGuard[float]:
+    """Whether something is a position, as a tool may write it back: as a float too."""
+    return isinstance(stored, (int, float)) and 0 < stored < MAX_SEQ and stored == int(stored)
+
 
 LIVE_FIELDS: dict[str, Any] = {"first_seq": 1, "removed": 1}
 
@@ -52,9 +74,8 @@ class Live:
     def of(cls, row: LiveRow) -> Live:
         """What a summary says of it."""
         removed: dict[str, int] = {}
-        for each in row.removed or ():
-            subpath = each["subpath"]
-            removed[subpath] = max(removed.get(subpath, 0), each["before"])
+        for subpath, before in removed_in(row.removed):
+            removed[subpath] = max(removed.get(subpath, 0), before)
         return cls(row.id, row.first_seq, removed)
 
     def first_of(self, subpath: str) -> int:

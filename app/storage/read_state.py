@@ -12,6 +12,7 @@ from ..database.transactions import snapshot
 from ..stored_times import whole_ms
 from ..transcript_key import TranscriptKey
 from .connection import Connection
+from .living import is_position, removed_in
 from .state import DATA_FIELDS, HIGHEST, STATE_PROJECTION, SessionState
 from .values import folded_data
 
@@ -59,14 +60,15 @@ async def _state(
     data = row.get("data")
     if field is not None and data is None:
         data = await folded_data(connection, key, row, session)
-    removed = row.get("removed") or ()
-    first_seq = row.get("first_seq") or 1
-    lowest = max(first_seq, *(each["before"] for each in removed)) if removed else first_seq
+    removed = row.get("removed")
+    stored_first = row.get("first_seq")
+    first_seq = int(stored_first) if is_position(stored_first) else 1
+    lowest = max([first_seq, *(before for _, before in removed_in(removed))])
     stored_seq = row.get("next_seq")
-    is_position = type(stored_seq) is int and lowest <= stored_seq <= HIGHEST
+    is_free = type(stored_seq) is int and lowest <= stored_seq <= HIGHEST
     return SessionState(
         id=row["_id"],
-        next_seq=cast("int", stored_seq) if is_position else 0,
+        next_seq=cast("int", stored_seq) if is_free else 0,
         stored_next_seq=stored_seq,
         lowest=lowest,
         nulls=tuple([name for name, value in row.items() if value is None]),

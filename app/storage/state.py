@@ -15,7 +15,7 @@ from ...models.counting.tally import Tally
 from ...models.totals import TEXTS
 from ..sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry
 from ..transcript_key import TranscriptKey
-from .backstop import Backstop, Dated
+from .backstop import Backstop, Dated, backstop_in
 from .criteria import EXPIRED
 
 logger = logging.getLogger("beanie_session_store.storage")
@@ -78,7 +78,8 @@ class SessionState(NamedTuple):
     @property
     def dated(self) -> Dated:
         """Its dates, and how they bind those of its entries."""
-        return Dated(self.expires_at, self.held_at, self.backstop, self.next_seq)
+        expires_at = self.expires_at if isinstance(self.expires_at, datetime) else None
+        return Dated(expires_at, self.held_at, backstop_in(self.backstop), self.next_seq)
 
     @property
     def size(self) -> int:

@@ -64,11 +64,13 @@ class Links:
         found: list[Chain] = []
         leaves = [*self._leaves(self._tips), *self._leaves(self._circle_ends())]
         for leaf in sorted(leaves, key=self._place, reverse=True):
-            if leaf.uuid in seen or not _is_main(leaf):
+            if not _is_main(leaf):
                 continue
+            # A leaf that a response was joined with is known, but what it hangs from need not be.
             chain = [e for e in self._back_from(leaf, walked) if e.uuid not in seen]
             seen |= _uuids(chain)
-            found.append(chain)
+            if chain:
+                found.append(chain)
         return found[::-1]
 
     def _segments(

@@ -23,7 +23,7 @@ from ..database.driver import ClientSession
 from ..database.reads import retried
 from ..database.transactions import TransientFailureError, transact
 from ..errors import ContentionError, UnknownSessionError
-from ..storage.backstop import FAR, Dated
+from ..storage.backstop import FAR, Dated, backstop_in
 from ..storage.connection import Connection
 from ..storage.criteria import NOT_EXPIRED
 from ..storage.expiry import Retention, read_retention
@@ -57,7 +57,7 @@ class DatedRow(ActiveRow):
         return Dated(
             expires_at if isinstance(expires_at, datetime) else None,
             self.held_at,
-            self.backstop,
+            backstop_in(self.backstop),
             next_seq if isinstance(next_seq, int) else 1,
         )
 

@@ -20,6 +20,7 @@ from ..database.reads import retried
 from ..database.transactions import TransientFailureError, transact
 from ..storage.connection import Connection
 from ..storage.criteria import DELETED, MARKED_DELETED
+from ..storage.living import removed_in
 from ..transcript_key import TranscriptKey
 
 _BATCH = 100
@@ -95,14 +96,20 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
             elif row.remains:
                 await _Evidence(connection, this, owner).sweep(owner, row.first_seq)
                 await summaries.find_one(this).update(Unset({"remains": ""}))
-            elif row.removed:
-                for each in row.removed:
-                    removed = key.with_subpath(each["subpath"]).of_transcript
+            elif removed := removed_in(row.removed):
+                for subpath, before in removed:
+                    each = {"subpath": subpath, "before": Int64(before)}
                     # An election may have taken the deletion back, and the transcript lives.
-                    gone = {**this, "removed": each}
-                    await _Evidence(connection, gone, owner).sweep(removed, each["before"])
+                    gone = {**this, "removed": {"$elemMatch": each}}
+                    left = key.with_subpath(subpath).of_transcript
+                    await _Evidence(connection, gone, owner).sweep(left, before)
                     # What it was is told by no other field of the summary.
                     await summaries.find_one(this).update(Pull({"removed": each}))
+            elif row.removed is not None:
+                # What something else put there, else it would be found over and over.
+                is_read = {**this, **row.as_read("removed")}
+                await summaries.find_one(is_read).update(Unset({"removed": ""}))
+                return
             else:
                 return
 

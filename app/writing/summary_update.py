@@ -16,6 +16,7 @@ from bson.int64 import Int64
 
 from ...models.counting.marks import Mark
 from ..database.commands import update_one
+from ..database.documents import exactly
 from ..database.driver import ClientSession
 from ..database.server import date_of
 from ..storage.backstop import appended, new_session
@@ -107,6 +108,9 @@ def planned_update(
         changes["backstop"] = dated.backstop
     if dated.is_moving and known is not None and known.dated.entry_date != dated.entry_date:
         removed = ("moved_through",)
+    elif known is not None and known.backstop is not None and dated.backstop is None:
+        # It was none.
+        removed = ("backstop",)
     if clears:
         changes |= {"first_seq": Int64(first_seq), "remains": True}
     if folded.data is not None:
@@ -195,9 +199,9 @@ async def advance_summary(
         "_id": known.id,
         # What is no position may be anything.
         "next_seq": known.next_seq or {"$eq": known.stored_next_seq},
-        "expires_at": known.expires_at,
-        "held_at": known.held_at,
-        "backstop": known.backstop,
+        "expires_at": exactly(known.expires_at),
+        "held_at": exactly(known.held_at),
+        "backstop": exactly(known.backstop),
     }
     if known.expires_at is not None:
         query |= NOT_EXPIRED

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import random
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -558,3 +561,37 @@ async def test_what_is_of_no_session_is_let_alone(
         assert removal.deleted == 2
         for collection in (summaries(), entries()):
             assert await collection.count_documents({}) == len(FOREIGN)
+
+
+ODD: list[Any] = [
+    *(True, "x", 5, 2.5, [5], [{}], {"$gt": 1}, Regex("a"), 2**62),
+    *([{"subpath": 5, "before": "x"}], [{"subpath": "a", "before": 5.5}]),
+    *({"to": "x"}, {"until": 5, "next_seq": "x"}, {"next_seq": math.inf, "to": None}),
+]
+
+
+@pytest.mark.parametrize("field", ["removed", "backstop", "expires_at", "first_seq"])
+async def test_no_odd_value_raises_what_is_no_error_of_the_package(
+    store: BeanieSessionStore, database: Database, field: str
+) -> None:
+    async def streamed(key: Any) -> None:
+        async for _ in store.stream(key, with_subagents=True):
+            pass
+
+    for number, value in enumerate(ODD):
+        key: Any = {**KEY, "session_id": f"s{number}"}
+        subagent: Any = {**key, "subpath": SUBAGENT["subpath"]}
+        await store.append(key, turn(number))
+        await store.append(subagent, [message()])
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            *(partial(read, key) for read in (store.load, streamed, store.list_subkeys)),
+            *(partial(ask, key) for ask in (store.summary, store.transcript, store.verify)),
+            *(store.sessions, store.usage, partial(sweep_sessions, database)),
+            *(partial(BeanieSessionStore().append, each, [message()]) for each in (key, subagent)),
+            *(partial(change, key) for change in (store.hold, store.release, store.repair)),
+            *(partial(store.delete, each) for each in (subagent, key)),
+        ]
+        for call in calls:
+            await summaries().update_one({"session_id": f"s{number}"}, {"$set": {field: value}})
+            with contextlib.suppress(SessionStoreError):
+                await call()

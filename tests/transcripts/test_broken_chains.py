@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from beanie_session_store.app.transcripts.transcript import Transcript
@@ -83,6 +83,7 @@ def test_whatever_lines_are_lost_the_other_turns_are_there_in_order(
     assert found >= {entry["uuid"] for entry in left if entry["type"] != "system"}
 
 
+@example({3: 0, 4: 0, 0: 1, 2: 3})
 @given(st.dictionaries(st.integers(0, 23), st.integers(-1, 24), max_size=6))
 def test_wherever_links_lead_every_turn_is_in_a_segment_or_a_branch(wrong: dict[int, int]) -> None:
     entries = conversation(6)
