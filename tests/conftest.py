@@ -148,13 +148,13 @@ def quick_policies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"beanie_session_store.app.{module}.CACHE_SECONDS", 0.2)
 
 
-@pytest.fixture
-def smaller_limits(monkeypatch: pytest.MonkeyPatch) -> int:
+@pytest.fixture(params=[16, pytest.param(1, marks=pytest.mark.soak)])
+def smaller_limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many times smaller sizes are from which values are packed or cut.
 
     For what does not depend on the sizes: to write and read tens of megabytes takes seconds.
     """
-    times = 16
+    times: int = request.param
     for name in ("MAX_VALUE_BYTES", "CHUNK_BYTES"):
         monkeypatch.setattr(codec, name, getattr(codec, name) // times)
     return times

@@ -81,8 +81,13 @@ async def run_store(database: Database) -> None:
     async with aclosing(store.watch(key)) as entries:
         await anext(entries)
         coming = asyncio.ensure_future(anext(entries))
-        await store.append(key, [text | {"uuid": str(uuid.uuid4())}])
-        await coming
+        try:
+            await store.append(key, [text | {"uuid": str(uuid.uuid4())}])
+            await coming
+        finally:
+            # What is being asked for the next entry cannot be closed.
+            coming.cancel()
+            await asyncio.wait([coming])
     assert len(await store.load(key) or []) == 2
     assert await store.list_sessions(PROJECT)
     assert await store.list_session_summaries(PROJECT)
