@@ -47,7 +47,10 @@ def removed_in(stored: object) -> list[tuple[str, int]]:
 
 def is_position(stored: object) -> TypeGuard[float]:
     """Whether something is a position, as a tool may write it back: as a float too."""
-    return isinstance(stored, (int, float)) and 0 < stored < MAX_SEQ and stored == int(stored)
+    # MongoDB, unlike Python, holds that true is no 1: what is read must be found again.
+    if isinstance(stored, bool) or not isinstance(stored, (int, float)):
+        return False
+    return 0 < stored < MAX_SEQ and stored == int(stored)
 
 
 LIVE_FIELDS: dict[str, Any] = {"first_seq": 1, "removed": 1}

@@ -109,7 +109,7 @@ def planned_update(
     if dated.is_moving and known is not None and known.dated.entry_date != dated.entry_date:
         removed = ("moved_through",)
     elif known is not None and known.backstop is not None and dated.backstop is None:
-        # It was none.
+        # What was there is none, as something else put it there.
         removed = ("backstop",)
     if clears:
         changes |= {"first_seq": Int64(first_seq), "remains": True}
