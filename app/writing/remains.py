@@ -81,10 +81,13 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
     """
     owner = key.of_session
     summaries = connection.summaries
+    last: _RemainsRow | None = None
     while True:
         row = await summaries.find_one(owner, rows=_RemainsRow)
-        if row is None:
+        # Where a round changed nothing, as with values that only look alike, the next would not.
+        if row is None or row == last:
             return
+        last = row
         this = {**owner, **row.as_read("id")}
         # However a round ends, the next one looks at what is there then.
         with contextlib.suppress(_SweepOvertakenError):

@@ -564,7 +564,7 @@ async def test_what_is_of_no_session_is_let_alone(
 
 
 ODD: list[Any] = [
-    *(True, "x", 5, 2.5, [5], [{}], {"$gt": 1}, Regex("a"), 2**62),
+    *(True, False, "x", 5, 2.5, [5], [{}], {"$gt": 1}, Regex("a"), 2**62),
     *([{"subpath": 5, "before": "x"}], [{"subpath": "a", "before": 5.5}]),
     *([{"subpath": "a", "before": True}], [{"subpath": "a", "before": 5.0}] * 2),
     *({"to": "x"}, {"until": 5, "next_seq": "x"}, {"next_seq": math.inf, "to": None}),
