@@ -91,7 +91,7 @@ async def _first_batch(collection: Collection, command: Record) -> Record:
 
 
 # What one command takes for sure; the driver cuts what is larger.
-_ONE_COMMAND_BYTES = 8 * 1024 * 1024
+ONE_COMMAND_BYTES = 8 * 1024 * 1024
 
 
 async def insert_encoded(
@@ -103,7 +103,7 @@ async def insert_encoded(
         BulkWriteError: as ``insert_many`` raises it.
     """
     raw = [RawBSONDocument(document) for document in documents]
-    if session is None or sum(map(len, documents)) > _ONE_COMMAND_BYTES:
+    if session is None or sum(map(len, documents)) > ONE_COMMAND_BYTES:
         await collection.insert_many(raw, session=session)
     else:
         await _write(collection, {"insert": collection.name, "documents": raw}, session)
@@ -119,9 +119,21 @@ async def update_one(
     """
     if session is None:
         return bool((await collection.update_one(query, update)).matched_count)
-    updates = [{"q": query, "u": update}]
-    answer = await _write(collection, {"update": collection.name, "updates": updates}, session)
-    return bool(answer["n"])
+    return bool(await update_each(collection, [(query, update)], session))
+
+
+async def update_each(
+    collection: Collection, updates: Sequence[tuple[Record, Record]], session: ClientSession
+) -> int:
+    """Update a document for each query in one command, and return how many matched.
+
+    Raises:
+        BulkWriteError: the server refused one.
+    """
+    statements = [{"q": query, "u": update} for query, update in updates]
+    answer = await _write(collection, {"update": collection.name, "updates": statements}, session)
+    matched: int = answer["n"]
+    return matched
 
 
 async def _write(collection: Collection, command: Record, session: ClientSession) -> Record:

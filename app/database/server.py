@@ -18,6 +18,7 @@ class Server:
     """What a deployment can do, and how far its clock is from ours."""
 
     has_transactions: bool
+    is_sharded: bool
     clock_origin: float
     """Epoch seconds of the server's clock at zero of the local steady clock."""
 
@@ -48,7 +49,8 @@ async def server_of(client: Client) -> Server:
     # Not as the team's client would ask: it may read dates in a time zone of its own.
     hello = await with_store_rules(client.admin).command("hello")
     halfway = (asked + _steady_seconds()) / 2
-    has_transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
+    is_sharded = hello.get("msg") == "isdbgrid"
+    has_transactions = "setName" in hello or is_sharded
     if not has_transactions:
         logger.warning(
             "The MongoDB server has no transactions, for it is no replica set: an append that is "
@@ -57,6 +59,7 @@ async def server_of(client: Client) -> Server:
         )
     server = Server(
         has_transactions=has_transactions,
+        is_sharded=is_sharded,
         clock_origin=hello["localTime"].timestamp() - halfway,
     )
     _servers[client] = server

@@ -103,8 +103,7 @@ async def insert_entries(
         except BulkWriteError as error:
             _require_free(_refusing(error))
             raise
-    common = {"created_at": update.changes["active_at"], **dated}
-    documents = entry_documents(connection, key, batch, update, common)
+    documents = entry_documents(connection, key, batch, update)
     try:
         # By hand: the documents are bytes already.
         await insert_encoded(connection.entries.collection, documents, session)

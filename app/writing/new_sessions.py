@@ -273,12 +273,11 @@ async def _documents(
     if update.data_chunks:
         return None
     documents = _NewDocuments([summary_document(connection, key, update, metadata)], [])
-    common = {"created_at": update.changes["active_at"]}
     first = update.first_seq
     for subpath, batch in encoded.items():
         # Each batch has an id of its own, as if it had been appended.
         part = update._replace(first_seq=first, tries=(ObjectId(),))
         transcript = key.with_subpath(subpath)
-        documents.entries += entry_documents(connection, transcript, batch, part, common)
+        documents.entries += entry_documents(connection, transcript, batch, part)
         first += len(batch)
     return documents

@@ -62,6 +62,11 @@ class SummaryUpdate(NamedTuple):
     tries: Sequence[ObjectId] = ()
     """The ids of all tries to store the batch whose outcome is not known, this one's last."""
 
+    @property
+    def is_simple(self) -> bool:
+        """Whether it moves no dates, and no earlier try may have stored the batch."""
+        return not self.is_followed and len(self.tries) == 1
+
 
 def planned_update(
     connection: Connection,
@@ -188,6 +193,16 @@ async def advance_summary(
     Raises:
         StaleStateError: it is not.
     """
+    # A command made by hand: Beanie's update would be another hundredth of an append's time.
+    if not await update_one(connection.summaries.collection, *claim(key, update, known), session):
+        raise StaleStateError
+    await replace_summary_chunks(connection, key, update, session)
+
+
+def claim(
+    key: TranscriptKey, update: SummaryUpdate, known: SessionState
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The query that finds the summary if it still is as ``known`` has it, and what to change."""
     operators: dict[str, Any] = {"$set": update.changes}
     if update.removed:
         operators["$unset"] = dict.fromkeys(update.removed, "")
@@ -205,10 +220,7 @@ async def advance_summary(
     }
     if known.expires_at is not None:
         query |= NOT_EXPIRED
-    # A command made by hand: Beanie's update would be another hundredth of an append's time.
-    if not await update_one(connection.summaries.collection, query, operators, session):
-        raise StaleStateError
-    await replace_summary_chunks(connection, key, update, session)
+    return query, operators
 
 
 async def replace_summary_chunks(

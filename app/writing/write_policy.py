@@ -17,6 +17,9 @@ class WritePolicy:
     Each try to store a batch asks for it anew, for what an earlier one did was rolled back.
     """
 
+    shares_commits = True
+    """Whether its batches may be stored in one transaction with those of other sessions."""
+
     others_repeat_too = False
     """Whether what other writers store meanwhile is taken for a part of the same replay."""
 
@@ -43,6 +46,9 @@ class WritePolicy:
 
 class SourceTimePolicy(WritePolicy):
     """Sessions keep the time that they have where they come from."""
+
+    # Its hooks are for a transaction of its own.
+    shares_commits = False
 
     def __init__(self, source_mtime: int | None) -> None:
         """``source_mtime`` is in epoch milliseconds; ``None`` where it is not known."""

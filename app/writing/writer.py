@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from operator import attrgetter
 from typing import Any
@@ -32,6 +33,7 @@ from .lookups import settle_accounts, settle_leaves
 from .observers import StoredBatch
 from .remains import sweep
 from .replay import ReplayPosition, ReplayPositions, recognise
+from .shared_commits import CommitLostError, PlannedAppend, shared_commits_of
 from .sound_state import exact_state, heal
 from .summary_update import (
     MoveFirstError,
@@ -194,6 +196,7 @@ class Writer:
         contents: Sequence[Mapping[str, Any]] | None = None
         wanted: Wanted | None = None
         refusals = healings = 0
+        is_first = True
         newest: SessionState | None = None
         copied = sum(1 for _ in takewhile(_is_copied, batch)) if batch[0].is_copied else 0
         if known is not None and is_fresh:
@@ -238,8 +241,19 @@ class Writer:
                 await self._update_and_insert(storing, key, batch, update, session)
                 await policy.stored(connection, key, batch, update, session)
 
+            alone = partial(transact, connection.client, connection.server, work, attempts)
+            # Whoever was refused before has waited for others already.
+            shared = shared_commits_of(connection) if is_first and policy.shares_commits else None
+            is_first = False
             try:
-                await transact(connection.client, connection.server, work, attempts)
+                if shared is None or update.known is None or not update.is_simple:
+                    await alone()
+                else:
+                    member = PlannedAppend(connection, key, batch, update, update.known)
+                    await shared.store(member, alone, attempts)
+            except CommitLostError:
+                tries.append(update.tries[-1])
+                known = folded = newest = None
             except CountedError:
                 refusals += 1
                 await free_marks(connection, session_key, update)

@@ -36,9 +36,12 @@ def entry_documents(
     key: TranscriptKey,
     batch: Sequence[EncodedEntry],
     update: SummaryUpdate,
-    common: dict[str, Any],
 ) -> list[bytes]:
     """The entries' documents, put together from what is encoded once for all of them."""
+    date = update.next.dated.entry_date
+    common: dict[str, Any] = {"created_at": update.changes["active_at"]}
+    if date is not None:
+        common["expires_at"] = date
     head = bson_elements(key.of_transcript) + _SEQ_HEAD
     tail = bson_elements(common)
     # A team's defaults may differ from entry to entry.

@@ -58,12 +58,16 @@ class MongoContender(Contender):
 
     @classmethod
     async def open(
-        cls, url: str, prefix: str, listeners: Sequence[CommandListener] = ()
+        cls,
+        url: str,
+        prefix: str,
+        listeners: Sequence[CommandListener] = (),
+        pool_size: int = POOL_SIZE,
     ) -> MongoContender:
         """A contender that is ready to append."""
         contender = cls(
             AsyncMongoClient(
-                url, w="majority", maxPoolSize=POOL_SIZE, event_listeners=list(listeners)
+                url, w="majority", maxPoolSize=pool_size, event_listeners=list(listeners)
             ),
             f"{prefix}_{cls.name}",
         )

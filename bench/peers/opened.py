@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from ..servers import Servers
-from .contender import Contender, MongoContender
+from .contender import POOL_SIZE, Contender, MongoContender
 from .ours import Ours
 
 _numbers = itertools.count(1)
@@ -15,7 +15,9 @@ _numbers = itertools.count(1)
 
 @asynccontextmanager
 async def opened(
-    servers: Servers, classes: Sequence[type[MongoContender] | type[Ours]]
+    servers: Servers,
+    classes: Sequence[type[MongoContender] | type[Ours]],
+    pool_size: int = POOL_SIZE,
 ) -> AsyncIterator[list[Contender]]:
     """The MongoDB contenders asked for, and those on the other servers that are running.
 
@@ -30,7 +32,7 @@ async def opened(
             contenders.append(contender)
 
         for each in classes:
-            add(await each.open(servers.mongodb, prefix))
+            add(await each.open(servers.mongodb, prefix, pool_size=pool_size))
         if servers.redis_port:
             from .redis_lists import RedisLists
 

@@ -28,10 +28,16 @@ class Ours(Contender):
         self.store = BeanieSessionStore()
 
     @classmethod
-    async def open(cls, url: str, prefix: str, listeners: Sequence[CommandListener] = ()) -> Ours:
+    async def open(
+        cls,
+        url: str,
+        prefix: str,
+        listeners: Sequence[CommandListener] = (),
+        pool_size: int = POOL_SIZE,
+    ) -> Ours:
         """The store on a migrated database."""
         client = open_client(
-            url, w="majority", maxPoolSize=POOL_SIZE, event_listeners=list(listeners)
+            url, w="majority", maxPoolSize=pool_size, event_listeners=list(listeners)
         )
         contender = cls(client, f"{prefix}_{cls.name}")
         await upgrade_schema(contender.database)

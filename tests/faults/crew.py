@@ -16,8 +16,8 @@ from .crash import POINTS
 from .processes import forking
 
 PROCESSES = 8
-_TASKS = 2
-_PAUSE_SECONDS = 0.03
+_TASKS = 4
+_PAUSE_SECONDS = 0.06
 # An operation may take 25 s of tries and 30 s more until the driver finds a server, three times.
 _LAST_OPERATION_SECONDS = 200.0
 

@@ -20,7 +20,7 @@ from beanie_session_store.app.errors import SessionStoreError
 from beanie_session_store.app.queries import search
 from beanie_session_store.app.reading import load
 from beanie_session_store.app.retention import holds
-from beanie_session_store.app.writing import dating, deletion, remains
+from beanie_session_store.app.writing import dating, deletion, remains, shared_commits
 
 from .crash import CrashPoint
 from .history import FAIL, OK, UNKNOWN, Key, Recorder
@@ -228,6 +228,8 @@ _SMALL_STEPS: list[tuple[Any, str, int]] = [
     (remains, "_BATCH", 10),
     (dating, "_BATCH", 10),
     (holds, "_FEW_ENTRIES", 40),
+    # So that the few tasks of a process go together.
+    (shared_commits, "_AT_ONCE", 1),
 ]
 
 
