@@ -194,6 +194,42 @@ def _around(
     monkeypatch.setattr(SharedCommits, "_together", watched)
 
 
+async def test_nobody_waits_for_more_than_two_transactions(
+    store: BeanieSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_commits, "_PATIENCE_SECONDS", 60.0)
+    stored = await begun(store, 32)
+    ended = 0
+    waited: list[int] = []
+    came: dict[int, int] = {}
+    leave, next_group = SharedCommits._leave, SharedCommits._next_group
+
+    def counted(self: SharedCommits, sessions: int) -> None:
+        nonlocal ended
+        ended += 1
+        leave(self, sessions)
+        for each in self._waiting:
+            came.setdefault(id(each), ended - 1)
+
+    def watched(self: SharedCommits) -> Any:
+        group = next_group(self)
+        # Who came since the last one ended is not noted yet.
+        waited.extend(ended - came.pop(id(each), ended - 1) for each in group)
+        return group
+
+    monkeypatch.setattr(SharedCommits, "_leave", counted)
+    monkeypatch.setattr(SharedCommits, "_next_group", watched)
+
+    async def write(number: int) -> None:
+        for _ in range(4):
+            await append_all(store, stored, [number])
+
+    await asyncio.gather(*map(write, stored))
+    assert len(waited) > 64
+    assert max(waited) <= 2
+    await assert_sound(store, stored)
+
+
 async def test_nobody_waits_for_long_behind_who_is_not_answered(
     store: BeanieSessionStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
