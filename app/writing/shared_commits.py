@@ -94,6 +94,7 @@ class SharedCommits:
     def __init__(self) -> None:
         self._under_way = 0
         self._sessions_under_way = 0
+        self._left = 0
         self._waiting: deque[_Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._contended: OrderedDict[TranscriptKey, float] = OrderedDict()
@@ -193,7 +194,9 @@ class SharedCommits:
         size = 0
         # An equal share each, so that one is encoded here while the server is at another.
         share = -(-(len(self._waiting) + self._sessions_under_way) // _AT_ONCE)
-        while self._waiting and len(group) < min(share, _MOST_SESSIONS):
+        # Those who were left behind by the last one are at the front, and are not left again.
+        most = min(max(share, self._left), _MOST_SESSIONS)
+        while self._waiting and len(group) < most:
             each = self._waiting.popleft()
             if each.turn.done():
                 continue
@@ -207,6 +210,7 @@ class SharedCommits:
             group.append(each)
             size = grown
         self._waiting.extendleft(reversed(left))
+        self._left = len(self._waiting)
         return group
 
     def _release_late(self) -> None:
