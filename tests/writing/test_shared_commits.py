@@ -241,7 +241,7 @@ async def test_nobody_waits_for_long_behind_who_is_not_answered(
         await store.append(session(number), turn(number))
         ended.append(number)
 
-    block = {"blockConnection": True, "blockTimeMS": 4000}
+    block = {"blockConnection": True, "blockTimeMS": 2000}
     async with failing(database, "commitTransaction", {"times": 2}, **block):
         await asyncio.gather(*(append(n) for n in range(5)))
     assert set(ended[:3]) == {2, 3, 4}
