@@ -303,8 +303,8 @@ async def _any_company(
                 await append_all(other, stored, [n])
         (failure,) = rng.choice(FAILURES).values
         command = rng.choice(["update", "insert", "commitTransaction", "ping"])
-        if command == "commitTransaction" and failure.get("errorCode") == 20:
-            # MongoDB never refuses that, and what it leaves open is ended only after a while.
+        if command == "commitTransaction" and failure.get("errorCode") in (20, 112):
+            # MongoDB never refuses that, and what it then leaves open is ended only after a while.
             command = "insert"
         mode = {"times": rng.randint(1, 3)}
         async with failing(database, command, mode, **failure):
