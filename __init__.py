@@ -56,7 +56,9 @@ if TYPE_CHECKING:
     )
     from .app.every import EVERY, Every
     from .app.health.doctor import diagnose
+    from .app.health.endpoints import HealthChecks
     from .app.health.findings import Diagnosis, Finding
+    from .app.health.readiness import Readiness
     from .app.jobs.copies import copy_sessions
     from .app.jobs.exports import export_transcripts
     from .app.jobs.imports import import_transcripts
@@ -139,6 +141,7 @@ __all__ = [
     "EventLoopError",
     "Every",
     "Finding",
+    "HealthChecks",
     "InvalidEntryError",
     "InvalidKeyError",
     "InvalidMetadataError",
@@ -156,6 +159,7 @@ __all__ = [
     "NotInitializedError",
     "ObserverError",
     "OnCommitted",
+    "Readiness",
     "Removal",
     "RetentionPolicy",
     "SchemaOutdatedError",
@@ -249,7 +253,9 @@ _HOMES = {
     ),
     ".app.every": "EVERY Every",
     ".app.health.doctor": "diagnose",
+    ".app.health.endpoints": "HealthChecks",
     ".app.health.findings": "Diagnosis Finding",
+    ".app.health.readiness": "Readiness",
     ".app.jobs.copies": "copy_sessions",
     ".app.jobs.exports": "export_transcripts",
     ".app.jobs.imports": "import_transcripts",

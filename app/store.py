@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, cast
 
+import pymongo
 from typing_extensions import TypeVar
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
@@ -17,7 +18,8 @@ from .concurrency.cancellation import completed
 from .database.bound_models import lent
 from .database.driver import AnyDatabase
 from .database.failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
-from .errors import InvalidKeyError
+from .errors import InvalidKeyError, SessionStoreError
+from .health.readiness import Readiness, require_ready
 from .queries.filters import Criterion, SessionFilter
 from .queries.session_queries import SessionQueries
 from .queries.summary_pages import S_co
@@ -623,6 +625,29 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             self._doing(doing, transcript, unanswered=NOT_KNOWN) as connection,
         ):
             await change(connection, transcript)
+
+    async def readiness(self, *, timeout: float = 2.0) -> Readiness:
+        """Whether the store can append and read here and now with its promises, or why not.
+
+        A cheap look, for health checks: a write and a read of nothing, which a majority of the
+        members answers. Nothing is stored, and what is wrong is the answer, never an error.
+
+        Args:
+            timeout: seconds after which no answer is one.
+
+        Raises:
+            ValueError: the timeout is no number of seconds above 0.
+        """
+        require_asyncio()
+        if type(timeout) not in (int, float) or not 0 < timeout < float("inf"):
+            raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r:.60}.")
+        try:
+            with pymongo.timeout(timeout):
+                async with self._doing("write and read") as connection:
+                    await require_ready(connection)
+        except SessionStoreError as error:
+            return Readiness(False, str(error))
+        return Readiness(True)
 
     async def verify(self, key: AnyKey) -> Verification:
         """Compare a session's summary with its entries: the fold, the totals, the position.

@@ -66,7 +66,7 @@ _MISUSES = (
 
 COMMANDS = (
     *("sessions", "show", "stats", "verify", "delete"),
-    *("doctor", "schema", "retention"),
+    *("doctor", "health", "schema", "retention"),
     *("adopt", "imports", "exports", "copies"),
 )
 
