@@ -2,10 +2,10 @@
 
 MongoDB takes the summary of an expired session before its entries, and as long as a summary has a
 date every entry has one: where one has none, the session did not expire. A deleted session keeps
-a mark in the place of its summary until it is swept, and of its entries none is left among the
-first ones; the same goes for a deleted subagent. So a session whose entries have no dates, and
-each of whose transcripts begins among the first ones, was neither deleted nor has it expired. Of
-anything else that cannot be told.
+a mark in the place of its summary until it is swept, and of its entries none without a date is
+left among the first ones; the same goes for a deleted subagent. So a session whose entries have
+no dates, and each of whose transcripts begins among the first ones, was neither deleted nor has
+it expired. Of anything else that cannot be told.
 """
 
 from __future__ import annotations

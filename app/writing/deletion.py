@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 from beanie.operators import In, Set
 from bson import ObjectId
 from bson.int64 import Int64
+from pydantic import Field
 
 from ..database.attempts import Attempts
+from ..database.documents import Row
 from ..database.driver import ClientSession
 from ..database.reads import retried
 from ..database.transactions import TransientFailureError, holds_already, snapshot, transact
 from ..errors import ContentionError
 from ..storage.background import go_on
+from ..storage.backstop import FAR
 from ..storage.connection import Connection
 from ..storage.criteria import DELETED
 from ..storage.living import MARKED, live_of
@@ -132,6 +135,10 @@ async def delete_transcript(
         return
 
 
+class _IdRow(Row):
+    id: Any = Field(default=None, alias="_id")
+
+
 class _CountedWithout(NamedTuple):
     """A session at one moment."""
 
@@ -231,8 +238,9 @@ async def _remove(
     if is_small:
         parts = chunks.find(mine, {"collection": entries.name})
         await parts.delete(session=session)
-    head = {} if is_small else {"seq": {"$lte": MARKED}}
-    await entries.find(mine, head).delete(session=session)
+        await entries.find(mine).delete(session=session)
+    else:
+        await _delete_head(connection, mine, session)
     return is_small
 
 
@@ -275,11 +283,30 @@ async def _mark(
             raise StaleStateError
         folds = chunks.find(owner, {"collection": summaries.name})
         await folds.delete(session=session)
-        await entries.find(owner, {"seq": {"$lte": MARKED}}).delete(session=session)
+        await _delete_head(connection, owner, session)
 
     work = all_of_it if is_small else head_of_it
     await transact(connection.client, connection.server, work, attempts)
     return is_small
+
+
+async def _delete_head(
+    connection: Connection, owner: dict[str, Any], session: ClientSession | None
+) -> None:
+    """Delete what readers would take for living, and date the first entry instead.
+
+    It is swept last, for the sake of those who append beside it (:mod:`.remains`).
+    """
+    entries = connection.entries
+    first = await entries.find_one(
+        owner, rows=_IdRow, session=session, sort=[("subpath", 1), ("seq", 1)]
+    )
+    if first is None:
+        return
+    undated = {"_id": first.id, "expires_at": None}
+    await entries.find_one(undated).update(Set({"expires_at": FAR}), session=session)
+    head = {"seq": {"$lte": MARKED}, "_id": {"$ne": first.id}}
+    await entries.find(owner, head).delete(session=session)
 
 
 def _without(known: SessionState, counted: Recount, swept_later: str | None) -> SummaryUpdate:

@@ -162,33 +162,43 @@ class _Evidence:
 
 
 async def _sweep(place: _Evidence, owner: dict[str, Any], before: int) -> None:
-    """Delete entries with their chunks, in the order of the index."""
+    """Delete entries with their chunks, the last ones first, in the order of the index.
+
+    The index keeps what was deleted for minutes, and whoever looks for what stands behind an entry
+    goes over all of it: each insert at the end of the session that the index has before this one.
+    So that finds the first entries of this one in their places until the end.
+    """
     connection = place.connection
-    query = {**owner, "seq": {"$lt": Int64(before)}}
-    # What is to be gone for ever must be gone from a majority.
-    first = connection.entries.confirmed.find(
-        query, rows=_LeftRow, sort=[("subpath", 1), ("seq", 1)], limit=_BATCH
-    )
+    last: _LeftRow | None = None
     while True:
         began = monotonic()
-        found = await retried(connection.client, first.to_list)
+
+        async def before_that(last: _LeftRow | None = last) -> list[_LeftRow]:
+            return await _last_entries(connection, owner, before, last)
+
+        found = await retried(connection.client, before_that)
         if not found:
-            return
-        bounds: dict[str, int] = {}
+            if last is None:
+                return
+            # What is no text has no place before or behind one, and is found from the end alone.
+            last = None
+            continue
+        bounds: dict[str, tuple[int, int]] = {}
         chunked: set[str] = set()
         for each in found:
-            bounds[each.subpath] = each.seq
+            _, upto = bounds.get(each.subpath, (each.seq, each.seq))
+            bounds[each.subpath] = each.seq, upto
             if "chunks" in each.model_fields_set:
                 chunked.add(each.subpath)
 
         async def work(
             session: ClientSession | None,
-            bounds: dict[str, int] = bounds,
+            bounds: dict[str, tuple[int, int]] = bounds,
             chunked: set[str] = chunked,
         ) -> None:
             await place.require(session)
-            for subpath, last in bounds.items():
-                batch = {**owner, "subpath": subpath, "seq": {"$lte": last}}
+            for subpath, (since, upto) in bounds.items():
+                batch = {**owner, "subpath": subpath, "seq": {"$gte": since, "$lte": upto}}
                 if subpath in chunked:
                     parts = connection.chunks.find(batch, {"collection": connection.entries.name})
                     await parts.delete(session=session)
@@ -198,7 +208,34 @@ async def _sweep(place: _Evidence, owner: dict[str, Any], before: int) -> None:
         # itself is at them, the next round finds what it left.
         with contextlib.suppress(TransientFailureError):
             await transact(connection.client, connection.server, work, Attempts())
+            last = found[-1]
         await asyncio.sleep((monotonic() - began) * (1 / _SHARE - 1))
+
+
+async def _last_entries(
+    connection: Connection, owner: dict[str, Any], before: int, last: _LeftRow | None
+) -> list[_LeftRow]:
+    """The last entries up to a position, or the next ones before ``last``."""
+    # What is to be gone for ever must be gone from a majority.
+    entries = connection.entries.confirmed
+    found: list[_LeftRow] = []
+    places: list[dict[str, Any]] = [{"seq": {"$lt": Int64(before)}}]
+    if last is not None:
+        # From where that stood, not over what was deleted since.
+        rest = {"subpath": last.subpath, "seq": {"$lt": last.seq}}
+        places = [rest, {"subpath": {"$lt": last.subpath}, **places[0]}]
+    for place in places:
+        some = entries.find(
+            owner,
+            place,
+            rows=_LeftRow,
+            sort=[("subpath", -1), ("seq", -1)],
+            limit=_BATCH - len(found),
+        )
+        found += await some.to_list()
+        if len(found) == _BATCH:
+            break
+    return found
 
 
 async def _sweep_chunks(place: _Evidence, owner: dict[str, Any], before: int) -> None:

@@ -6,9 +6,11 @@ import asyncio
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from statistics import median
 from typing import Any
 
 import pytest
+from claude_agent_sdk import SessionKey
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, turn
 
 from beanie_session_store import (
@@ -412,6 +414,57 @@ async def test_large_sessions_are_deleted_without_transactions_too(
     assert await stored() == 3
     await store.delete(KEY)
     await assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("swept", [KEY, SUBAGENT], ids=["session", "subagent"])
+async def test_an_append_beside_a_sweep_goes_over_nothing_that_was_swept(
+    store: BeanieSessionStore,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    swept: SessionKey,
+) -> None:
+    """The index has this transcript behind the one that is appended to, and keeps what was in it.
+
+    Counted by the server itself, so it does not matter how busy that is.
+    """
+    monkeypatch.setattr("beanie_session_store.app.writing.remains._SHARE", 1)
+    monkeypatch.setattr("beanie_session_store.app.writing.deletion.MARKED", 200)
+    monkeypatch.setattr("beanie_session_store.app.writing.remains._BATCH", 50)
+    beside = KEY if swept is SUBAGENT else {**KEY, "session_id": KEY["session_id"][:-1]}
+    await store.append(beside, [message()])
+    await store.append(swept, [message(f"{number}") for number in range(600)])
+
+    async def gone_over() -> int:
+        cursors = (await database.client.admin.command("serverStatus"))["wiredTiger"]["cursor"]
+        return sum(
+            cursors[f"Total number of entries skipped by cursor {way} calls"]
+            for way in ("next", "prev")
+        )
+
+    async def by_an_append() -> int:
+        found: list[int] = []
+        for _ in range(3):
+            before = await gone_over()
+            await store.append(beside, [message()])
+            found.append(await gone_over() - before)
+        return min(found)
+
+    alone = await by_an_append()
+    at_batches: list[int] = []
+    require = remains._Evidence.require
+
+    async def watched(self: remains._Evidence, session: Any) -> None:
+        await require(self, session)
+        at_batches.append(await by_an_append())
+
+    # Beside a transaction that did nothing yet: those before it are what counts.
+    monkeypatch.setattr(remains._Evidence, "require", watched)
+    await store.delete(swept)
+    await gone_on()
+    assert await store.load(swept) is None
+    assert len(at_batches) > 6
+    # Others work on this server too, but not at every batch.
+    assert median(at_batches) < alone + 100
 
 
 async def test_a_deletion_that_an_election_takes_back_is_not_swept(
