@@ -32,6 +32,7 @@ from ..errors import (
     UnreachableError,
 )
 from .driver import Client, is_of_parent, is_of_running_loop, require_installed_driver
+from .overload import is_refused
 from .server_codes import (
     AUTHENTICATION_FAILED,
     NO_SUCH_TRANSACTION,
@@ -177,6 +178,12 @@ def translated(error: PyMongoError, client: Client, doing: str, outcome: str) ->
         return ServerError(
             f"Could not {doing}: MongoDB at {hosts_of(client)} did not confirm it on a majority "
             f"of members ({error}). Whether it holds is not known; trying again is safe."
+        )
+    if isinstance(error, OperationFailure) and is_refused(error):
+        return ServerError(
+            f"Could not {doing}: MongoDB at {hosts_of(client)} has too much to do and refused it "
+            f"for as long as it was tried ({_first_line(error)}); {outcome}. Try again later, let "
+            "fewer processes ask at once, or give the server more room."
         )
     if isinstance(error, OperationFailure):
         code, text = _reason(error)

@@ -16,6 +16,7 @@ from pymongo.errors import (
 from .attempts import Attempts
 from .driver import Client, ClientSession
 from .elections import confirmed_primary
+from .overload import is_refused
 from .server import Server
 from .transactions import is_not_ready, snapshot
 
@@ -26,20 +27,20 @@ T = TypeVar("T")
 
 
 async def retried(client: Client, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Run a read, from its start again after an election, a lost cursor or a lost snapshot."""
+    """Run a read, from its start again where it :func:`is_resumable`."""
     attempts = Attempts()
     while True:
         try:
             async with confirmed_primary(client):
                 return await attempt()
         except PyMongoError as error:
-            if not is_resumable(error) or not await attempts.pause():
+            if not is_resumable(error) or not await attempts.pause(error):
                 raise
 
 
 def is_resumable(error: PyMongoError) -> bool:
-    """Whether a read may be tried again after an election or a lost cursor or snapshot."""
-    if is_not_ready(error):
+    """Whether a read may be tried again: after an election, a loss, or where it was refused."""
+    if is_not_ready(error) or is_refused(error):
         return True
     if isinstance(error, OperationFailure):
         return isinstance(error, CursorNotFound) or error.code in (

@@ -19,6 +19,7 @@ from pymongo.errors import (
 from .abandoned import MARKED, end_abandoned
 from .attempts import Attempts
 from .driver import MAJORITY, Client, ClientSession, awaited, start_session
+from .overload import is_refused
 from .server import Server
 from .server_codes import INTERRUPTED, NO_SUCH_TRANSACTION, WRITE_CONFLICT
 
@@ -103,6 +104,7 @@ async def transact(
             with contextlib.suppress(PyMongoError), pymongo.timeout(_ABORT_SECONDS):
                 await session.abort_transaction()
             if _is_transient(error):
+                attempts.heed(error)
                 if _has_code(error, WRITE_CONFLICT):
                     await end_abandoned(client, attempts.elapsed)
                 raise TransientFailureError from error
@@ -119,11 +121,12 @@ async def _commit(session: ClientSession, attempts: Attempts) -> None:
         except PyMongoError as error:
             if (
                 error.has_error_label("UnknownTransactionCommitResult")
+                or is_refused(error)
                 or is_not_ready(error)
                 or _has_code(error, INTERRUPTED)
             ):
                 # Sending the commit of one transaction again is safe: it holds once or not at all.
-                if not await attempts.pause():
+                if not await attempts.pause(error):
                     raise OutcomeUnknownError from error
             elif _is_labelled_transient(error):
                 raise TransientFailureError from error
@@ -137,7 +140,8 @@ async def _commit(session: ClientSession, attempts: Attempts) -> None:
 def _is_transient(error: BaseException) -> bool:
     # It is interrupted where another writer took it for abandoned.
     return (
-        is_not_ready(error)
+        is_refused(error)
+        or is_not_ready(error)
         or _has_code(error, NO_SUCH_TRANSACTION, INTERRUPTED)
         or _is_labelled_transient(error)
     )

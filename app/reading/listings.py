@@ -95,7 +95,7 @@ async def session_listings(
             return
         except PyMongoError as error:
             # A slow consumer outlives its cursor; the next one goes on from here.
-            if not is_resumable(error) or not await attempts.pause():
+            if not is_resumable(error) or not await attempts.pause(error):
                 raise
 
 

@@ -52,7 +52,7 @@ async def stream(
             return
         except PyMongoError as error:
             # A slow consumer outlives cursors and snapshots; the next one goes on from here.
-            if not is_resumable(error) or not await attempts.pause():
+            if not is_resumable(error) or not await attempts.pause(error):
                 raise
 
 

@@ -71,7 +71,7 @@ async def _watch(confirmed: Connection, place: Place) -> AsyncGenerator[Streamed
                 raise
             if monotonic() - began > _STEADY_SECONDS:
                 attempts = Attempts()
-            if not await attempts.pause():
+            if not await attempts.pause(error):
                 raise
 
 

@@ -14,6 +14,7 @@ from beanie.operators import Set
 from pymongo.errors import OperationFailure
 
 from ...models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
+from ..database.attempts import unless_refused
 from ..database.collection_names import collection_name, policy_collection_name
 from ..database.documents import Documents
 from ..database.driver import AnyDatabase, as_pymongo, with_store_rules
@@ -111,7 +112,7 @@ async def set_retention(
     with reported(database.client, "set the retention", unanswered=NOT_KNOWN):
         values = {"keep_seconds": seconds, "updated_at": connection.server.now()}
         policy = connection.policies.find_one(owner)
-        await policy.update(Set(values), upsert=True)
+        await unless_refused(lambda: policy.update(Set(values), upsert=True))
         with holds_already(_IN_FORCE):
             return await _follow(connection, owner, on_progress)
 
@@ -133,7 +134,7 @@ async def clear_retention(
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
     connection = await retention_connection(database, entries, summaries)
     with reported(database.client, "clear the retention", unanswered=NOT_KNOWN):
-        await connection.policies.find_one(owner).delete()
+        await unless_refused(lambda: connection.policies.find_one(owner).delete())
         with holds_already(_IN_FORCE):
             return await _follow(connection, owner, on_progress)
 

@@ -18,7 +18,7 @@ from bson.int64 import Int64
 from pydantic import Field
 
 from ...models.views.lenient import Position
-from ..database.attempts import Attempts
+from ..database.attempts import Attempts, unless_refused
 from ..database.driver import ClientSession
 from ..database.reads import retried
 from ..database.transactions import TransientFailureError, transact
@@ -201,7 +201,8 @@ async def _put(
         *("id", "next_seq", "active_at", "expires_at", "held_at", "backstop", "moved_through")
     )
     summary = connection.summaries.find_one(key.of_session, unchanged, NOT_EXPIRED)
-    return bool((await summary.update(Set(kept), Unset(gone))).matched_count)
+    changed = await unless_refused(lambda: summary.update(Set(kept), Unset(gone)))
+    return bool(changed.matched_count)
 
 
 async def _move(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from beanie.operators import Set, Unset
 
+from ..database.attempts import unless_refused
 from ..errors import UnknownSessionError
 from ..storage.codec import EncodedValue
 from ..storage.connection import Connection
@@ -25,7 +26,8 @@ async def set_metadata(
     values = value_fields(metadata, *_FIELDS)
     gone = {name: "" for name in _FIELDS if name not in values}
     summary = connection.summaries.find_one(key.of_session, NOT_EXPIRED)
-    if not (await summary.update(Set(values), Unset(gone))).matched_count:
+    changed = await unless_refused(lambda: summary.update(Set(values), Unset(gone)))
+    if not changed.matched_count:
         raise UnknownSessionError(
             f"There is no {key}; nothing was changed. Check tenant, project key and session id."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -13,7 +14,7 @@ from bson.int64 import Int64
 from pydantic import Field
 
 from ...models.views.lenient import Position
-from ..database.attempts import Attempts
+from ..database.attempts import Attempts, unless_refused
 from ..database.documents import Row
 from ..database.driver import ClientSession
 from ..database.reads import retried
@@ -95,10 +96,11 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
                 mark = {**this, **MARKED_DELETED}
                 # All of it: no session lives beside the mark.
                 await _Evidence(connection, mark, owner).sweep(owner, _BEHIND_ALL)
-                await summaries.find_one(mark).delete()
+                await unless_refused(summaries.find_one(mark).delete)
             elif row.remains:
                 await _Evidence(connection, this, owner).sweep(owner, row.first_seq)
-                await summaries.find_one(this).update(Unset({"remains": ""}))
+                clear = partial(summaries.find_one(this).update, Unset({"remains": ""}))
+                await unless_refused(clear)
             elif removed := removed_in(row.removed):
                 for subpath, before in removed:
                     each = {"subpath": subpath, "before": Int64(before)}
@@ -107,7 +109,8 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
                     left = key.with_subpath(subpath).of_transcript
                     await _Evidence(connection, gone, owner).sweep(left, before)
                     # What it was is told by no other field of the summary.
-                    await summaries.find_one(this).update(Pull({"removed": each}))
+                    clear = partial(summaries.find_one(this).update, Pull({"removed": each}))
+                    await unless_refused(clear)
             elif row.removed is not None:
                 # What something else put there, else it would be found over and over.
                 is_read = {**this, **row.as_read("removed")}
