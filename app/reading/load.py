@@ -42,7 +42,8 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
             first = await _first_at(connection, key, moment)
             if first is None:
                 return []
-            documents = [each for each in documents if each["seq"] >= first]
+            if documents[0]["seq"] < first:
+                documents = [each for each in documents if each["seq"] >= first]
         # Nearly all are native; asking each which it is would show in the time of a long load.
         with contextlib.suppress(KeyError):
             return [document["entry"] for document in documents]

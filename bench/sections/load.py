@@ -17,6 +17,7 @@ from ..servers import Servers, running
 _CLASSES = (SameWrites, Ours, PullRequest1014, MongodbPackage)
 _BATCH = 500
 _TARGET_ENTRIES = 10_000
+_MOST = 1.05
 
 
 async def run(plan: Plan) -> Section:
@@ -66,9 +67,10 @@ def _section(found: dict[int, dict[str, Samples]]) -> Section:
         for name, each in samples.items():
             times = str(ratio(each, samples[SameWrites.name]))
             section.rows.append([f"{entries:,}", name, spread(each), times])
+    for entries, samples in found.items():
+        measured = ratio(samples[Ours.name], samples[SameWrites.name])
+        target = f"load of {entries:,} entries: at most {_MOST} times bare find and decode"
+        section.verdicts.append(Verdict(target, str(measured), measured.value <= _MOST))
     entries = min(_TARGET_ENTRIES, max(found))
-    measured = ratio(found[entries][Ours.name], found[entries][SameWrites.name])
-    target = f"load of {entries:,} entries: at most 1.1 times bare find and decode"
-    section.verdicts.append(Verdict(target, str(measured), measured.value <= 1.1))
     section.charts.append(Chart(f"Load of {entries:,} entries", "ms", {"": found[entries]}))
     return section
