@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from support.database import prepared
 from support.entries import KEY, message
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import BeanieSessionStore, EventLoopError
 from beanie_session_store.app.database.driver import Client, close_client, open_client
 
 # A hang is what this is about, and pytest cannot end one in another thread.
-SECONDS = 20.0
 
 # Some can be closed no more, in the loop that they belong to.
 _clients: list[Client] = []
@@ -54,7 +54,7 @@ def in_thread(work: Callable[[], Awaitable[Any]]) -> Any:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(SECONDS)
+    thread.join(WATCHDOG_SECONDS)
     assert not thread.is_alive(), "it hangs"
     return outcome[0]
 
@@ -157,14 +157,14 @@ def test_an_intruder_is_refused_and_the_owner_goes_on(mongo_url: str, database_n
 
     owner = threading.Thread(target=run)
     owner.start()
-    assert ready.wait(SECONDS)
+    assert ready.wait(WATCHDOG_SECONDS)
     try:
         for _ in range(3):
             for call in calls(stores[0]):
                 assert isinstance(in_thread(call), EventLoopError)
     finally:
         end.set()
-        owner.join(SECONDS)
+        owner.join(WATCHDOG_SECONDS)
     assert failures == []
     assert not owner.is_alive()
 
@@ -196,7 +196,7 @@ def test_a_fork_is_told_at_once(mongo_url: str, database_name: str) -> None:
                 os.write(writing, said)
                 os._exit(0)
         os.close(writing)
-        said = await asyncio.wait_for(asyncio.to_thread(os.read, reading, 10_000), SECONDS)
+        said = await asyncio.wait_for(asyncio.to_thread(os.read, reading, 10_000), WATCHDOG_SECONDS)
         await asyncio.to_thread(os.waitpid, pid, 0)
         await under_way
         assert len(await store.load(KEY) or []) == 2
