@@ -109,6 +109,19 @@ async def test_what_is_refused_is_done_all_the_same(
     assert all(each.is_sound for each in sound)
 
 
+@pytest.mark.parametrize("command", ["insert", "update", "commitTransaction"])
+async def test_appends_that_meet_are_refused_and_each_is_stored_once(
+    store: BeanieSessionStore, database: Database, command: str
+) -> None:
+    keys = [{**KEY, "session_id": f"session-{number}"} for number in range(16)]
+    await asyncio.gather(*(store.append(key, FIRST) for key in keys))
+    async with failing(database, command, {"times": 16}, **OVERLOADED):
+        await asyncio.gather(*(store.append(key, NEXT) for key in keys))
+    for key in keys:
+        assert await store.load(key) == [*FIRST, *NEXT]
+        assert (await store.verify(key)).is_sound
+
+
 async def stored() -> int:
     return await TranscriptEntry.find_all().count()
 
