@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         EventLoopError,
         InvalidEntryError,
         InvalidKeyError,
+        InvalidLeaseError,
         InvalidMetadataError,
         InvalidMigrationError,
         InvalidModelError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         InvalidQueryError,
         InvalidRetentionError,
         InvalidURLError,
+        LeaseLostError,
         MigrationLockLostError,
         MongodNotFoundError,
         MongodStartError,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         SchemaOutdatedError,
         SchemaTooNewError,
         ServerError,
+        SessionBusyError,
         SessionChangedError,
         SessionStoreError,
         SlowQueryError,
@@ -64,6 +67,8 @@ if TYPE_CHECKING:
     from .app.jobs.imports import import_transcripts
     from .app.jobs.report import TransferProblem, TransferReport
     from .app.jobs.verification import UnsoundSession, VerificationReport, verify_sessions
+    from .app.leases.lease import Lease, OnLost
+    from .app.leases.leased_store import LeasedStore
     from .app.queries.search import SearchHit, disable_search, enable_search
     from .app.queries.statistics import ToolStatistics, UsageStatistics
     from .app.queries.summary_pages import SessionPage
@@ -144,6 +149,7 @@ __all__ = [
     "HealthChecks",
     "InvalidEntryError",
     "InvalidKeyError",
+    "InvalidLeaseError",
     "InvalidMetadataError",
     "InvalidMigrationError",
     "InvalidModelError",
@@ -151,6 +157,9 @@ __all__ = [
     "InvalidQueryError",
     "InvalidRetentionError",
     "InvalidURLError",
+    "Lease",
+    "LeaseLostError",
+    "LeasedStore",
     "Mapped",
     "MigrationLockLostError",
     "MongodNotFoundError",
@@ -159,6 +168,7 @@ __all__ = [
     "NotInitializedError",
     "ObserverError",
     "OnCommitted",
+    "OnLost",
     "Readiness",
     "Removal",
     "RetentionPolicy",
@@ -168,6 +178,7 @@ __all__ = [
     "ScriptStatus",
     "SearchHit",
     "ServerError",
+    "SessionBusyError",
     "SessionChangedError",
     "SessionListing",
     "SessionPage",
@@ -243,10 +254,11 @@ _HOMES = {
     ".app.errors": (
         "AccessDeniedError AdoptionError AmbiguousSessionError ClientClosedError "
         "ContentionError CorruptEntryError DriverMismatchError EventLoopError "
-        "InvalidEntryError InvalidKeyError InvalidMetadataError InvalidMigrationError "
-        "InvalidModelError InvalidOptionsError InvalidQueryError InvalidRetentionError "
-        "InvalidURLError MigrationLockLostError MongodNotFoundError MongodStartError "
-        "NotInitializedError ObserverError SchemaOutdatedError SchemaTooNewError ServerError "
+        "InvalidEntryError InvalidKeyError InvalidLeaseError InvalidMetadataError "
+        "InvalidMigrationError InvalidModelError InvalidOptionsError InvalidQueryError "
+        "InvalidRetentionError InvalidURLError LeaseLostError MigrationLockLostError "
+        "MongodNotFoundError MongodStartError NotInitializedError ObserverError "
+        "SchemaOutdatedError SchemaTooNewError ServerError SessionBusyError "
         "SessionChangedError SessionStoreError SlowQueryError StandaloneError StoreOwnedError "
         "TransferError UnfitCollectionError UnknownSessionError UnreachableError "
         "UnsoundSessionError"
@@ -261,6 +273,8 @@ _HOMES = {
     ".app.jobs.imports": "import_transcripts",
     ".app.jobs.report": "TransferProblem TransferReport",
     ".app.jobs.verification": "UnsoundSession VerificationReport verify_sessions",
+    ".app.leases.lease": "Lease OnLost",
+    ".app.leases.leased_store": "LeasedStore",
     ".app.queries.search": "SearchHit disable_search enable_search",
     ".app.queries.statistics": "ToolStatistics UsageStatistics",
     ".app.queries.summary_pages": "SessionPage",

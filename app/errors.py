@@ -6,6 +6,8 @@ No message ever contains a password: connection strings are named by host and po
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 class SessionStoreError(Exception):
     """Base of every error this package raises on purpose."""
@@ -77,6 +79,25 @@ class ContentionError(SessionStoreError):
 
 class ServerError(SessionStoreError):
     """MongoDB refused an operation for a reason the store has no better name for."""
+
+
+class InvalidLeaseError(SessionStoreError, ValueError):
+    """What a lease cannot be asked for with."""
+
+
+class SessionBusyError(SessionStoreError):
+    """Somebody else holds the lease of the session."""
+
+    def __init__(self, message: str, *, owner: str = "", until: datetime | None = None) -> None:
+        super().__init__(message)
+        self.owner = owner
+        """Who holds it, in that one's own words."""
+        self.until = until
+        """When it ends unless it is renewed, UTC, by the server's clock."""
+
+
+class LeaseLostError(SessionStoreError):
+    """The lease that a store wrote under has ended; nothing is written under it any more."""
 
 
 class SessionChangedError(SessionStoreError):

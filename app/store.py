@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, cast
@@ -20,6 +20,10 @@ from .database.driver import AnyDatabase
 from .database.failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
 from .errors import InvalidKeyError, SessionStoreError
 from .health.readiness import Readiness, require_ready
+from .leases import grants
+from .leases.held_lease import held_lease
+from .leases.lease import Lease, OnLost, WantedLease, checked_lease
+from .leases.leased_store import LeasedStore
 from .queries.filters import Criterion, SessionFilter
 from .queries.session_queries import SessionQueries
 from .queries.summary_pages import S_co
@@ -233,10 +237,13 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         # Costs what the SDK costs, and only those that run agents need it.
         from .agent import runs
 
-        place = runs.checked(options, self, config)
+        # Whoever holds the lease of the session writes under it.
+        given = getattr(options, "session_store", None)
+        store = given if isinstance(given, LeasedStore) and given.store is self else self
+        place = runs.checked(options, store, config)
         async with self._doing("read the session to resume") as connection:
             resumed = await runs.resumed(connection, self._tenant, options)
-        async with runs.options_of_run(self, options, resumed, place) as ready:
+        async with runs.options_of_run(store, options, resumed, place) as ready:
             yield ready
 
     async def append(self, key: AnyKey, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -254,11 +261,13 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             SessionStoreError: as for the class; trying again with the same entries is safe.
         """
         require_asyncio()
-        transcript = TranscriptKey.parse(self._tenant, key)
-        self._refuse_observer()
-        await completed(self._append(transcript, entries), "append to", transcript)
+        await self._append_by(self._writer, TranscriptKey.parse(self._tenant, key), entries)
 
-    async def _append(self, transcript: TranscriptKey, entries: object) -> None:
+    async def _append_by(self, writer: Writer, transcript: TranscriptKey, entries: object) -> None:
+        self._refuse_observer()
+        await completed(self._append(writer, transcript, entries), "append to", transcript)
+
+    async def _append(self, writer: Writer, transcript: TranscriptKey, entries: object) -> None:
         # Before anything is awaited: the caller may change its entries meanwhile.
         draft = draft_entries(entries)
         async with self._turns.turn(transcript) as is_free:
@@ -269,7 +278,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             connection, is_new = await self._bound()
             with reported(connection.client, "append to", transcript):
                 is_fresh = is_free and is_loaded and not is_new
-                stored = await self._writer.append(connection, transcript, batch, is_fresh=is_fresh)
+                stored = await writer.append(connection, transcript, batch, is_fresh=is_fresh)
             if self._observer is not None and stored is not None:
                 await self._observer.tell(transcript, stored)
 
@@ -528,7 +537,10 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             wait: return only when a large session is gone from the database as well.
         """
         transcript = TranscriptKey.parse(self._tenant, key)
-        await self._change("delete", transcript, partial(self._writer.delete, wait=wait))
+        await self._delete_by(self._writer, transcript, wait)
+
+    async def _delete_by(self, writer: Writer, transcript: TranscriptKey, wait: bool) -> None:
+        await self._change("delete", transcript, partial(writer.delete, wait=wait))
 
     async def delete_sessions(
         self,
@@ -648,6 +660,85 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         except SessionStoreError as error:
             return Readiness(False, str(error))
         return Readiness(True)
+
+    @asynccontextmanager
+    async def lease(
+        self,
+        key: AnyKey,
+        *,
+        owner: str,
+        ttl: timedelta = timedelta(seconds=30),
+        wait: timedelta | None = None,
+        on_lost: OnLost | None = None,
+    ) -> AsyncGenerator[LeasedStore]:
+        """Hold a session for as long as the block lasts, against all others that ask for it.
+
+        ``async with store.lease(key, owner="host-7") as leased:``, and the agent gets
+        ``session_store=leased``. It is renewed in the background, and given back at the end of the
+        block, however that ends. The session need not be there yet. Stores that ask for no lease
+        write as ever.
+
+        Whoever loses it (the process stood still for longer than ``ttl``, no server answered for
+        so long, an operator broke the lease, or the session was deleted) writes nothing more:
+        ``leased.append`` and ``leased.delete`` raise :class:`LeaseLostError`, ``leased.lost`` is
+        set, and ``on_lost`` is called, once.
+
+        Args:
+            key: the session; a ``subpath`` is not looked at.
+            owner: who asks, as others are told: a text of at most 256 bytes.
+            ttl: how long it lasts without being renewed, from 2 s to 1 h. It is renewed after each
+                third of it; where the holder dies, others wait for so long.
+            wait: how long to wait for the session where it is busy; ``None`` not at all. Who of
+                several comes next is chance.
+            on_lost: a function without arguments, or a coroutine function, that is called when the
+                lease is lost, say to interrupt the agent. The end of the block waits for it, for
+                ten seconds. What it raises is logged.
+
+        Raises:
+            InvalidLeaseError: owner, times or function are none.
+            SessionBusyError: somebody else has the session, which the error names.
+            ContentionError: the session was written to all the time; no lease was taken.
+            SessionStoreError: as for the class.
+        """
+        require_asyncio()
+        session = TranscriptKey.parse(self._tenant, key).session
+        wanted = WantedLease(owner, ttl, wait, on_lost)
+        connection = await self._connection()
+        async with held_lease(connection, session, wanted, self._turns) as held:
+            writer = self._writer.under(held)
+            append, delete = partial(self._append_by, writer), partial(self._delete_by, writer)
+            yield LeasedStore(self, session, held, append, delete)
+
+    async def lease_of(self, key: AnyKey) -> Lease | None:
+        """Who holds a session now, by the server's clock; ``None`` if nobody does.
+
+        Raises:
+            SessionStoreError: as for the class.
+        """
+        session = TranscriptKey.parse(self._tenant, key).session
+        async with self._doing("read the lease of", session) as connection:
+            holder = await grants.holder_of(connection, session)
+        return None if holder is None else holder.lease
+
+    async def break_lease(self, key: AnyKey, *, lease: Lease | None = None) -> Lease | None:
+        """End the lease of a session, whoever holds it, and return it; ``None`` if nobody does.
+
+        For operators, where a holder is known to be gone for good. One that lives loses the
+        session, and hears of it with its next append, or within a third of its ``ttl``.
+
+        Args:
+            key: the session.
+            lease: end it only if it still is this one, as :meth:`lease_of` gave it.
+
+        Raises:
+            InvalidLeaseError: ``lease`` is none.
+            SessionStoreError: as for the class.
+        """
+        session = TranscriptKey.parse(self._tenant, key).session
+        which = checked_lease(lease)
+        doing = "break the lease of"
+        async with self._doing(doing, session, unanswered=NOT_KNOWN) as connection:
+            return await completed(grants.break_lease(connection, session, which), doing, session)
 
     async def verify(self, key: AnyKey) -> Verification:
         """Compare a session's summary with its entries: the fold, the totals, the position.

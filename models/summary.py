@@ -134,6 +134,11 @@ class SessionSummary(StoreOwned, Document):
     moved_through: Mapped[int | None] = mapped(
         default=None, description="Up to which position the entries have the date to already."
     )
+    lease: Mapped[dict[str, Any] | None] = mapped(
+        default=None,
+        description='Who alone may write, of those who ask for leases: {"owner", "grant", "since", '
+        '"until"}; over where until has passed.',
+    )
 
     class Settings:
         """Collection and indexes, as Beanie reads them."""

@@ -66,7 +66,7 @@ _MISUSES = (
 
 COMMANDS = (
     *("sessions", "show", "stats", "verify", "delete"),
-    *("doctor", "health", "schema", "retention"),
+    *("doctor", "health", "schema", "retention", "lease"),
     *("adopt", "imports", "exports", "copies"),
 )
 

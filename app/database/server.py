@@ -24,7 +24,7 @@ class Server:
 
     def now_ms(self) -> int:
         """The server's time, epoch milliseconds."""
-        return int((self.clock_origin + _steady_seconds()) * 1000)
+        return int((self.clock_origin + steady_seconds()) * 1000)
 
     def now(self) -> datetime:
         """The server's time, UTC, with the milliseconds that BSON keeps."""
@@ -45,10 +45,10 @@ async def server_of(client: Client) -> Server:
     if known is not None:
         return known
     announce(client)
-    asked = _steady_seconds()
+    asked = steady_seconds()
     # Not as the team's client would ask: it may read dates in a time zone of its own.
     hello = await with_store_rules(client.admin).command("hello")
-    halfway = (asked + _steady_seconds()) / 2
+    halfway = (asked + steady_seconds()) / 2
     is_sharded = hello.get("msg") == "isdbgrid"
     has_transactions = "setName" in hello or is_sharded
     if not has_transactions:
@@ -66,7 +66,8 @@ async def server_of(client: Client) -> Server:
     return server
 
 
-def _steady_seconds() -> float:
+def steady_seconds() -> float:
+    """Seconds by a clock that only ever goes on."""
     # Unlike the wall clock it is never set back, and unlike the monotonic clock of Linux it goes
     # on while the machine sleeps.
     if hasattr(time, "CLOCK_BOOTTIME"):

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from ...models.retention import NOT_EXPIRED as NOT_EXPIRED
+from ...models.retention import SERVER_NOW
 from ..database.documents import Row
 from ..transcript_key import TranscriptKey
 
@@ -29,6 +30,19 @@ MARKED_DELETED: dict[str, Any] = {"expires_at": DELETED}
 
 NOT_DELETED: dict[str, Any] = {"expires_at": {"$ne": DELETED}}
 """All other summaries, also of sessions that have expired."""
+
+LEASED: dict[str, Any] = {
+    "$expr": {
+        "$and": [
+            {"$eq": [{"$type": "$lease.until"}, "date"]},
+            {"$gt": ["$lease.until", SERVER_NOW]},
+        ]
+    }
+}
+"""Summaries of sessions whose lease somebody holds, by the server's clock."""
+
+NOT_LEASED: dict[str, Any] = {"$expr": {"$not": [LEASED["$expr"]]}}
+"""All other summaries."""
 
 WITH_MAIN: dict[str, Any] = {"mtime": {"$exists": True}}
 """Summaries of sessions that have a main transcript."""

@@ -6,7 +6,7 @@ the rest from what lives; the summary says that it is gone, and whoever comes by
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -35,6 +35,7 @@ from .dating import DatedRow
 from .recount import Recount, recount
 from .remains import sweep, sweep_unowned
 from .summary_update import StaleStateError, SummaryUpdate, advance_summary, changed_texts, mirrored
+from .write_policy import AS_IT_IS, WritePolicy
 
 _DELETED = (
     "it is deleted, and what is left of it in the database goes with the next sweep; calling it "
@@ -51,6 +52,7 @@ async def delete_session(
     *,
     unless: Callable[[DatedRow], bool] | None = None,
     wait: bool = False,
+    policy: WritePolicy = AS_IT_IS,
 ) -> bool:
     """Delete a session with its subagents, and return whether there was one.
 
@@ -59,12 +61,15 @@ async def delete_session(
         key: the session.
         unless: says of the summary, as it is at that moment, whether the session is to stay.
         wait: also wait for all of a large one to be swept.
+        policy: says what the session must meet besides.
 
     Raises:
         ContentionError: it was written to all the time; nothing was deleted.
         TransientFailureError: the server was away for too long; nothing was deleted.
         DoneInPartError: it is deleted, and not all of it is swept.
     """
+    # Without transactions, what fails at the summary has deleted the entries before.
+    await policy.confirm(connection, key)
     attempts = Attempts()
     # What only a primary without followers has deleted may live again.
     summaries = connection.summaries.confirmed
@@ -82,8 +87,10 @@ async def delete_session(
             if unless is not None and unless(row):
                 return False
             try:
-                is_swept = await _mark(connection, key, row, attempts)
+                is_swept = await _mark(connection, key, row, attempts, policy.fence)
             except (StaleStateError, TransientFailureError) as error:
+                if isinstance(error, StaleStateError):
+                    await policy.confirm(connection, key)
                 if not await attempts.pause():
                     raise _contended(key, error) from None
                 continue
@@ -98,17 +105,23 @@ async def delete_session(
 
 
 async def delete_transcript(
-    connection: Connection, key: TranscriptKey, *, wait: bool = False
+    connection: Connection,
+    key: TranscriptKey,
+    *,
+    wait: bool = False,
+    policy: WritePolicy = AS_IT_IS,
 ) -> None:
     """Delete a subagent's transcript, and count its session anew without it.
 
-    ``wait`` is for all of a large one to be swept.
+    ``wait`` is for all of a large one to be swept, ``policy`` says what the session must meet
+    besides.
 
     Raises:
         ContentionError: the session was written to all the time; nothing was deleted.
         TransientFailureError: the server was away for too long; nothing was deleted.
         DoneInPartError: it is deleted, and not all of it is swept.
     """
+    await policy.confirm(connection, key.session)
     attempts = Attempts()
     looked: _CountedWithout | None = None
     while True:
@@ -119,11 +132,13 @@ async def delete_transcript(
             return
 
         async def work(session: ClientSession | None, looked: _CountedWithout = looked) -> bool:
-            return await _remove(connection, key, looked, session)
+            return await _remove(connection, key, looked, session, policy.fence)
 
         try:
             is_swept = await transact(connection.client, connection.server, work, attempts)
         except (StaleStateError, TransientFailureError) as error:
+            if isinstance(error, StaleStateError):
+                await policy.confirm(connection, key.session)
             if not await attempts.pause():
                 raise _contended(key, error) from None
             continue
@@ -205,6 +220,7 @@ async def _remove(
     key: TranscriptKey,
     looked: _CountedWithout,
     session: ClientSession | None,
+    fence: Mapping[str, Any],
 ) -> bool:
     """Delete a transcript that a session was counted without, and say whether all of it went.
 
@@ -234,7 +250,7 @@ async def _remove(
     count = await living.count()
     is_small = count <= MARKED and not live.removed and live.first_seq == 1
     update = _without(state, counted, None if is_small else key.subpath)
-    await advance_summary(connection, key.session, update, state, session)
+    await advance_summary(connection, key.session, update, state, session, fence)
     if is_small:
         parts = chunks.find(mine, {"collection": entries.name})
         await parts.delete(session=session)
@@ -245,12 +261,16 @@ async def _remove(
 
 
 async def _mark(
-    connection: Connection, key: TranscriptKey, row: DatedRow, attempts: Attempts
+    connection: Connection,
+    key: TranscriptKey,
+    row: DatedRow,
+    attempts: Attempts,
+    fence: Mapping[str, Any],
 ) -> bool:
     """Make a session gone for readers, and return whether nothing of it is left."""
     entries, summaries, chunks = connection.entries, connection.summaries, connection.chunks
     owner = key.of_session
-    unchanged = row.as_read("id", "next_seq", "expires_at", "held_at")
+    unchanged = {**row.as_read("id", "next_seq", "expires_at", "held_at"), **fence}
     is_small = (
         row.entries <= MARKED
         and not row.has_remains

@@ -20,7 +20,7 @@ from ..database.driver import ClientSession
 from ..database.reads import retried
 from ..database.transactions import TransientFailureError, transact
 from ..storage.connection import Connection
-from ..storage.criteria import DELETED, MARKED_DELETED
+from ..storage.criteria import DELETED, MARKED_DELETED, NOT_LEASED
 from ..storage.living import removed_in
 from ..transcript_key import TranscriptKey
 
@@ -96,7 +96,8 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
                 mark = {**this, **MARKED_DELETED}
                 # All of it: no session lives beside the mark.
                 await _Evidence(connection, mark, owner).sweep(owner, _BEHIND_ALL)
-                await unless_refused(summaries.find_one(mark).delete)
+                # Whoever holds the lease of a session that is not there has it in the mark.
+                await unless_refused(summaries.find_one(mark, NOT_LEASED).delete)
             elif row.remains:
                 await _Evidence(connection, this, owner).sweep(owner, row.first_seq)
                 clear = partial(summaries.find_one(this).update, Unset({"remains": ""}))

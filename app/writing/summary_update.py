@@ -16,7 +16,7 @@ from bson.int64 import Int64
 
 from ...models.counting.marks import Mark
 from ..database.commands import update_one
-from ..database.documents import exactly
+from ..database.documents import exactly, joined
 from ..database.driver import ClientSession
 from ..database.server import date_of
 from ..storage.backstop import appended, new_session
@@ -67,6 +67,11 @@ class SummaryUpdate(NamedTuple):
         """Whether it moves no dates, and no earlier try may have stored the batch."""
         return not self.is_followed and len(self.tries) == 1
 
+    @property
+    def leaves_remains(self) -> bool:
+        """Whether anything may be left of the session whose place it takes."""
+        return self.clears and self.first_seq > 1
+
 
 def planned_update(
     connection: Connection,
@@ -116,7 +121,7 @@ def planned_update(
     elif known is not None and known.backstop is not None and dated.backstop is None:
         # What was there is none, as something else put it there.
         removed = ("backstop",)
-    if clears:
+    if clears and first_seq > 1:
         changes |= {"first_seq": Int64(first_seq), "remains": True}
     if folded.data is not None:
         mtime = next_mtime(now_ms, mtime)
@@ -187,20 +192,25 @@ async def advance_summary(
     update: SummaryUpdate,
     known: SessionState,
     session: ClientSession | None,
+    fence: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Change the summary if it still is as ``known`` has it.
+    """Change the summary if it still is as ``known`` has it, and meets the ``fence``.
 
     Raises:
         StaleStateError: it is not.
     """
     # A command made by hand: Beanie's update would be another hundredth of an append's time.
-    if not await update_one(connection.summaries.collection, *claim(key, update, known), session):
+    query, operators = claim(key, update, known, fence)
+    if not await update_one(connection.summaries.collection, query, operators, session):
         raise StaleStateError
     await replace_summary_chunks(connection, key, update, session)
 
 
 def claim(
-    key: TranscriptKey, update: SummaryUpdate, known: SessionState
+    key: TranscriptKey,
+    update: SummaryUpdate,
+    known: SessionState,
+    fence: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The query that finds the summary if it still is as ``known`` has it, and what to change."""
     operators: dict[str, Any] = {"$set": update.changes}
@@ -220,6 +230,8 @@ def claim(
     }
     if known.expires_at is not None:
         query |= NOT_EXPIRED
+    if fence:
+        query = joined((query, fence))
     return query, operators
 
 

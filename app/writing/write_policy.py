@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from ..database.driver import ClientSession
 from ..storage.codec import EncodedEntry
@@ -23,6 +25,16 @@ class WritePolicy:
     others_repeat_too = False
     """Whether what other writers store meanwhile is taken for a part of the same replay."""
 
+    fence: Mapping[str, Any] = MappingProxyType({})
+    """What the summary of a session must meet for anything to be written to it; that is looked at
+    where it is claimed. What is not there meets nothing."""
+
+    async def confirm(self, connection: Connection, key: TranscriptKey) -> None:
+        """Look whether the session still meets the fence, after a try that found another summary.
+
+        An error that is raised here ends the append, or the delete.
+        """
+
     def mtime(self, now: int, last: int | None) -> int:
         """When a session changes that changed at ``last`` before, epoch milliseconds."""
         return now if last is None else max(now, last + 1)
@@ -42,6 +54,10 @@ class WritePolicy:
         session: ClientSession | None,
     ) -> None:
         """Store what belongs to the batch, in the transaction that stored it."""
+
+
+AS_IT_IS = WritePolicy()
+"""The policy where nothing is said."""
 
 
 class SourceTimePolicy(WritePolicy):

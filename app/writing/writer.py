@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
 from itertools import takewhile
 from operator import attrgetter
@@ -14,6 +15,7 @@ from pymongo.errors import AutoReconnect, DuplicateKeyError, ServerSelectionTime
 
 from ...models.counting.marks import Wanted
 from ..database.attempts import Attempts
+from ..database.documents import joined
 from ..database.driver import ClientSession
 from ..database.reads import confirmed
 from ..database.transactions import OutcomeUnknownError, TransientFailureError, transact
@@ -45,7 +47,7 @@ from .summary_update import (
     replace_summary_chunks,
 )
 from .unknown_outcomes import UnknownOutcomes, is_any_stored, stored_by
-from .write_policy import WritePolicy
+from .write_policy import AS_IT_IS, WritePolicy
 from .written_documents import summary_document
 
 _is_copied = attrgetter("is_copied")
@@ -60,10 +62,16 @@ class Writer:
 
     def __init__(self, metadata: EncodedValue | None, policy: WritePolicy | None = None) -> None:
         self._metadata = metadata
-        self._policy = policy or WritePolicy()
+        self._policy = policy or AS_IT_IS
         self._states = StateCache()
         self._replays = ReplayPositions()
         self._unknown = UnknownOutcomes()
+
+    def under(self, policy: WritePolicy) -> Writer:
+        """The same writer, by another policy: they know what each other wrote."""
+        other = copy(self)
+        other._policy = policy
+        return other
 
     def forget(self) -> None:
         """Drop what is remembered of a database that the store no longer uses.
@@ -141,9 +149,9 @@ class Writer:
         self._states.take(key.session)
         self._replays.take(key)
         if key.is_main:
-            await delete_session(connection, key, wait=wait)
+            await delete_session(connection, key, wait=wait, policy=self._policy)
         else:
-            await delete_transcript(connection, key, wait=wait)
+            await delete_transcript(connection, key, wait=wait, policy=self._policy)
 
     async def _unstored(
         self,
@@ -263,6 +271,8 @@ class Writer:
                 await heal(connection, session_key, healings)
                 known = folded = newest = None
             except (StaleStateError, TransientFailureError) as error:
+                if isinstance(error, StaleStateError):
+                    await policy.confirm(connection, session_key)
                 if not await attempts.pause():
                     if isinstance(error, TransientFailureError):
                         raise
@@ -281,7 +291,7 @@ class Writer:
                 self._states.put(session_key, update.next)
                 if update.is_followed:
                     go_on(connection, session_key, follow)
-                if update.clears or (known is not None and known.has_remains):
+                if update.leaves_remains or (known is not None and known.has_remains):
                     go_on(connection, session_key, sweep)
                 return StoredBatch(update.first_seq, len(batch), update.known is None)
 
@@ -297,7 +307,8 @@ class Writer:
             if update.known is None:
                 await self._create_summary(connection, key, update, session)
             else:
-                await advance_summary(connection, key, update, update.known, session)
+                fence = self._policy.fence
+                await advance_summary(connection, key, update, update.known, session, fence)
             # Only now: such a try can hold the summary until just before.
             if len(update.tries) > 1 and await is_any_stored(
                 connection, update.tries[:-1], session
@@ -320,16 +331,25 @@ class Writer:
         session: ClientSession | None,
     ) -> None:
         summary = summary_document(connection, key, update, self._metadata)
-        if update.clears:
-            expired = connection.summaries.find_one(key.of_session, EXPIRED)
-            await expired.delete(session=session)
+        fence = self._policy.fence
+        if update.clears or fence:
+            # The driver's own, for Beanie does not return what it deletes. A lease outlives the
+            # mark that it was taken in.
+            gone = joined((key.of_session, EXPIRED, fence))
+            replaced = await connection.summaries.collection.find_one_and_delete(
+                gone, {"lease": 1}, session=session
+            )
+            if replaced is None and fence:
+                raise StaleStateError
+            if replaced is not None and "lease" in replaced:
+                summary["lease"] = replaced["lease"]
         try:
             # The driver's own: what a class of a team adds is encoded already.
             await connection.summaries.collection.insert_one(summary, session=session)
         except DuplicateKeyError:
             # Another writer created the session first.
             raise StaleStateError from None
-        if update.clears:
+        if update.leaves_remains:
             of_summaries = {"collection": connection.summaries.name}
             await connection.chunks.find(key.of_session, of_summaries).delete(session=session)
         await replace_summary_chunks(connection, key, update, session)

@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"cli", "face", "testing"},
     {"jobs"},
     {"store"},
-    {"adoption", "agent", "retention"},
+    {"adoption", "agent", "leases", "retention"},
     {"queries", "writing"},
     {"health", "reading"},
     {"storage"},

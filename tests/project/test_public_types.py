@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from types import MappingProxyType
@@ -172,6 +172,7 @@ def test_a_key_of_other_things_is_refused(field: str, bad: Any) -> None:
 
 # By the method's name, what it is given besides a key.
 BESIDES: dict[str, tuple[Any, ...]] = {"append": ([message("hello")],), "set_metadata": ({},)}
+NAMED: dict[str, dict[str, Any]] = {"lease": {"owner": "host-7"}}
 KEYED = [
     name
     for name, method in inspect.getmembers(BeanieSessionStore, inspect.isfunction)
@@ -193,8 +194,11 @@ async def test_every_method_takes_any_mapping_as_a_key(
 
 async def call(store: BeanieSessionStore, name: str, key: Any) -> None:
     """Call a method to its end, or to the first entry that it gives."""
-    called = getattr(store, name)(key, *BESIDES.get(name, ()))
-    if inspect.isasyncgen(called):
+    called = getattr(store, name)(key, *BESIDES.get(name, ()), **NAMED.get(name, {}))
+    if isinstance(called, AbstractAsyncContextManager):
+        async with called as given:
+            assert given
+    elif inspect.isasyncgen(called):
         async with aclosing(called) as entries:
             assert (await anext(entries)).seq > 0
     else:

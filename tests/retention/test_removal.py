@@ -112,10 +112,10 @@ async def test_a_hold_that_comes_while_sessions_are_removed_prevails(
     store = sessions_of_two["mine"]
     real = deletion._mark
 
-    async def held_first(connection: Any, session: Any, row: Any, attempts: Any) -> bool:
+    async def held_first(connection: Any, session: Any, row: Any, *more: Any) -> bool:
         if session.session_id == "plain" and row.held_at is None:
             await BeanieSessionStore().hold(key("plain"))
-        return await real(connection, session, row, attempts)
+        return await real(connection, session, row, *more)
 
     monkeypatch.setattr(deletion, "_mark", held_first)
     done = await store.delete_sessions(metadata=MINE)
@@ -129,10 +129,10 @@ async def test_a_removal_that_was_cut_off_goes_on(
     store = sessions_of_two["mine"]
     real = deletion._mark
 
-    async def fails(connection: Any, session: Any, row: Any, attempts: Any) -> bool:
+    async def fails(connection: Any, session: Any, row: Any, *more: Any) -> bool:
         if session.session_id == "packed":
             raise asyncio.CancelledError
-        return await real(connection, session, row, attempts)
+        return await real(connection, session, row, *more)
 
     monkeypatch.setattr(deletion, "_mark", fails)
     with pytest.raises(asyncio.CancelledError):

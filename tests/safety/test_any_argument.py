@@ -160,6 +160,12 @@ async def replayed(store: BeanieSessionStore, key: Any, values: Any) -> None:
     await replay.add(values[2], values[3])
 
 
+async def held(store: BeanieSessionStore, key: Any, values: Any) -> None:
+    owner, ttl, wait, on_lost = values
+    async with store.lease(key, owner=owner, ttl=ttl, wait=wait, on_lost=on_lost) as leased:
+        await leased.append(key, [])
+
+
 async def told_metadata(store: BeanieSessionStore, values: Any) -> None:
     replay = await store.replay({**KEY, "session_id": "other"})  # type: ignore[typeddict-item]
     await replay.add_metadata(*values)
@@ -189,6 +195,13 @@ METHODS: dict[str, tuple[st.SearchStrategy[Any], Call]] = {
     "release": (KEYS, lambda s, a: s.release(a)),
     "verify": (KEYS, lambda s, a: s.verify(a)),
     "repair": (KEYS, lambda s, a: s.repair(a)),
+    "lease": (st.tuples(KEYS, FOUR), lambda s, a: held(s, *a)),
+    "lease owner": (
+        TEXTS,
+        lambda s, a: held(s, KEY, (a, timedelta(seconds=30), timedelta.max, print)),
+    ),
+    "lease_of": (KEYS, lambda s, a: s.lease_of(a)),
+    "break_lease": (KEYS, lambda s, a: s.break_lease(a)),
     "list_subkeys": (KEYS, lambda s, a: s.list_subkeys(a)),
     "list_sessions": (ANYTHING, lambda s, a: s.list_sessions(a)),
     "list_session_summaries": (ANYTHING, lambda s, a: s.list_session_summaries(a)),

@@ -111,6 +111,10 @@ async def run_store(database: Database) -> None:
     await store.insert_sessions([NewSession(PROJECT, "new", None, {"": [message()]})])
     replay = await store.replay({**key, "session_id": "replayed"})
     await replay.add([message()])
+    held: Any = {**key, "session_id": "held"}
+    async with store.lease(held, owner="host-7") as leased:
+        assert await store.lease_of(held) == leased.lease
+        await leased.append(held, [message()])
     assert await SessionSummary.find({"tenant": "default"}).count()
     assert await TranscriptEntry.find({"tenant": "default"}).count()
     assert await retention_policies(database)

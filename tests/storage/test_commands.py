@@ -14,10 +14,13 @@ from support.server import Commands, connected, profiled
 from beanie_session_store import (
     DOCUMENT_MODELS,
     BeanieSessionStore,
+    LeaseLostError,
     SchemaOutdatedError,
     upgrade_schema,
 )
 from beanie_session_store.app.database.driver import Database
+
+OTHER = {**KEY, "session_id": "other"}
 
 ABOUT_THE_SCHEMA = {"hello", "listCollections", "listIndexes", "find"}
 
@@ -81,6 +84,14 @@ async def test_every_filter_begins_with_tenant_and_project(commands: Commands) -
     await store.sessions(project_key="project")
     await store.usage(project_key="project")
     await store.tools(project_key="project")
+    async with store.lease(KEY, owner="a") as leased, store.lease(OTHER, owner="b") as other:
+        await leased.append(KEY, turn(5))
+        await other.append(OTHER, turn(1))
+        await other.delete(OTHER)
+        await store.lease_of(OTHER)
+        await store.break_lease(KEY)
+        with pytest.raises(LeaseLostError):
+            await leased.append(KEY, turn(6))
     await store.delete(SUBAGENT)
     await store.delete(KEY)
 
@@ -90,7 +101,9 @@ async def test_every_filter_begins_with_tenant_and_project(commands: Commands) -
         if sent.get("find") != "claude_retention_policies"
         for found in _filters(sent)
     ]
-    assert {name for name, _ in filters} == {"find", "update", "delete", "distinct", "aggregate"}
+    assert {name for name, _ in filters} == {
+        *("find", "update", "delete", "distinct", "aggregate", "findAndModify")
+    }
     for name, found in filters:
         fields = list(found)
         assert fields[:2] == ["tenant", "project_key"], f"{name}: {found}"

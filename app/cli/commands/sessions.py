@@ -49,7 +49,8 @@ def sessions_command(
 
     On a terminal ids are cut to what tells them apart, which is enough to name one by, and the
     table to the width; in a pipe all values are whole. Activity is what the store heard last of a
-    session, an import included; the time shown is that of the transcript.
+    session, an import included; the time shown is that of the transcript. LEASE is who holds a
+    session.
 
     Example: session-store --tenant acme sessions --since 7d --title login
     """
@@ -58,9 +59,11 @@ def sessions_command(
     begin = moment_given("--since", since, now)
     end = moment_given("--until", until, now)
 
-    async def command(database: Database) -> SessionPage:
+    from ...database.server import server_of
+
+    async def command(database: Database) -> tuple[SessionPage, datetime]:
         store = await store_on(context, database, upgrade=False)
-        return await store.sessions(
+        page = await store.sessions(
             project_key=project,
             title=title,
             tag=tag,
@@ -71,9 +74,10 @@ def sessions_command(
             limit=limit,
             after=after,
         )
+        return page, (await server_of(database.client)).now()
 
-    page = run(context, command)
-    rows = [SessionFigures(summary) for summary in page.sessions]
+    page, read_at = run(context, command)
+    rows = [SessionFigures(summary, read_at) for summary in page.sessions]
     options = options_of(context)
     if options.as_json:
         show(context, {"sessions": [row.as_json() for row in rows], "after": page.cursor}, "")
@@ -112,6 +116,15 @@ def _columns(rows: Sequence[SessionFigures], now: datetime) -> list[Column[Sessi
             is_number=True,
         ),
         Column("PROJECT", lambda row: row.summary.project_key, largest=0.16, style="dim"),
+        Column(
+            "LEASE",
+            # It may be of several words, and only the last column may.
+            lambda row: "_".join(row.lease.owner.split()) if row.lease else "",
+            lambda row: row.lease.owner if row.lease else "",
+            largest=0.16,
+            style="yellow",
+            is_rare=True,
+        ),
         Column("TITLE", lambda row: row.title, fills=True),
     ]
 

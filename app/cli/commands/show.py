@@ -17,10 +17,11 @@ from ..exits import MISUSED, fail
 from ..root import app, options_of, run
 from ..stores import store_on
 from ..terminal.figures import counted, dollars, shortened, stamp
-from ..terminal.session_figures import SessionFigures
+from ..terminal.session_figures import SessionFigures, held
 
 if TYPE_CHECKING:
     from ...database.driver import Database
+    from ...leases.lease import Lease
     from ...reading.listings import SessionListing
     from ...reading.stream import StreamedEntry
     from ...store import BeanieSessionStore
@@ -83,7 +84,8 @@ def show_command(
             return
         transcripts = NestedTranscripts(store, named)
         lines = TranscriptLines(is_full=full)
-        lines.head(*_head(store, SessionFigures(summary)))
+        lease = await store.lease_of(named.key())
+        lines.head(*_head(store, SessionFigures(summary), lease))
         async for depth, piece in transcripts.stored(until):
             lines.write(depth, piece)
         if follow:
@@ -127,7 +129,9 @@ def _print_json(entry: StreamedEntry, *, with_place: bool) -> None:
     print(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
-def _head(store: BeanieSessionStore, figures: SessionFigures) -> tuple[str, str]:
+def _head(
+    store: BeanieSessionStore, figures: SessionFigures, lease: Lease | None
+) -> tuple[str, str]:
     summary = figures.summary
     facts = [
         f"session {line(summary.session_id)}",
@@ -141,4 +145,6 @@ def _head(store: BeanieSessionStore, figures: SessionFigures) -> tuple[str, str]
             f"{shortened(figures.all_tokens)} tokens, {dollars(figures.cost)}"
         )
     facts.append(f"last change {stamp(figures.at)}")
+    if lease is not None:
+        facts.append(held(lease))
     return line(figures.title) or "Untitled session", "\n".join(facts)

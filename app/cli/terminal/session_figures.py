@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from ...leases.lease import Lease
 from ...stored_times import moment_of_ms
+from ...text import line
+from .figures import stamp
 
 if TYPE_CHECKING:
     from ....models import SessionSummary
@@ -17,6 +20,8 @@ class SessionFigures:
     """A session in figures; nothing but its summary is read for them."""
 
     summary: SessionSummary
+    now: datetime | None = None
+    """The server's time when it was read; without it, nobody is known to hold the session."""
 
     @property
     def title(self) -> str:
@@ -65,6 +70,12 @@ class SessionFigures:
         """US dollars, by the agent's own account."""
         return self.summary.totals.cost_usd
 
+    @property
+    def lease(self) -> Lease | None:
+        """Who holds it."""
+        lease = Lease.of(self.summary.lease)
+        return lease if lease and self.now and lease.until > self.now else None
+
     def as_json(self) -> dict[str, Any]:
         """All of it, in JSON types and dates."""
         summary = self.summary
@@ -80,7 +91,23 @@ class SessionFigures:
             "tokens": self.tokens,
             "cost_usd": self.cost,
             "metadata": summary.metadata,
+            "lease": lease_as_json(self.lease),
         }
+
+
+def held(lease: Lease) -> str:
+    """Who holds a session, in words."""
+    return (
+        f"held by {line(lease.owner)} since {stamp(lease.since)}, until {stamp(lease.until)} "
+        "unless that is renewed"
+    )
+
+
+def lease_as_json(lease: Lease | None) -> dict[str, str | None] | None:
+    """A lease in JSON types."""
+    if lease is None:
+        return None
+    return {"owner": lease.owner, "since": _iso(lease.since), "until": _iso(lease.until)}
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -36,6 +36,8 @@ class Column(Generic[Row]):
     largest: float | None = None
     """The largest part of a terminal's width that it may take; longer values keep their end."""
     style: str = ""
+    is_rare: bool = False
+    """Whether it is left out where no row has it."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -58,6 +60,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_table(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> None:
     """Print a row each; the texts in them may be anybody's."""
+    columns = [each for each in columns if not each.is_rare or any(map(each.whole, rows))]
     out = console()
     if out.is_terminal:
         out.print(_table(columns, rows, out.width))
