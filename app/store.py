@@ -698,11 +698,14 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             InvalidLeaseError: owner, times or function are none.
             SessionBusyError: somebody else has the session, which the error names.
             ContentionError: the session was written to all the time; no lease was taken.
+            ObserverError: it was asked for within an ``on_committed`` function of this store.
             SessionStoreError: as for the class.
         """
         require_asyncio()
         session = TranscriptKey.parse(self._tenant, key).session
         wanted = WantedLease(owner, ttl, wait, on_lost)
+        # Its end waits for what is under way, and so for whoever is told of that.
+        self._refuse_observer()
         connection = await self._connection()
         async with held_lease(connection, session, wanted, self._turns) as held:
             writer = self._writer.under(held)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import cast
 
 from ..errors import InvalidLeaseError
@@ -41,8 +41,8 @@ class Lease:
             return None
         return cls(
             owner if isinstance(owner, str) else "",
-            since if isinstance(since, datetime) else until,
-            until,
+            _utc(since if isinstance(since, datetime) else until),
+            _utc(until),
         )
 
 
@@ -79,6 +79,11 @@ class WantedLease:
                 f"on_lost must be a function without arguments, not {shown(self.on_lost)}",
                 "Pass what interrupts the agent.",
             )
+
+
+def _utc(moment: datetime) -> datetime:
+    # A team's client may read dates without a time zone.
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
 
 
 def checked_lease(lease: object) -> Lease | None:

@@ -20,11 +20,14 @@ from support.watchdog import WATCHDOG_SECONDS
 from beanie_session_store import (
     DOCUMENT_MODELS,
     BeanieSessionStore,
+    CommittedAppend,
     InvalidKeyError,
     InvalidLeaseError,
+    Lease,
     LeasedStore,
     LeaseLostError,
     NewSession,
+    ObserverError,
     SessionBusyError,
     SessionSummary,
     diagnose,
@@ -195,6 +198,28 @@ async def test_an_observer_hears_what_is_appended_under_a_lease(database: Databa
         await leased.append(KEY, batch)
         await leased.append(KEY, batch)
     assert heard == [(6, True), (12, False), (18, False)]
+
+
+async def test_an_observer_cannot_wait_for_what_waits_for_it(database: Database) -> None:
+    refused: list[str] = []
+
+    async def on_committed(_: CommittedAppend) -> None:
+        try:
+            async with store.lease(KEY, owner="observer"):
+                pytest.fail("its end would wait for ever")
+        except ObserverError as error:
+            refused.append(str(error))
+
+    store = BeanieSessionStore(on_committed=on_committed)
+    await store.append(KEY, turn(1))
+    assert len(refused) == 1
+
+
+async def test_a_lease_is_read_without_a_time_zone_too(store, database: Database) -> None:
+    async with store.lease(KEY, owner="a") as leased:
+        await leased.append(KEY, turn(1))
+        # By the test's own client, which reads dates as they come.
+        assert Lease.of(await stored_lease(database)) == await store.lease_of(KEY)
 
 
 async def test_other_sessions_are_written_as_without_a_lease(store, database: Database) -> None:
