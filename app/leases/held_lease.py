@@ -51,9 +51,6 @@ class HeldLease(WritePolicy):
     over a little earlier, so what was frozen hears of it before it asks.
     """
 
-    # Its fence is its own, and its hooks are for a transaction of its own.
-    shares_commits = False
-
     def __init__(
         self, connection: Connection, key: TranscriptKey, wanted: WantedLease, grant: ObjectId
     ) -> None:

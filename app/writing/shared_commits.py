@@ -27,6 +27,7 @@ from ..storage.connection import Connection
 from ..storage.state import SessionState
 from ..transcript_key import TranscriptKey
 from .summary_update import StaleStateError, SummaryUpdate, claim
+from .write_policy import WritePolicy
 from .written_documents import entry_documents
 
 _AT_ONCE = 2
@@ -53,6 +54,7 @@ class PlannedAppend:
     batch: Sequence[EncodedEntry]
     update: SummaryUpdate
     known: SessionState
+    policy: WritePolicy
 
     @property
     def size(self) -> int:
@@ -239,18 +241,22 @@ class SharedCommits:
             self._contended.popitem(last=False)
 
 
-async def _store(members: Sequence[PlannedAppend], session: ClientSession | None) -> None:
+async def _store(appends: Sequence[PlannedAppend], session: ClientSession | None) -> None:
     assert session is not None
-    first = members[0].connection
-    claims = [claim(each.key, each.update, each.known) for each in members]
+    first = appends[0].connection
+    for each in appends:
+        each.policy.begin(each.connection, each.batch, each.update)
+    claims = [claim(each.key, each.update, each.known, each.policy.fence) for each in appends]
     if await update_each(first.summaries.collection, claims, session) != len(claims):
         raise StaleStateError
     documents = [
         document
-        for each in members
+        for each in appends
         for document in entry_documents(each.connection, each.key, each.batch, each.update)
     ]
     await insert_encoded(first.entries.collection, documents, session)
+    for each in appends:
+        await each.policy.stored(each.connection, each.key, each.batch, each.update, session)
 
 
 # Not by the clients themselves, for those of equal addresses are equal.

@@ -257,7 +257,7 @@ class Writer:
                 if shared is None or update.known is None or not update.is_simple:
                     await alone()
                 else:
-                    member = PlannedAppend(connection, key, batch, update, update.known)
+                    member = PlannedAppend(connection, key, batch, update, update.known, policy)
                     await shared.store(member, alone, attempts)
             except CommitLostError:
                 tries.append(update.tries[-1])

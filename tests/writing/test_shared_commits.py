@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -272,6 +273,31 @@ async def test_who_is_cut_off_costs_no_other(
     # It may be stored or not, and is not stored again.
     await store.append(session(place), batches[place])
     await assert_sound(store, {n: entries + batches[n] for n, entries in stored.items()})
+
+
+async def test_who_holds_leases_shares_and_who_lost_one_costs_no_other(
+    store: BeanieSessionStore, groups: Groups
+) -> None:
+    stored = await begun(store, 8)
+    async with AsyncExitStack() as stack:
+        leased = [
+            await stack.enter_async_context(store.lease(session(n), owner=f"host-{n}"))
+            for n in stored
+        ]
+        await asyncio.gather(*(each.append(session(n), turn(1)) for n, each in enumerate(leased)))
+        assert sum(size for size, is_stored in groups if is_stored is True) >= 5
+        await store.break_lease(session(3))
+        groups.clear()
+        ended = await asyncio.gather(
+            *(each.append(session(n), turn(2)) for n, each in enumerate(leased)),
+            return_exceptions=True,
+        )
+        assert any(is_stored is False for _, is_stored in groups)
+        assert [type(each).__name__ for each in ended if each] == ["LeaseLostError"]
+        assert ended[3] is not None
+    for n in stored:
+        assert len(await store.load(session(n)) or []) == (12 if n == 3 else 18)
+        assert not (await store.verify(session(n))).differences
 
 
 @pytest.mark.parametrize("seed", range(6))
