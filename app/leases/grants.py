@@ -30,9 +30,10 @@ from ..writing.dating import DatedRow
 from ..writing.deletion import delete_session
 from .lease import Lease
 
-# How long the server may try first, where a transaction has the summary; that may be a dead one's.
+# How long the server may try, where a transaction has the summary, before it is looked whether that
+# is a dead writer's.
 _FIRST_MS = 1000
-_LONGEST_MS = 8000
+_LONGEST_MS = 2000
 
 
 class Grant(NamedTuple):

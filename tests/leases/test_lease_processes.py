@@ -100,7 +100,7 @@ async def test_of_twenty_processes_that_want_a_lease_one_has_it_at_any_time(
 # Takes the lease, says so, appends what comes by a line, and says what became of it. With a
 # command, it stands still before that one of the second append, in its transaction.
 HOLDER = """
-import asyncio, json, sys
+import asyncio, json, os, signal, sys
 from datetime import timedelta
 from pymongo import monitoring
 from beanie_session_store import BeanieSessionStore, LeaseLostError
@@ -111,7 +111,8 @@ class Still(monitoring.CommandListener):
         if self.armed and event.command_name == sys.argv[4]:
             self.armed = False
             print(json.dumps("still"), flush=True)
-            sys.stdin.readline()
+            # All of it, for Motor sends from a thread.
+            os.kill(os.getpid(), signal.SIGSTOP)
     def succeeded(self, event): pass
     def failed(self, event): pass
 
@@ -159,6 +160,9 @@ class Holder:
 
     async def freeze(self) -> None:
         os.kill(self._process.pid, signal.SIGSTOP)
+        await self.stopped()
+
+    async def stopped(self) -> None:
         stat = Path(f"/proc/{self._process.pid}/stat")
         while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "T":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -238,6 +242,7 @@ async def test_a_holder_that_stands_still_in_an_append_writes_nothing(
     async with holder(mongo_url, database, seconds=seconds, command=command) as frozen:
         frozen.go_on()
         assert await frozen.says() == "still"
+        await frozen.stopped()
         before = await store.lease_of(KEY)
         assert before is not None
         async with store.lease(KEY, owner="next", wait=WAIT) as leased:
@@ -245,7 +250,7 @@ async def test_a_holder_that_stands_still_in_an_append_writes_nothing(
                 # Its transaction was ended before its lease had.
                 assert leased.lease.since - before.until < STILL
             await leased.append(KEY, [{"type": "mode", "mode": "next"}])
-            frozen.go_on()
+            frozen.thaw()
             assert await frozen.says() == LOST
     assert await modes(store) == ["before", "next"]
     assert await seqs() == [1, 2]
