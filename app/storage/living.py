@@ -25,7 +25,7 @@ from .criteria import NOT_EXPIRED
 MARKED = 1000
 """Of a deleted session, entries up to this position go together with its summary.
 
-The first one of all stays until the others are swept, but has a date then.
+The very first one stays until the others are swept, but has a date then.
 
 A reader that meets none behind it, and none with a date, need not look at the summary: what it
 has read is of a session that lives.

@@ -256,7 +256,8 @@ async def _remove(
         await parts.delete(session=session)
         await entries.find(mine).delete(session=session)
     else:
-        await _delete_head(connection, mine, session)
+        # All of them: those who date the session would take a date from one that stays.
+        await entries.find(mine, {"seq": {"$lte": MARKED}}).delete(session=session)
     return is_small
 
 
@@ -313,7 +314,7 @@ async def _mark(
 async def _delete_head(
     connection: Connection, owner: dict[str, Any], session: ClientSession | None
 ) -> None:
-    """Delete what readers would take for living, and date the first entry instead.
+    """Delete of a session what readers would take for living, and date the first entry instead.
 
     It is swept last, for the sake of those who append beside it (:mod:`.remains`).
     """

@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any
 
 import pytest
-from claude_agent_sdk import SessionKey
 from support.entries import KEY, SUBAGENT, assert_summary_is_the_fold, message, turn
 
 from beanie_session_store import (
@@ -420,23 +419,21 @@ async def test_large_sessions_are_deleted_without_transactions_too(
     await assert_nothing_is_left()
 
 
-@pytest.mark.parametrize("swept", [KEY, SUBAGENT], ids=["session", "subagent"])
 async def test_an_append_beside_a_sweep_goes_over_nothing_that_was_swept(
     store: BeanieSessionStore,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
-    swept: SessionKey,
 ) -> None:
-    """The index has this transcript behind the one that is appended to, and keeps what was in it.
+    """The index has this session behind the one that is appended to, and keeps what was in it.
 
     Counted by the server itself, so it does not matter how busy that is.
     """
     monkeypatch.setattr("beanie_session_store.app.writing.remains._SHARE", 1)
     monkeypatch.setattr("beanie_session_store.app.writing.deletion.MARKED", 200)
     monkeypatch.setattr("beanie_session_store.app.writing.remains._BATCH", 50)
-    beside = KEY if swept is SUBAGENT else {**KEY, "session_id": KEY["session_id"][:-1]}
+    beside = {**KEY, "session_id": KEY["session_id"][:-1]}
     await store.append(beside, [message()])
-    await store.append(swept, [message(f"{number}") for number in range(600)])
+    await store.append(KEY, [message(f"{number}") for number in range(600)])
 
     async def gone_over() -> int:
         cursors = (await database.client.admin.command("serverStatus"))["wiredTiger"]["cursor"]
@@ -463,12 +460,39 @@ async def test_an_append_beside_a_sweep_goes_over_nothing_that_was_swept(
 
     # Beside a transaction that did nothing yet: those before it are what counts.
     monkeypatch.setattr(remains._Evidence, "require", watched)
-    await store.delete(swept)
+    await store.delete(KEY)
     await gone_on()
-    assert await store.load(swept) is None
+    assert await store.load(KEY) is None
     assert len(at_batches) > 6
     # Others work on this server too, but not at every batch.
     assert median(at_batches) < alone + 100
+
+
+async def test_a_deleted_subagent_stays_gone_while_dates_are_taken_away(
+    store: BeanieSessionStore,
+    database: Database,
+    nobody_sweeps: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await set_retention(database, timedelta(days=30))
+    await store.append(SUBAGENT, [message(f"{number}") for number in range(28)])
+    await store.append(KEY, turn(1))
+    await store.delete(SUBAGENT)
+    # Whose movers meet what is left of it, too.
+    await store.hold(KEY, wait=True)
+    require, seen = remains._Evidence.require, []
+
+    async def watched(self: remains._Evidence, session: Any) -> None:
+        await require(self, session)
+        seen.append(await store.load(SUBAGENT))
+        seen.append(await store.list_subkeys(KEY))
+
+    monkeypatch.setattr(remains._Evidence, "require", watched)
+    nobody_sweeps()
+    await sweep_sessions(database)
+    assert len(seen) > 6
+    assert all(not each for each in seen)
+    assert await stored() == 6
 
 
 async def test_a_deletion_that_an_election_takes_back_is_not_swept(
