@@ -82,6 +82,6 @@ async def test_a_name_is_looked_up_in_an_index(
         await store.session_named("x")
     finds = [op for op in operations if "summaries" in op["ns"]]
     assert sum(op["docsExamined"] for op in finds) == 1
-    # A place or two in the index for each project.
+    # A place or two in the index for each project. Whether the one that is found is sorted is up
+    # to the planner, to which that is all the same.
     assert sum(op["keysExamined"] for op in finds) <= 16
-    assert not any(op.get("hasSortStage") for op in finds)
