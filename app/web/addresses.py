@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import quote, urlencode
 
-from claude_agent_sdk import SessionKey
+from ..sdk import SessionKey
 
 Query: TypeAlias = Iterable[tuple[str, object]]
 """Names and values in their order; what is ``None`` or empty is left out."""

@@ -18,6 +18,7 @@ from ..text import line
 from .addresses import Addresses
 from .refusals import Refused
 from .viewer import Viewer
+from .wording import FILTERS
 
 _HERE = Path(__file__).parent
 _STATIC = {
@@ -88,7 +89,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["one_line"] = line
+    found.filters.update({"one_line": line, **FILTERS})
     return found
 
 

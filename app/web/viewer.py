@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from claude_agent_sdk import SessionKey
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..sdk import SessionKey
 from ..store import BeanieSessionStore
 from .access import Access
 from .addresses import Addresses, read

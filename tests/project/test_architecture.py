@@ -44,6 +44,7 @@ LONG_FILES = {
 
 # Who may import what is heavy, or different on each driver: whole rooms.
 ONLY_IN = {
+    "genai_prices": {"web"},
     "jinja2": {"web"},
     "markdown_it": {"rendering"},
     "mdformat": {"rendering"},
