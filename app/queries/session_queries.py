@@ -15,7 +15,7 @@ from .filters import Criterion, SessionFilter, checked_limit, checked_text
 from .lookup import session_named
 from .search import SearchHit, search
 from .statistics import Days, ToolStatistics, UsageStatistics, checked_groups
-from .summary_pages import Position, S_co, SessionPage, session_page, session_summary
+from .summary_pages import Position, S_co, SessionPage, project_keys, session_page, session_summary
 
 
 class SessionQueries(BoundStore, Generic[S_co]):
@@ -101,6 +101,15 @@ class SessionQueries(BoundStore, Generic[S_co]):
         """
         async with self._doing("find the session") as connection:
             return await session_named(connection, self._tenant, name, project_key, whole_id)
+
+    async def projects(self) -> list[str]:
+        """The project keys of the tenant's sessions, in order; an index has them.
+
+        Raises:
+            SessionStoreError: as for the class.
+        """
+        async with self._doing("list the projects") as connection:
+            return await project_keys(connection, self._tenant)
 
     async def usage(
         self,

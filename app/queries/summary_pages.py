@@ -140,3 +140,13 @@ async def session_summary(connection: Connection, key: TranscriptKey) -> Any:
         return await connection.summaries.find_one(key.of_session, NOT_EXPIRED)
 
     return await retried(connection.client, attempt)
+
+
+async def project_keys(connection: Connection, tenant: str) -> list[str]:
+    """The project keys of a tenant's sessions, those that have expired since included."""
+
+    async def attempt() -> list[Any]:
+        # None of Beanie's; an index has the answer, and no document is read.
+        return await connection.summaries.collection.distinct("project_key", {"tenant": tenant})
+
+    return sorted(key for key in await retried(connection.client, attempt) if isinstance(key, str))

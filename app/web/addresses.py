@@ -67,9 +67,9 @@ class Addresses:
         """The list."""
         return self._to("/", query)
 
-    def live(self) -> str:
+    def live(self, query: Query = ()) -> str:
         """What changes in the list, as server-sent events."""
-        return self._to("/live")
+        return self._to("/live", query)
 
     def figures(self, query: Query = ()) -> str:
         """Usage and cost."""

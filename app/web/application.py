@@ -86,7 +86,7 @@ def _route(wanted: PageRoute, ask: AskAccess, who: str | None) -> Route:
         viewer = Viewer(request, access, links, who)
         try:
             if wanted.reads_contents and not access.contents:
-                raise _figures_only(access.actor)
+                raise viewer.figures_only()
             return await wanted.handler(viewer)
         except (Refused, SessionStoreError) as error:
             return refusal(links, _refused(error), viewer)
@@ -125,15 +125,6 @@ def _signed_out() -> Refused:
         HTTPStatus.UNAUTHORIZED,
         "Sign in first",
         "Sign in where you came from, then open this address again.",
-    )
-
-
-def _figures_only(actor: str | None) -> Refused:
-    who = "You" if actor is None else f"You are signed in as {actor}, who"
-    return Refused(
-        HTTPStatus.FORBIDDEN,
-        "You may not read sessions here",
-        f"{who} may see figures but not what was said.",
     )
 
 

@@ -6,32 +6,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Protocol
+from typing import TypeAlias
 
 from genai_prices import Usage, calc_price
 from genai_prices.data_snapshot import get_snapshot
+
+from ...models.totals import UsageRow
+from ..queries.statistics import UsageStatistics
+from ..transcripts.tokens import Tokens
 
 # So few that no higher price for many at once applies.
 _FEW = 1000
 _PROVIDER = "anthropic"
 
 
-class Counts(Protocol):
-    """Tokens by kind, and whose they are."""
+Counts: TypeAlias = UsageRow | UsageStatistics | Tokens
+"""Tokens by kind, as summaries, sums of them and transcripts count them.
 
-    @property
-    def input(self) -> int:
-        """Without what was read from the cache or written to it."""
-        ...
-
-    @property
-    def output(self) -> int: ...
-
-    @property
-    def cache_creation(self) -> int: ...
-
-    @property
-    def cache_read(self) -> int: ...
+``input`` is without what was read from the cache or written to it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +85,6 @@ def context_of(model: str) -> int | None:
     return found.context_window
 
 
-class UsageOfModel(Counts, Protocol):
-    """Tokens of one model on one day."""
-
-    @property
-    def day(self) -> str: ...
-
-    @property
-    def model(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What something cost, and how that is known."""
@@ -139,7 +122,7 @@ class Cost:
         )
 
 
-def cost_of(own: float | None, usage: Iterable[UsageOfModel]) -> Cost:
+def cost_of(own: float | None, usage: Iterable[UsageRow]) -> Cost:
     """The cost of one session: the agent's own account, or else an estimate from its tokens."""
     if own is not None:
         return Cost(own)

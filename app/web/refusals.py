@@ -25,3 +25,13 @@ def no_such_session() -> Refused:
         "None of yours has this address. It may have been deleted or have expired, or the address "
         "may be incomplete.",
     )
+
+
+def figures_only(actor: str | None) -> Refused:
+    """For who may see figures, but not what was said."""
+    who = "You" if actor is None else f"You are signed in as {actor}, who"
+    return Refused(
+        HTTPStatus.FORBIDDEN,
+        "You may not read sessions here",
+        f"{who} may see figures but not what was said.",
+    )

@@ -89,7 +89,8 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update({"one_line": line, **FILTERS})
+    found.filters["one_line"] = line
+    found.filters.update(FILTERS)
     return found
 
 

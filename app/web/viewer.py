@@ -12,7 +12,7 @@ from ..sdk import SessionKey
 from ..store import BeanieSessionStore
 from .access import Access
 from .addresses import Addresses, read
-from .refusals import no_such_session
+from .refusals import Refused, figures_only, no_such_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,10 @@ class Viewer:
     def store(self) -> BeanieSessionStore:
         """The store whose sessions they may see."""
         return self.access.store
+
+    def figures_only(self) -> Refused:
+        """What is said where they ask for what was said, and may see figures alone."""
+        return figures_only(self.access.actor)
 
     @property
     def session_key(self) -> SessionKey:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
+from typing import Any
 
 _THOUSANDS = ("", "k", "M", "G", "T")
 _BYTES = ("B", "kB", "MB", "GB", "TB")
@@ -102,7 +104,7 @@ def iso(moment: datetime) -> str:
     return f"{moment.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
 
 
-FILTERS = {
+FILTERS: dict[str, Callable[..., Any]] = {
     each.__name__: each
     for each in (counted, plural, shortened, size, dollars, percent, lasting, ago, clock, day, iso)
 }
