@@ -32,7 +32,7 @@ async def sessions(viewer: Viewer) -> Response:
     if not viewer.access.contents:
         return await _as_figures(viewer, wanted)
     now = datetime.now(timezone.utc)
-    context = {**_context(viewer, wanted), "projects": await _projects(viewer)}
+    context: dict[str, Any] = {**_context(viewer, wanted), "projects": await _projects(viewer)}
     if wanted.said:
         try:
             hits, are_more = await hits_of(viewer, wanted, now)
