@@ -1,0 +1,294 @@
+"""Parts of a session by position, each read in bounded time and room, for pages to look at.
+
+An entry may have megabytes. A part holds it whole where it is small; of a large one the server
+sends the beginning of each text, and of one that is packed the beginning is unpacked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pymongo.errors import OperationFailure
+
+from ..database.documents import Row
+from ..database.reads import retried
+from ..errors import CorruptEntryError
+from ..storage.bound_store import Operation
+from ..storage.connection import Connection
+from ..storage.living import Live, live_of
+from ..storage.values import CONTENT, content_of
+from ..transcript_key import TranscriptKey
+from .json_beginnings import completed_json
+
+WHOLE_BYTES: Final = 32 * 1024
+"""Up to this size, as it is stored, an entry is read whole."""
+
+CUT_CHARACTERS: Final = 4_000
+"""Of each text of a larger one so much is read."""
+
+_PREFIX_BYTES = 24 * 1024
+_SMALL_PART_BYTES = 2 * 1024
+_LEVELS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """An entry as far as it was read."""
+
+    seq: int
+    """Its position in the session."""
+    subpath: str
+    """The transcript that it is of: ``""`` for the main one."""
+    entry: dict[str, Any]
+    """What it says; the beginnings of its texts where it is not whole."""
+    size: int
+    """Bytes that it takes as it is stored; of a packed one, compressed."""
+    is_whole: bool = True
+    problem: str | None = None
+    """Why it cannot be read, where it cannot: ``entry`` is empty then."""
+
+
+class SessionReader:
+    """Reads one session by position; what it asks of the server is bounded.
+
+    It is for one request: where the session begins is asked once. Get it from
+    :meth:`BeanieSessionStore.reader`.
+    """
+
+    def __init__(self, key: TranscriptKey, doing: Callable[..., Operation]) -> None:
+        self.key = key.session
+        self._doing = doing
+        self._live: Live | None = None
+        self._is_known = False
+
+    async def window(
+        self, first: int, limit: int, *, subpath: str = "", backwards: bool = False
+    ) -> list[Glimpse]:
+        """At most ``limit`` entries of one transcript from position ``first`` on, in their order.
+
+        With ``backwards`` those up to ``first``, itself included. It is empty where there is no
+        such session.
+
+        Raises:
+            SessionStoreError: as for the store.
+        """
+        key = self.key.with_subpath(subpath)
+        async with self._doing("read a part of", key) as connection:
+            live = await self._living(connection)
+            if live is None:
+                return []
+            begin = live.first_of(subpath)
+            positions = {"$gte": begin, "$lte": first} if backwards else {"$gte": max(begin, first)}
+            query = {**key.of_transcript, "seq": positions}
+            rows = await self._rows(connection, query, -1 if backwards else 1, limit)
+            if backwards:
+                rows.reverse()
+            return [await _glimpse(connection, key, row) for row in rows]
+
+    async def place_of(self, seq: int) -> str | None:
+        """The subpath of the transcript that has the entry of a position; ``None`` for none."""
+        async with self._doing("find an entry of", self.key) as connection:
+            row = await self._at(connection, seq, {"_id": 0, "subpath": 1, "seq": 1})
+            return None if row is None else row["subpath"]
+
+    async def entry(self, seq: int) -> Glimpse | None:
+        """One entry, whole however large it is; ``None`` for none.
+
+        Raises:
+            CorruptEntryError: it is damaged.
+            SessionStoreError: as for the store.
+        """
+        async with self._doing("read an entry of", self.key) as connection:
+            row = await self._at(connection, seq, {**CONTENT, "subpath": 1})
+            if row is None:
+                return None
+            key = self.key.with_subpath(row["subpath"])
+            entry = await content_of(connection, key, row)
+            return Glimpse(seq, row["subpath"], entry, 0)
+
+    async def rows(
+        self, projection: dict[str, Any], *, after: int = 0, batch: int = 1_000
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Some fields of all entries behind a position, transcript by transcript.
+
+        Raises:
+            SessionStoreError: as for the store.
+        """
+        async with self._doing("read", self.key) as connection:
+            live = await self._living(connection)
+            if live is None:
+                return
+            query: dict[str, Any] = {**self.key.of_session, **live.in_session()}
+            if after:
+                query["seq"] = {"$gt": max(after, live.first_seq - 1)}
+            # The driver's own: a model of each row would take as long as all the rest.
+            cursor = connection.entries.collection.find(
+                query, projection, sort=[("subpath", 1), ("seq", 1)], batch_size=batch
+            )
+            async for row in cursor:
+                yield row
+
+    async def whole(self, subpath: str, seq: int) -> dict[str, Any] | None:
+        """The content of one entry of a transcript; ``None`` where it is gone or damaged."""
+        found = await self.entry_or_none(seq)
+        return found.entry if found is not None and found.subpath == subpath else None
+
+    async def entry_or_none(self, seq: int) -> Glimpse | None:
+        """As :meth:`entry`, and ``None`` too for one that is damaged."""
+        try:
+            return await self.entry(seq)
+        except CorruptEntryError:
+            return None
+
+    async def _living(self, connection: Connection) -> Live | None:
+        if not self._is_known:
+            self._live = await retried(
+                connection.client, lambda: live_of(connection, self.key, None)
+            )
+            self._is_known = True
+        return self._live
+
+    async def _at(
+        self, connection: Connection, seq: int, projection: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        live = await self._living(connection)
+        if live is None or seq < live.first_seq:
+            return None
+        query = {**self.key.of_session, "seq": seq}
+        row = await connection.entries.collection.find_one(query, projection)
+        if row is None or row["seq"] < live.first_of(row["subpath"]):
+            return None
+        return row
+
+    async def _rows(
+        self, connection: Connection, query: dict[str, Any], order: int, limit: int
+    ) -> list[dict[str, Any]]:
+        async def attempt(projection: dict[str, Any]) -> list[dict[str, Any]]:
+            # As in rows().
+            cursor = connection.entries.collection.find(
+                query, projection, sort=[("seq", order)], limit=limit
+            )
+            return await cursor.to_list(None)
+
+        try:
+            return await retried(connection.client, lambda: attempt(_BOUNDED))
+        except OperationFailure:
+            # One of them is such that the server cannot cut it.
+            return await retried(connection.client, lambda: attempt(_UNCUT))
+
+
+async def _glimpse(connection: Connection, key: TranscriptKey, row: dict[str, Any]) -> Glimpse:
+    seq, subpath = row["seq"], key.subpath
+    size = row.get("size") or row.get("packed_size") or 0
+    try:
+        if isinstance(row.get("entry"), dict):
+            return Glimpse(seq, subpath, row["entry"], size, size <= WHOLE_BYTES)
+        if "packed" in row:
+            return Glimpse(seq, subpath, await content_of(connection, key, row), size)
+        packed, size = await _beginning(connection, key, row)
+        entry = await asyncio.to_thread(_unpacked_beginning, packed)
+        return Glimpse(seq, subpath, entry, size, is_whole=False)
+    except (CorruptEntryError, ValueError, zlib.error) as error:
+        return Glimpse(seq, subpath, {}, size, problem=str(error))
+
+
+class _FirstPartRow(Row):
+    data: Any = None
+
+
+async def _beginning(
+    connection: Connection, key: TranscriptKey, row: dict[str, Any]
+) -> tuple[bytes, int]:
+    """Packed bytes, or the first of them, and how many there are, at least."""
+    chunks = row.get("chunks")
+    if not chunks:
+        query = {**key.of_transcript, "seq": row["seq"]}
+        found = await connection.entries.collection.find_one(query, {"_id": 0, "packed": 1})
+        packed = (found or {}).get("packed") or b""
+        return packed, len(packed)
+    query = {
+        **key.of_session,
+        "collection": connection.entries.name,
+        "subpath": key.subpath,
+        "seq": row["seq"],
+        "part": 0,
+    }
+    part = await connection.chunks.find_one(query, rows=_FirstPartRow)
+    if part is None or not isinstance(part.data, bytes):
+        raise CorruptEntryError("its first chunk is not there")
+    return part.data, len(part.data) * int(chunks)
+
+
+def _unpacked_beginning(packed: bytes) -> dict[str, Any]:
+    if packed[:1] != b"\x01":
+        raise ValueError("it is packed in a way that this release does not know")
+    data = zlib.decompressobj().decompress(packed[1:], _PREFIX_BYTES)
+    found = json.loads(completed_json(data.decode("utf-8", "ignore")))
+    return found if isinstance(found, dict) else {}
+
+
+def _shrunk(value: str, levels: int) -> dict[str, Any]:
+    """An expression for a value of which each text has no more than its beginning."""
+    kind = {"$type": value}
+    branches: list[dict[str, Any]] = [
+        {
+            "case": {"$eq": [kind, "string"]},
+            "then": {"$substrCP": [value, 0, CUT_CHARACTERS]},
+        },
+        {
+            "case": {"$lte": [{"$bsonSize": {"v": value}}, _SMALL_PART_BYTES]},
+            "then": value,
+        },
+    ]
+    if levels:
+        each = f"v{levels}"
+        branches += [
+            {
+                "case": {"$eq": [kind, "object"]},
+                "then": {
+                    "$arrayToObject": {
+                        "$map": {
+                            "input": {"$objectToArray": value},
+                            "as": each,
+                            "in": {"k": f"$${each}.k", "v": _shrunk(f"$${each}.v", levels - 1)},
+                        }
+                    }
+                },
+            },
+            {
+                "case": {"$eq": [kind, "array"]},
+                "then": {
+                    "$map": {
+                        "input": {"$slice": [value, 200]},
+                        "as": each,
+                        "in": _shrunk(f"$${each}", levels - 1),
+                    }
+                },
+            },
+        ]
+    return {"$switch": {"branches": branches, "default": "…"}}
+
+
+_SIZES = {
+    "size": {"$bsonSize": "$entry"},
+    "packed_size": {"$binarySize": "$packed"},
+    "packed": {
+        "$cond": [{"$lte": [{"$binarySize": "$packed"}, WHOLE_BYTES]}, "$packed", "$$REMOVE"]
+    },
+}
+_UNCUT: dict[str, Any] = {"_id": 0, "seq": 1, "chunks": 1, "entry": 1, **_SIZES}
+_BOUNDED: dict[str, Any] = {
+    **_UNCUT,
+    "entry": {
+        "$cond": [
+            {"$lte": [{"$bsonSize": "$entry"}, WHOLE_BYTES]},
+            "$entry",
+            _shrunk("$entry", _LEVELS),
+        ]
+    },
+}
