@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         CorruptEntryError,
         DriverMismatchError,
         EventLoopError,
+        FeedLostError,
+        FeedOverrunError,
         InvalidEntryError,
         InvalidKeyError,
         InvalidMetadataError,
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
         UnsoundSessionError,
     )
     from .app.every import EVERY, Every
+    from .app.feed.changes import SessionChange
+    from .app.feed.feed import Feed
     from .app.health.doctor import diagnose
     from .app.health.findings import Diagnosis, Finding
     from .app.jobs.copies import copy_sessions
@@ -138,6 +142,9 @@ __all__ = [
     "EntryView",
     "EventLoopError",
     "Every",
+    "Feed",
+    "FeedLostError",
+    "FeedOverrunError",
     "Finding",
     "InvalidEntryError",
     "InvalidKeyError",
@@ -164,6 +171,7 @@ __all__ = [
     "ScriptStatus",
     "SearchHit",
     "ServerError",
+    "SessionChange",
     "SessionChangedError",
     "SessionListing",
     "SessionPage",
@@ -238,8 +246,9 @@ _HOMES = {
     ".app.embedded.mongo": "EmbeddedMongo",
     ".app.errors": (
         "AccessDeniedError AdoptionError AmbiguousSessionError ClientClosedError "
-        "ContentionError CorruptEntryError DriverMismatchError EventLoopError "
-        "InvalidEntryError InvalidKeyError InvalidMetadataError InvalidMigrationError "
+        "ContentionError CorruptEntryError DriverMismatchError EventLoopError FeedLostError "
+        "FeedOverrunError InvalidEntryError InvalidKeyError InvalidMetadataError "
+        "InvalidMigrationError "
         "InvalidModelError InvalidOptionsError InvalidQueryError InvalidRetentionError "
         "InvalidURLError MigrationLockLostError MongodNotFoundError MongodStartError "
         "NotInitializedError ObserverError SchemaOutdatedError SchemaTooNewError ServerError "
@@ -248,6 +257,8 @@ _HOMES = {
         "UnsoundSessionError"
     ),
     ".app.every": "EVERY Every",
+    ".app.feed.changes": "SessionChange",
+    ".app.feed.feed": "Feed",
     ".app.health.doctor": "diagnose",
     ".app.health.findings": "Diagnosis Finding",
     ".app.jobs.copies": "copy_sessions",

@@ -12,6 +12,9 @@ _SECONDS = 25.0
 _FIRST_PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.2
 
+STEADY_SECONDS = 5.0
+"""What fails after this long is new trouble, with the whole time to get over it."""
+
 
 class Attempts:
     """The time budget of one operation, with growing, jittered pauses between its tries."""

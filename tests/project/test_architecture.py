@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"store"},
     {"adoption", "agent", "retention"},
     {"queries", "writing"},
-    {"health", "reading"},
+    {"feed", "health", "reading"},
     {"storage"},
     {"schema"},
     {"embedded", "migrations", "rendering"},
