@@ -22,7 +22,7 @@ from ..errors import (
     UnreachableError,
 )
 from ..queries.filters import checked_field
-from ..text import plain, shown
+from ..text import line, plain, shown
 from . import figure_routes, list_routes, live_routes, session_routes
 from .access import AskAccess, access_of
 from .addresses import Addresses
@@ -87,9 +87,16 @@ def _route(wanted: PageRoute, ask: AskAccess, who: str | None) -> Route:
         try:
             if wanted.reads_contents and not access.contents:
                 raise viewer.figures_only()
-            return await wanted.handler(viewer)
+            answer = await wanted.handler(viewer)
         except (Refused, SessionStoreError) as error:
             return refusal(links, _refused(error), viewer)
+        _logger.info(
+            "%s read %s of tenant %s",
+            line(access.actor or "somebody"),
+            line(request.url.path),
+            line(access.store.tenant),
+        )
+        return answer
 
     return Route(wanted.path, endpoint, methods=["GET"])
 

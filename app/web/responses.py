@@ -27,6 +27,7 @@ _STATIC = {
     "live.js": "text/javascript",
     "style.css": "text/css",
 }
+_READS = ("GET", "HEAD")
 _YEAR = 365 * 24 * 3600
 
 
@@ -150,4 +151,8 @@ class Secured:
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, secured)
+        if scope["method"] in _READS:
+            await self._app(scope, receive, secured)
+        else:
+            refused = Response("These pages only read.", 405, {"Allow": ", ".join(_READS)})
+            await refused(scope, receive, secured)
