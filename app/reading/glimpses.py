@@ -13,8 +13,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import bson
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
+from ...models.packing import full_stack
+from ...models.plain import JSON_CODEC
 from ..database.documents import Row
 from ..database.reads import retried
 from ..errors import CorruptEntryError
@@ -31,6 +36,9 @@ WHOLE_BYTES: Final = 32 * 1024
 CUT_CHARACTERS: Final = 4_000
 """Of each text of a larger one so much is read."""
 
+_STORED = {**CONTENT, "subpath": 1}
+_STORED_AT_ONCE = 500
+_RAW = CodecOptions(document_class=RawBSONDocument)
 _PREFIX_BYTES = 24 * 1024
 _SMALL_PART_BYTES = 2 * 1024
 _LEVELS = 7
@@ -51,6 +59,15 @@ class Glimpse:
     is_whole: bool = True
     problem: str | None = None
     """Why it cannot be read, where it cannot: ``entry`` is empty then."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWhole:
+    """An entry with all that it says, or ``None`` where that cannot be read."""
+
+    seq: int
+    subpath: str
+    entry: dict[str, Any] | None
 
 
 class SessionReader:
@@ -133,17 +150,43 @@ class SessionReader:
             async for row in cursor:
                 yield row
 
-    async def whole(self, subpath: str, seq: int) -> dict[str, Any] | None:
-        """The content of one entry of a transcript; ``None`` where it is gone or damaged."""
-        found = await self.entry_or_none(seq)
-        return found.entry if found is not None and found.subpath == subpath else None
+    async def stored(self, is_wanted: Callable[[bytes], bool]) -> AsyncIterator[StoredWhole]:
+        """Those entries, whole, of which what is stored is wanted, transcript by transcript.
 
-    async def entry_or_none(self, seq: int) -> Glimpse | None:
-        """As :meth:`entry`, and ``None`` too for one that is damaged."""
-        try:
-            return await self.entry(seq)
-        except CorruptEntryError:
-            return None
+        ``is_wanted`` gets the bytes of an entry, in which its texts stand as UTF-8; of one that
+        is packed, its JSON. One that is damaged comes without its content.
+
+        Raises:
+            SessionStoreError: as for the store.
+        """
+        async with self._doing("look through", self.key) as connection:
+            live = await self._living(connection)
+            if live is None:
+                return
+            query = {**self.key.of_session, **live.in_session()}
+            raw = connection.entries.collection.with_options(codec_options=_RAW)
+            # The driver's own: what is not wanted is never made an object of.
+            cursor = raw.find(
+                query, _STORED, sort=[("subpath", 1), ("seq", 1)], batch_size=_STORED_AT_ONCE
+            )
+            async for document in cursor:
+                stored: RawBSONDocument = document
+                if "entry" in stored:
+                    if not is_wanted(stored.raw):
+                        continue
+                    row = bson.decode(stored.raw, JSON_CODEC)
+                    yield StoredWhole(row["seq"], row["subpath"], row["entry"])
+                    continue
+                row = bson.decode(stored.raw, JSON_CODEC)
+                seq, subpath = row["seq"], row["subpath"]
+                try:
+                    key = self.key.with_subpath(subpath)
+                    entry = await content_of(connection, key, row)
+                except CorruptEntryError:
+                    yield StoredWhole(seq, subpath, None)
+                    continue
+                if is_wanted(await asyncio.to_thread(_utf8, entry)):
+                    yield StoredWhole(seq, subpath, entry)
 
     async def _living(self, connection: Connection) -> Live | None:
         if not self._is_known:
@@ -180,6 +223,10 @@ class SessionReader:
         except OperationFailure:
             # One of them is such that the server cannot cut it.
             return await retried(connection.client, lambda: attempt(_UNCUT))
+
+
+def _utf8(entry: dict[str, Any]) -> bytes:
+    return full_stack(lambda: json.dumps(entry, ensure_ascii=False)).encode("utf-8", "replace")
 
 
 async def _glimpse(connection: Connection, key: TranscriptKey, row: dict[str, Any]) -> Glimpse:

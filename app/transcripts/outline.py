@@ -167,7 +167,10 @@ class LeftBehind:
 
     first: int
     last: int
+    until: int
+    """The position from which on the conversation goes on elsewhere."""
     turns: int
+    messages: int
 
 
 @dataclass(slots=True)
@@ -236,9 +239,13 @@ class Outline:
         found = found or self._runs.get(run_of(subpath) or "")
         return None if found is None or found[1] == subpath else found
 
-    def started_at(self, seq: int, subpath: str = "") -> list[str]:
-        """The subagents that the calls of an entry started."""
-        return [each for each in self.subagents if self.caller_of(each) == (seq, subpath)]
+    def starts(self) -> dict[tuple[int, str], list[str]]:
+        """The subagents by position and transcript of the entry whose calls started them."""
+        found: dict[tuple[int, str], list[str]] = {}
+        for subpath in self.subagents:
+            if (caller := self.caller_of(subpath)) is not None:
+                found.setdefault(caller, []).append(subpath)
+        return found
 
     def above(self, subpath: str) -> int | None:
         """The position in the main transcript of the call that all of it goes back to."""
@@ -286,7 +293,7 @@ class Outline:
             gap = self._messages_between(end, begin)
             if gap is not None:
                 turns = sum(1 for each in self.turns if end < each.first < begin)
-                found.append(LeftBehind(*gap, turns))
+                found.append(LeftBehind(gap[0], gap[1], begin, turns, gap[2]))
         return found
 
     def agents_of(self, turn: OutlinedTurn) -> Iterator[OutlinedSubagent]:
@@ -388,11 +395,13 @@ class Outline:
         place = bisect_right(self.turns, seq, key=lambda turn: turn.first) - 1
         return place if place >= 0 else None
 
-    def _messages_between(self, after: int, before: int) -> tuple[int, int] | None:
-        """The first and last message between two positions; ``None`` where nothing was said."""
+    def _messages_between(self, after: int, before: int) -> tuple[int, int, int] | None:
+        """The first and last message between two positions, and how many; ``None`` for none."""
         start = bisect_right(self._messages, after)
         end = bisect_right(self._messages, before - 1)
-        return None if start >= end else (self._messages[start], self._messages[end - 1])
+        if start >= end:
+            return None
+        return self._messages[start], self._messages[end - 1], end - start
 
 
 # Entries of one response stand close to one another.

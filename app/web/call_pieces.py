@@ -90,11 +90,14 @@ def call_piece(
     context: PieceContext,
     call: AnsweredCall,
     *,
-    below: Html = "",
-    agent_told: Sequence[Told] = (),
+    below: tuple[Html, Sequence[Told], bool] | None = None,
     is_last_list: bool = False,
 ) -> Html:
-    """The piece of a call; ``below`` is what stands in it of the subagents that it started."""
+    """The piece of a call.
+
+    ``below`` is what stands in it of the subagents that it started, what these came to, and
+    whether they are unfolded.
+    """
     told = _folded(context, call)
     denial = (
         call.result_entry.tool_denial_kind if isinstance(call.result_entry, UserEntry) else None
@@ -115,16 +118,14 @@ def call_piece(
         any(map(context.is_open, places))
         or (0 < len(rows) <= _UNFOLDED_DIFF)
         or (is_last_list and told.name == "TodoWrite")
-        or bool(below)
+        or (below is not None and below[2])
     )
-    summary = _summary(context, line, agent_told, count)
-    body = folded(summary, "".join(inside), is_open=is_open and not below)
-    if below:
-        body = f'<details open>\n<summary class="fold">{summary}</summary>\n{below}' + (
-            f'<div class="inside">{"".join(inside)}</div></details>'
-        )
+    agents, agent_told = (below[0], below[1]) if below is not None else ("", ())
+    body = folded(
+        _summary(context, line, agent_told, count), "".join(inside), is_open=is_open, above=agents
+    )
     kinds = ["call"]
-    kinds += ["agent"] if below else []
+    kinds += ["agent"] if agents else []
     kinds += ["fails"] if line.has_failed else []
     kinds += ["runs"] if line.is_running else []
     return entry_piece(

@@ -94,11 +94,11 @@ def entry_piece(
     )
 
 
-def folded(line: Html, inside: Html, *, is_open: bool = False) -> Html:
-    """A line that unfolds."""
+def folded(line: Html, inside: Html, *, is_open: bool = False, above: Html = "") -> Html:
+    """A line that unfolds; ``above`` stands before what is inside."""
     opened = " open" if is_open else ""
     return (
-        f'<details{opened}>\n<summary class="fold">{line}</summary>\n'
+        f'<details{opened}>\n<summary class="fold">{line}</summary>\n{above}'
         f'<div class="inside">{inside}</div></details>'
     )
 

@@ -84,10 +84,11 @@ class TranscriptPieces:
     context: PieceContext
     answers: JoinedAnswers
     is_subagent: bool = False
-    below: Mapping[tuple[int, int], tuple[Html, Sequence[Told]]] = field(
-        default_factory=dict[tuple[int, int], tuple[Html, Sequence[Told]]]
+    below: Mapping[tuple[int, int], tuple[Html, Sequence[Told], bool]] = field(
+        default_factory=dict[tuple[int, int], tuple[Html, Sequence[Told], bool]]
     )
-    """What stands in a call, by its position and part: subagents, and what they came to."""
+    """What stands in a call, by its position and part: subagents, what they came to, and whether
+    they are unfolded."""
     left_out: Counter[str] = field(default_factory=Counter[str])
     """How many entries gave no piece, by their type."""
     _speaker: str = ""
@@ -165,7 +166,7 @@ class TranscriptPieces:
             call = self.answers.call(seq, block)
             if call is None:
                 return ""
-            below, told = self.below.get((seq, call.part), ("", ()))
+            below = self.below.get((seq, call.part))
             is_last = call.block.name == "TodoWrite" and self.answers.is_last_list(seq)
             # The piece is named after its place among the pieces of the entry.
             return call_piece(

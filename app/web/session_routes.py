@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from .viewer import PageRoute
+from starlette.responses import Response
 
-routes: list[PageRoute] = []
+from .responses import fragment, html
+from .session_page import Asked, SessionView, session_page, window_of
+from .viewer import PageRoute, Viewer
+
+_SESSION = "/s/{project}/{session}"
+
+
+async def window(viewer: Viewer) -> Response:
+    """A window alone, as the script puts it into the page."""
+    asked = Asked.of(viewer.request.query_params)
+    view = await SessionView.of(viewer)
+    found, seams = await window_of(view, asked)
+    return html(fragment(viewer, "window.html", window=found, seams=seams))
+
+
+routes: list[PageRoute] = [
+    PageRoute(_SESSION, session_page),
+    PageRoute(f"{_SESSION}/window", window),
+]

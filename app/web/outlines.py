@@ -1,0 +1,81 @@
+"""Outlines of sessions, made once for all who look, and continued as sessions grow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from ...models import SessionSummary
+from ..reading.glimpses import SessionReader
+from ..transcripts.outline import OUTLINE_FIELDS, Outline
+
+AT_ONCE: Final = 4_000
+"""Of a session of no more entries the outline is waited for; of a longer one it is made beside."""
+
+_MAX_ENTRIES = 300_000
+_ROWS_AT_ONCE = 500
+
+_Key = tuple[str, str, str, str, int]
+
+
+class Outlines:
+    """The outlines of one process: those looked at last, for some hundred thousand entries."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[_Key, Outline] = OrderedDict()
+        self._making: dict[_Key, asyncio.Task[Outline]] = {}
+
+    async def of(
+        self, reader: SessionReader, summary: SessionSummary, *, is_awaited: bool = False
+    ) -> Outline | None:
+        """The outline of a session as it is now; ``None`` while that of a long one is made.
+
+        Args:
+            reader: of the session.
+            summary: of the same.
+            is_awaited: wait for it however long the session is.
+
+        Raises:
+            SessionStoreError: as for the store.
+        """
+        loop = asyncio.get_running_loop()
+        # Of another loop there may be a task that never ends; a session made anew is another one.
+        key = (*reader.key[:3], str(summary.id), id(loop))
+        until = summary.next_seq - 1
+        known = self._known.get(key)
+        if known is not None and known.until >= until:
+            self._known.move_to_end(key)
+            return known
+        task = self._making.get(key)
+        if task is None:
+            task = asyncio.create_task(self._made(key, reader, known or Outline()))
+            self._making[key] = task
+            task.add_done_callback(lambda done: self._has_ended(key, done))
+        behind = until - (known.until if known is not None else summary.first_seq - 1)
+        if is_awaited or behind <= AT_ONCE:
+            return await asyncio.shield(task)
+        return None
+
+    async def _made(self, key: _Key, reader: SessionReader, outline: Outline) -> Outline:
+        count = 0
+        async for row in reader.rows(OUTLINE_FIELDS, after=outline.until, batch=_ROWS_AT_ONCE):
+            outline.add(row)
+            count += 1
+            if count % _ROWS_AT_ONCE == 0:
+                # Others are served meanwhile.
+                await asyncio.sleep(0)
+        self._known[key] = outline
+        self._known.move_to_end(key)
+        while len(self._known) > 1 and self._entries() > _MAX_ENTRIES:
+            self._known.popitem(last=False)
+        return outline
+
+    def _entries(self) -> int:
+        return sum(outline.entries for outline in self._known.values())
+
+    def _has_ended(self, key: _Key, task: asyncio.Task[Outline]) -> None:
+        self._making.pop(key, None)
+        if not task.cancelled() and task.exception() is not None:
+            # One that was continued half may know entries twice; whoever asks next begins anew.
+            self._known.pop(key, None)
