@@ -41,11 +41,7 @@ class FigureFilters:
         given = viewer.request.query_params
         today = datetime.now(timezone.utc).date()
         until = _day(given.get("until", "")) or today + timedelta(days=1)
-        try:
-            usual = until - timedelta(days=_USUAL_DAYS)
-        except OverflowError:
-            usual = until
-        since = _day(given.get("since", "")) or usual
+        since = _day(given.get("since", "")) or _usual_since(until)
         if not 0 < (until - since).days <= _MOST_DAYS:
             raise Refused(
                 HTTPStatus.BAD_REQUEST,
@@ -67,9 +63,8 @@ class FigureFilters:
     def query(self) -> list[tuple[str, object]]:
         """The address again: equal figures have equal addresses."""
         usual_until = self.today + timedelta(days=1)
-        usual_since = self.until - timedelta(days=min(_USUAL_DAYS, self.until.toordinal() - 1))
         named = [
-            ("since", "" if self.since == usual_since else self.since.isoformat()),
+            ("since", "" if self.since == _usual_since(self.until) else self.since.isoformat()),
             ("until", "" if self.until == usual_until else self.until.isoformat()),
             ("project", self.project),
             (who_parameter(self.who or ""), self.whose),
@@ -110,6 +105,11 @@ class FigureFilters:
 def day_in_words(day: date) -> str:
     """A day as people write it, such as ``19 November 2026``."""
     return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
+
+
+def _usual_since(until: date) -> date:
+    # There are no days before the calendar's first.
+    return date.fromordinal(max(until.toordinal() - _USUAL_DAYS, 1))
 
 
 def _day(value: str) -> date | None:
