@@ -107,6 +107,24 @@ class SessionReader:
                 rows.reverse()
             return [await _glimpse(connection, key, row) for row in rows]
 
+    async def since(self, after: int, limit: int) -> list[Glimpse]:
+        """At most ``limit`` entries of all transcripts behind a position, in the order of writing.
+
+        Raises:
+            SessionStoreError: as for the store.
+        """
+        async with self._doing("read what came to", self.key) as connection:
+            live = await self._living(connection)
+            if live is None:
+                return []
+            query = {**self.key.of_session, **live.in_session()}
+            query["seq"] = {"$gt": max(after, live.first_seq - 1)}
+            rows = await self._rows(connection, query, 1, limit)
+            return [
+                await _glimpse(connection, self.key.with_subpath(row["subpath"]), row)
+                for row in rows
+            ]
+
     async def place_of(self, seq: int) -> str | None:
         """The subpath of the transcript that has the entry of a position; ``None`` for none."""
         async with self._doing("find an entry of", self.key) as connection:
@@ -328,7 +346,7 @@ _SIZES = {
         "$cond": [{"$lte": [{"$binarySize": "$packed"}, WHOLE_BYTES]}, "$packed", "$$REMOVE"]
     },
 }
-_UNCUT: dict[str, Any] = {"_id": 0, "seq": 1, "chunks": 1, "entry": 1, **_SIZES}
+_UNCUT: dict[str, Any] = {"_id": 0, "seq": 1, "subpath": 1, "chunks": 1, "entry": 1, **_SIZES}
 _BOUNDED: dict[str, Any] = {
     **_UNCUT,
     "entry": {

@@ -31,7 +31,7 @@ h3 { margin: 2rem 0 .5rem; font-size: 1rem; } time, .note, dl { color: var(--ink
 time, .note, dl { font-size: .85rem; font-weight: 400; } h4, h5, h6 { font-size: 1rem; }
 dl { display: grid; grid-template-columns: auto 1fr; gap: 0 1rem; } dd { margin: 0; }
 .prose { border-left: 3px solid var(--line); padding-left: 1rem; }
-.prose .where { color: var(--ink-3); font-size: .85em; }
+.prose .address, .prose .language { color: var(--ink-3); font-size: .85em; }
 .typed, .prose > .written { white-space: pre-wrap; }
 pre { overflow-x: auto; padding: .6rem; background: var(--code); border-radius: 4px; }
 pre, summary, .title { font-family: ui-monospace, monospace; font-size: .85rem; }

@@ -114,7 +114,7 @@ def _with_addresses_within(children: Sequence[Token]) -> list[Token]:
 
 
 def _where(address: str) -> list[Token]:
-    begin = Token("where_open", "span", 1, {"class": "where"})
+    begin = Token("where_open", "span", 1, {"class": "address"})
     return [begin, Token("text", "", 0, content=f" ({address})"), Token("where_close", "span", -1)]
 
 
@@ -135,7 +135,7 @@ def _sanitised(html: str) -> str:
 def _fence(_: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
     token = tokens[index]
     info = token.info.strip()
-    label = f'<span class="where">{escape(info)}</span>' if info else ""
+    label = f'<span class="language">{escape(info)}</span>' if info else ""
     language = info.partition(" ")[0]
     # What scrolls sideways is to be reached by keys.
     shown = highlighted(token.content, language)

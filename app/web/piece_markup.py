@@ -63,6 +63,8 @@ class PieceContext:
     found: FoundWords = field(default_factory=lambda: FoundWords(""))
     here: int | None = None
     """The position that was asked for."""
+    inside: str = ""
+    """The id of what the script puts pieces into, where they come alone."""
     is_open: Callable[[int], bool] = lambda seq: False
     """Whether what folds a position is to be open."""
 
@@ -88,10 +90,15 @@ def entry_piece(
     )
     anchors = "".join(f'<span id="e{each}"></span>' for each in dict.fromkeys(others))
     return (
-        f'<div class="entry {kind}{here}" id="{name}"><div class="gutter">'
+        f'<div class="entry {kind}{here}" id="{name}"{into(context)}><div class="gutter">'
         f'<a class="seq" href="{context.addresses.place(seq)}"><span class="sr">Entry </span>'
         f'{seq}</a>{json}</div><div class="body">{anchors}{body}</div></div>\n'
     )
+
+
+def into(context: PieceContext) -> Html:
+    """The attribute that tells the script where a piece belongs."""
+    return f' data-in="{context.inside}"' if context.inside else ""
 
 
 def folded(line: Html, inside: Html, *, is_open: bool = False, above: Html = "") -> Html:

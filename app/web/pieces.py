@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,10 +43,13 @@ from .piece_markup import (
     facts,
     folded,
     hits_shown,
+    into,
     line_of,
     moment_shown,
     said_inline,
 )
+
+_logger = logging.getLogger("beanie_session_store.web")
 
 _FIRST_SENTENCE = re.compile(r"\s*(.{1,200}?[.!?…])(?:\s|$)", re.S)
 _TAG = re.compile(r"\s*<([a-zA-Z_-]{1,40})[^>]{0,200}>")
@@ -75,6 +79,8 @@ class ShownEntry:
     """Whether a subagent wrote it into the main transcript."""
     text: str = ""
     """Of a prompt, what was asked."""
+    is_seen: bool = True
+    """Whether anything of it can be seen."""
 
 
 @dataclass(slots=True)
@@ -99,6 +105,7 @@ class TranscriptPieces:
             return self._of(glimpse, view)
         except Exception as error:
             # Whatever one entry holds, the page goes on.
+            _logger.warning("Entry %d could not be shown", glimpse.seq, exc_info=True)
             return ShownEntry(glimpse.seq, self.trouble(glimpse, type(error).__name__))
 
     def trouble(self, glimpse: Glimpse, why: str) -> Html:
@@ -125,7 +132,7 @@ class TranscriptPieces:
         is_known = isinstance(kind, str) and kind in KNOWN_KINDS
         if (is_known or isinstance(view, ProgressEntry)) and self.context.here != glimpse.seq:
             self.left_out[str(kind)[:60]] += 1
-            return ShownEntry(glimpse.seq, f'<span id="e{glimpse.seq}"></span>\n')
+            return _unseen(glimpse.seq)
         return ShownEntry(glimpse.seq, self._record(glimpse, is_known))
 
     def _message(self, glimpse: Glimpse, view: UserEntry | AssistantEntry) -> ShownEntry:
@@ -140,8 +147,7 @@ class TranscriptPieces:
             self._speaker = ""
             return ShownEntry(seq, html, is_prompt=True, text=view.prompt_text or "")
         html = "".join(self._blocks(glimpse, view))
-        # Where all of it is shown elsewhere, a link to it still leads to its place.
-        return ShownEntry(seq, html or f'<span id="e{seq}"></span>\n', is_aside=is_aside)
+        return ShownEntry(seq, html, is_aside=is_aside) if html else _unseen(seq)
 
     def _blocks(self, glimpse: Glimpse, view: UserEntry | AssistantEntry) -> Iterator[Html]:
         part = pictures = 0
@@ -170,11 +176,7 @@ class TranscriptPieces:
             is_last = call.block.name == "TodoWrite" and self.answers.is_last_list(seq)
             # The piece is named after its place among the pieces of the entry.
             return call_piece(
-                self.context,
-                replace(call, part=part),
-                below=below,
-                agent_told=told,
-                is_last_list=is_last,
+                self.context, replace(call, part=part), below=below, is_last_list=is_last
             )
         if isinstance(block, ResultBlock):
             return self._result(glimpse, block, part)
@@ -264,7 +266,7 @@ class TranscriptPieces:
         if not kind and text.lstrip().startswith("[Request interrupted"):
             body = f'<p class="notice"><b>Interrupted.</b> {said_inline(text.strip("[] "))}</p>'
             return entry_piece(self.context, glimpse.seq, "meta", body, part=part)
-        words = text[tag.end() :] if tag else text
+        words = text[tag.end() :].rpartition(f"</{tag[1]}>") if tag else ("", "", text)
         return self._folded_text(
             glimpse,
             "Added by the agent",
@@ -272,7 +274,7 @@ class TranscriptPieces:
             counted(len(text.split()), "word") if glimpse.is_whole else "",
             part,
             "not typed by a person",
-            what=f"{kind or named or 'Message'}: {line(words, 200)}",
+            what=f"{kind or named or 'Message'}: {line(words[0] or words[2], 200)}",
         )
 
     def _attachment(self, glimpse: Glimpse, view: AttachmentEntry) -> Html:
@@ -344,7 +346,7 @@ class TranscriptPieces:
         if told and told.trigger:
             words += f" ({'automatic' if told.trigger == 'auto' else line(told.trigger, 40)})"
         here = " here" if self.context.here == glimpse.seq else ""
-        return f'<div class="compaction{here}" id="e{glimpse.seq}"><p>{escape(words)}</p></div>\n'
+        return f'<div class="compaction{here}" id="e{glimpse.seq}"{into(self.context)}><p>{escape(words)}</p></div>\n'
 
     def _sum(self, glimpse: Glimpse, view: UserEntry) -> Html:
         seq = glimpse.seq
@@ -358,7 +360,7 @@ class TranscriptPieces:
             self.context, seq, "written by the agent, not by a person"
         )
         body = folded(summary, inside, is_open=self.context.is_open(seq))
-        return f'<div class="compaction" id="e{seq}">{body}</div>\n'
+        return f'<div class="compaction" id="e{seq}"{into(self.context)}>{body}</div>\n'
 
     def _result(self, glimpse: Glimpse, block: ResultBlock, part: int) -> Html:
         """The answer to a call that is shown elsewhere, or is not there."""
@@ -456,6 +458,11 @@ class TranscriptPieces:
             f'<p class="by"><b><bdi>{escape(line(name, 80))}</bdi></b>{models}'
             f"{moment_shown(view.timestamp)}</p>"
         )
+
+
+def _unseen(seq: int) -> ShownEntry:
+    """Where nothing of an entry is shown, a link to it still leads to its place."""
+    return ShownEntry(seq, f'<span id="e{seq}"></span>\n', is_seen=False)
 
 
 def _api_error(error: object) -> str:

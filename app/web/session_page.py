@@ -289,7 +289,10 @@ def _seams(view: SessionView, window: Window, subpath: str) -> dict[str, Seam | 
         before = seam(f"Entries up to {window.previous:,} are not loaded.", "to", window.previous)
     if window.next is not None:
         after = seam(f"Entries from {window.next:,} on are not loaded.", "from", window.next)
-    return {"before": before, "after": after}
+    itself = seam(
+        f"Entries {window.first:,} to {window.last:,} are not loaded.", "from", window.first
+    )
+    return {"before": before, "after": after, "itself": itself}
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class WindowMaker:
         *,
         reaches_end: bool,
     ) -> Window:
-        pieces, seen = await self._pieces(subpath, before, shown, behind, reaches_end, depth=0)
+        pieces, seen = await self.pieces_of(subpath, before, shown, behind, reaches_end, depth=0)
         made = Window(previous=before[-1].seq if before else None)
         turns = _Turns(self, subpath, numbered_from=0 if before else 1)
         size = 0
@@ -127,7 +127,7 @@ class WindowMaker:
         made.left_out = pieces.left_out
         return made
 
-    async def _pieces(
+    async def pieces_of(
         self,
         subpath: str,
         before: Sequence[Glimpse],
@@ -136,6 +136,7 @@ class WindowMaker:
         reaches_end: bool,
         depth: int,
     ) -> tuple[TranscriptPieces, list[Seen]]:
+        """What makes pieces of a stretch, and the entries of it with their views."""
         seen = _views(shown)
         answers = JoinedAnswers(
             _views(before),
@@ -186,7 +187,7 @@ class WindowMaker:
         is_long = len(found) > IN_PLACE
         shown, behind = (found[:UNFOLDED], found[UNFOLDED:]) if is_long else (found, [])
         self._below += len(shown)
-        pieces, seen = await self._pieces(subpath, [], shown, behind, not is_long, depth)
+        pieces, seen = await self.pieces_of(subpath, [], shown, behind, not is_long, depth)
         html = "".join(pieces.of(glimpse, view).html for glimpse, view in seen)
         agent = self.outline.subagents.get(subpath) if self.outline is not None else None
         rest = ""
@@ -279,10 +280,10 @@ class _Turns:
             if branch is not None:
                 self._open(_branch_opening(self._maker, branch), "</div></details></div>\n")
         if self._branch is None and not self._subpath:
-            if entry.is_prompt or not self._closing:
+            if entry.is_prompt or (entry.is_seen and not self._closing):
                 self._close()
                 self._open(self._turn(entry), "</section>\n")
-        elif not self._closing:
+        elif not self._closing and entry.is_seen:
             self._open(
                 '<section class="turn" aria-labelledby="agent-name">\n'
                 '<h2 class="sr" id="agent-name">What it did</h2>\n',
@@ -329,10 +330,17 @@ def turn_opening(
         ident, name = f"t{number}", f"Turn {number}"
     if goes_on:
         ident, name = f"{ident}-e{seq}", f"{name}, continued"
-    sums = turn_sum(turn) if turn is not None else ""
     return (
         f'<section class="turn" id="{ident}" aria-labelledby="{ident}-name">\n'
-        f'<header class="turn-head"><h2 id="{ident}-name" tabindex="-1">{name}</h2>'
+        f"{turn_head(ident, name, turn)}"
+    )
+
+
+def turn_head(ident: str, name: str, turn: OutlinedTurn | None) -> Html:
+    """What stands above a turn: its name, and what it came to."""
+    sums = turn_sum(turn) if turn is not None else ""
+    return (
+        f'<header class="turn-head" id="{ident}-head"><h2 id="{ident}-name" tabindex="-1">{name}</h2>'
         f'<span class="sum">{sums}</span></header>\n'
     )
 
