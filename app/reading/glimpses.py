@@ -33,6 +33,9 @@ from .json_beginnings import completed_json
 WHOLE_BYTES: Final = 32 * 1024
 """Up to this size, as it is stored, an entry is read whole."""
 
+FILLED_BYTES: Final = 2 * 1024 * 1024
+"""Of larger ones so much is read whole at once."""
+
 CUT_CHARACTERS: Final = 4_000
 """Of each text of a larger one so much is read."""
 
@@ -105,6 +108,7 @@ class SessionReader:
             rows = await self._rows(connection, query, -1 if backwards else 1, limit)
             if backwards:
                 rows.reverse()
+            await self._fill(connection, key, rows)
             return [await _glimpse(connection, key, row) for row in rows]
 
     async def since(self, after: int, limit: int) -> list[Glimpse]:
@@ -226,6 +230,22 @@ class SessionReader:
             return None
         return row
 
+    async def _fill(
+        self, connection: Connection, key: TranscriptKey, rows: list[dict[str, Any]]
+    ) -> None:
+        """Have the smallest of the entries that were cut be whole, as far as there is room."""
+        room = FILLED_BYTES
+        by_seq: dict[int, dict[str, Any]] = {}
+        for row in sorted(rows, key=lambda row: row.get("size") or 0):
+            size = row.get("size") or 0
+            if size > WHOLE_BYTES and (room := room - size) >= 0:
+                by_seq[row["seq"]] = row
+        if by_seq:
+            query = {**key.of_transcript, "seq": {"$in": list(by_seq)}}
+            async for found in connection.entries.collection.find(query, {**CONTENT}):
+                if "entry" in found:
+                    by_seq[found["seq"]].update(entry=found["entry"], is_filled=True)
+
     async def _rows(
         self, connection: Connection, query: dict[str, Any], order: int, limit: int
     ) -> list[dict[str, Any]]:
@@ -252,7 +272,8 @@ async def _glimpse(connection: Connection, key: TranscriptKey, row: dict[str, An
     size = row.get("size") or row.get("packed_size") or 0
     try:
         if isinstance(row.get("entry"), dict):
-            return Glimpse(seq, subpath, row["entry"], size, size <= WHOLE_BYTES)
+            is_whole = size <= WHOLE_BYTES or row.get("is_filled", False)
+            return Glimpse(seq, subpath, row["entry"], size, is_whole)
         if "packed" in row:
             return Glimpse(seq, subpath, await content_of(connection, key, row), size)
         packed, size = await _beginning(connection, key, row)

@@ -46,6 +46,8 @@ class FoldedCall:
     seconds: float | None = None
     is_whole: bool = True
     """Whether all of what came back is known here."""
+    size: int = 0
+    """Bytes that it takes, where it is not."""
 
     def text(self, *names: str) -> str:
         """The first of some arguments that is a text."""
@@ -107,7 +109,12 @@ def _bash(call: FoldedCall) -> ToolLine:
     told: list[Told] = []
     last = call.output.rstrip().rpartition("\n")[2].strip(" =─-")
     last = re.sub(r" in [\d.]+ ?s(?:econds)?$", "", last)
-    if call.lines > 1 and 0 < len(last) <= _TELLING and any(c.isalpha() for c in last):
+    if (
+        call.is_whole
+        and call.lines > 1
+        and 0 < len(last) <= _TELLING
+        and any(c.isalpha() for c in last)
+    ):
         told.append(Told(last))
     return ToolLine(what, [*told, *_size_of(call)])
 
@@ -357,7 +364,7 @@ def _size_of(call: FoldedCall) -> list[Told]:
     if call.pictures:
         return [Told(counted(call.pictures, "picture"))]
     if not call.is_whole:
-        return _took(call)
+        return [Told(byte_size(call.size)), *_took(call)]
     size = len(call.output)
     shown = counted(call.lines, "line") + (f", {byte_size(size)}" if size >= _LARGE else "")
     return [Told(shown if call.lines else "no output"), *_took(call)]

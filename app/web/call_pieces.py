@@ -43,6 +43,7 @@ from .piece_markup import (
 
 _DIFFS = frozenset({"Edit", "MultiEdit", "Write"})
 _SHELLS = frozenset({"Bash", "PowerShell"})
+_QUIET = frozenset({"TodoWrite", "Write"})
 _UNFOLDED_DIFF = 24
 _STATES = {"completed": ("done", "done"), "in_progress": ("now", "now")}
 _DRAWN = {
@@ -66,6 +67,8 @@ class AnsweredCall:
     result_entry: UserEntry | AssistantEntry | None = None
     result_seq: int | None = None
     result_is_whole: bool = True
+    result_size: int = 0
+    """Bytes of the entry that has it."""
     pictures_before: int = 0
     """How many pictures the entry of the result has before its own."""
     goes_on: bool = False
@@ -110,7 +113,7 @@ def call_piece(
         denial=denial,
     )
     rows = diff_rows(told) if call.block.name in _DIFFS else []
-    inside = [*_inside(context, call, told, line, rows)]
+    inside = [*_inside(context, call, told, line, rows, has_agents=below is not None)]
     count = context.found.count(told.output) + sum(map(context.found.count, _texts(told.input)))
     others = [] if call.result_seq is None else [call.result_seq]
     places = [call.seq, *others]
@@ -180,6 +183,7 @@ def _folded(context: PieceContext, call: AnsweredCall) -> FoldedCall:
         context.who,
         call.took,
         call.result_is_whole,
+        call.result_size,
     )
 
 
@@ -235,6 +239,8 @@ def _inside(
     told: FoldedCall,
     line: CallLine,
     rows: Sequence[DiffRow],
+    *,
+    has_agents: bool,
 ) -> Iterator[Html]:
     if told.name == "TodoWrite" and (items := todo_items(told.input)):
         yield _todo_list(context, items)
@@ -244,12 +250,18 @@ def _inside(
         yield _diff(context, call.seq, rows)
     elif told.name in _SHELLS and told.text("command"):
         yield _shell(context, call, told)
-    elif told.input:
+    elif told.name == "Write" and told.text("content"):
+        shown = clamped(plain(told.text("content")))
+        text = clamped_text(context, call.seq, shown, is_whole=call.is_whole)
+        yield f'<pre class="given" dir="auto" tabindex="0">{text}</pre>'
+    elif told.input and not has_agents:
         shown = clamped(plain(json_shown(told.input)))
         text = clamped_text(context, call.seq, shown, is_whole=call.is_whole)
         yield f'<pre class="given" dir="auto" tabindex="0">{text}</pre>'
     seq = call.seq if call.result_seq is None else call.result_seq
-    if told.output.strip() and not (rows and not line.has_failed):
+    # That a list or a file was changed says the line already.
+    is_said = not line.has_failed and (bool(rows) or told.name in _QUIET)
+    if told.output.strip() and not is_said:
         text = clamped(plain(told.output), of_failure=line.has_failed)
         shown = clamped_text(context, seq, text, is_whole=call.result_is_whole)
         bad = " bad" if line.has_failed else ""

@@ -118,6 +118,7 @@ class JoinedAnswers:
                     result_entry=view,
                     result_seq=glimpse.seq,
                     result_is_whole=glimpse.is_whole,
+                    result_size=glimpse.size,
                     pictures_before=pictures,
                 )
             if isinstance(block, ToolResultBlock):

@@ -147,7 +147,18 @@ class TranscriptPieces:
             self._speaker = ""
             return ShownEntry(seq, html, is_prompt=True, text=view.prompt_text or "")
         html = "".join(self._blocks(glimpse, view))
-        return ShownEntry(seq, html, is_aside=is_aside) if html else _unseen(seq)
+        if html:
+            return ShownEntry(seq, html, is_aside=is_aside)
+        # The call that it answers has its place.
+        return _unseen(seq, has_place=self._is_joined(glimpse, view))
+
+    def _is_joined(self, glimpse: Glimpse, view: UserEntry | AssistantEntry) -> bool:
+        calls = [
+            self.answers.call_answered_by(glimpse.seq, block)
+            for block in view.blocks
+            if isinstance(block, ResultBlock)
+        ]
+        return any(call is not None and self.answers.is_shown(call) for call in calls)
 
     def _blocks(self, glimpse: Glimpse, view: UserEntry | AssistantEntry) -> Iterator[Html]:
         part = pictures = 0
@@ -460,9 +471,9 @@ class TranscriptPieces:
         )
 
 
-def _unseen(seq: int) -> ShownEntry:
+def _unseen(seq: int, *, has_place: bool = False) -> ShownEntry:
     """Where nothing of an entry is shown, a link to it still leads to its place."""
-    return ShownEntry(seq, f'<span id="e{seq}"></span>\n', is_seen=False)
+    return ShownEntry(seq, "" if has_place else f'<span id="e{seq}"></span>\n', is_seen=False)
 
 
 def _api_error(error: object) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from . import entry_routes, export_routes
 from .responses import fragment, html
 from .session_page import Asked, SessionView, session_page, window_of
 from .viewer import PageRoute, Viewer
-
-_SESSION = "/s/{project}/{session}"
 
 
 async def window(viewer: Viewer) -> Response:
@@ -19,7 +18,11 @@ async def window(viewer: Viewer) -> Response:
     return html(fragment(viewer, "window.html", window=found, seams=seams))
 
 
+_SESSION = "/s/{project}/{session}"
+
 routes: list[PageRoute] = [
     PageRoute(_SESSION, session_page),
     PageRoute(f"{_SESSION}/window", window),
+    *entry_routes.routes,
+    *export_routes.routes,
 ]
