@@ -20,6 +20,7 @@ from .database.failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
 from .errors import InvalidKeyError
 from .feed.changes import checked_token
 from .feed.feed import Feed, followed
+from .feed.hub import Topic
 from .queries.filters import Criterion, SessionFilter
 from .queries.session_queries import SessionQueries
 from .queries.summary_pages import S_co
@@ -417,7 +418,9 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             async for entry in entries:
                 yield entry
 
-    def feed(self, after: str | None = None) -> AbstractAsyncContextManager[Feed]:
+    def feed(
+        self, key: AnyKey | None = None, *, after: str | None = None
+    ) -> AbstractAsyncContextManager[Feed]:
         """The tenant's sessions as they change: ``async with store.feed() as feed``.
 
         ``async for change in feed`` gives a :class:`SessionChange` whenever a session is made,
@@ -432,6 +435,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         between an old token and now.
 
         Args:
+            key: of this session alone.
             after: the token of a change or of a feed; ``None`` for what comes from now on.
 
         Raises:
@@ -441,12 +445,13 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             FeedLostError: the token is older than the server's log, or the collection was dropped.
             SessionStoreError: as for the class.
         """
-        return self._feed(checked_token(after))
+        topic = self._tenant if key is None else TranscriptKey.parse(self._tenant, key).session
+        return self._feed(topic, checked_token(after))
 
     @asynccontextmanager
-    async def _feed(self, after: str | None) -> AsyncGenerator[Feed]:
+    async def _feed(self, topic: Topic, after: str | None) -> AsyncGenerator[Feed]:
         require_asyncio()
-        async with followed(await self._connection(), self._tenant, after) as feed:
+        async with followed(await self._connection(), topic, after) as feed:
             yield feed
 
     async def transcript(self, key: AnyKey) -> Transcript | None:

@@ -10,8 +10,9 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from ..database.failures import reported
 from ..errors import FeedOverrunError
 from ..storage.connection import Connection
+from ..transcript_key import TranscriptKey
 from .changes import OwnedChange, SessionChange
-from .hub import Hub, hub_of
+from .hub import Hub, Topic, hub_of, is_about
 
 MOST_PENDING = 10_000
 """How many changes wait for one who takes them too slowly."""
@@ -27,13 +28,16 @@ class Feed:
         SessionStoreError: as for the store.
     """
 
-    def __init__(self, connection: Connection, tenant: str) -> None:
+    def __init__(self, connection: Connection, topic: Topic) -> None:
         self._client = connection.client
-        self._tenant = tenant
+        self._topic = topic
+        self.doing = "follow", topic if isinstance(topic, TranscriptKey) else f"tenant {topic}"
         self._earlier: AsyncGenerator[OwnedChange] | None = None
         self._pending: deque[SessionChange] = deque()
         self._came = asyncio.Event()
         self._error: Exception | None = None
+        self.source: object = None
+        """The change stream behind it; feeds of one process and database have the same."""
         self.token = ""
         """Where it is: that of the last change that was taken, or where it began."""
 
@@ -63,7 +67,7 @@ class Feed:
         return self
 
     async def __anext__(self) -> SessionChange:
-        with reported(self._client, "follow the sessions of tenant", self._tenant):
+        with reported(self._client, *self.doing):
             change = await self._next()
         self.token = change.token
         return change
@@ -71,7 +75,7 @@ class Feed:
     async def _next(self) -> SessionChange:
         if self._earlier is not None:
             async for told in self._earlier:
-                if told.session.tenant == self._tenant:
+                if is_about(told, self._topic):
                     return told.change
             self._earlier = None
         while not self._pending:
@@ -84,14 +88,15 @@ class Feed:
     @asynccontextmanager
     async def entered(self, hub: Hub, after: str | None) -> AsyncGenerator[None]:
         """Listen to a hub, from now on or behind a place, until the exit."""
-        async with hub.listening(self, self._tenant) as now:
+        async with hub.listening(self, self._topic) as now:
+            self.source = hub
             self.token = now if after is None else after
             if after is None:
                 yield
                 return
             kept = hub.kept_behind(after)
             if kept is not None:
-                mine = [told.change for told in kept if told.session.tenant == self._tenant]
+                mine = [told.change for told in kept if is_about(told, self._topic)]
                 self._pending.extend(mine)
                 yield
                 return
@@ -100,10 +105,12 @@ class Feed:
 
 
 @asynccontextmanager
-async def followed(connection: Connection, tenant: str, after: str | None) -> AsyncGenerator[Feed]:
-    """A feed of a tenant's sessions from now on, or behind a place."""
-    feed = Feed(connection, tenant)
+async def followed(
+    connection: Connection, topic: Topic, after: str | None
+) -> AsyncGenerator[Feed]:
+    """A feed of a tenant's sessions, or of one, from now on, or behind a place."""
+    feed = Feed(connection, topic)
     async with AsyncExitStack() as stack:
-        with reported(connection.client, "follow the sessions of tenant", tenant):
+        with reported(connection.client, *feed.doing):
             await stack.enter_async_context(feed.entered(hub_of(connection), after))
         yield feed

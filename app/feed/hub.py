@@ -42,6 +42,11 @@ Topic = str | TranscriptKey
 """What a listener wants to hear of: a tenant, or one session."""
 
 
+def is_about(told: OwnedChange, topic: Topic) -> bool:
+    """Whether a change is what somebody wants to hear of."""
+    return topic == (told.session if isinstance(topic, TranscriptKey) else told.session.tenant)
+
+
 class Listener(Protocol):
     """Who is told of changes; each call returns at once and raises nothing."""
 
