@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from html import escape
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pygments.lexers import get_lexer_by_name  # pyright: ignore[reportUnknownVariableType]
 from pygments.token import Token
@@ -44,11 +45,18 @@ def highlighted(text: str, language: str) -> str:
     """The text as HTML without a tag around it; escaped alone where colours would take long."""
     if language.lower() not in _LANGUAGES or len(text) > _MAX_LENGTH:
         return escape(text)
-    try:
-        lexer = cast("Any", get_lexer_by_name(language, stripnl=False, ensurenl=False))
-    except ClassNotFound:
+    lexer = _lexer(language.lower())
+    if lexer is None:
         return escape(text)
     return "".join(_coloured(kind, part) for kind, part in lexer.get_tokens(text))
+
+
+@cache
+def _lexer(language: str) -> Any:
+    try:
+        return get_lexer_by_name(language, stripnl=False, ensurenl=False)
+    except ClassNotFound:
+        return None
 
 
 def _coloured(kind: Any, part: str) -> str:

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from .amounts import byte_size, counted, seconds
 
-
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
 MINUS: Final = "\N{MINUS SIGN}"
 

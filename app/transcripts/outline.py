@@ -119,8 +119,8 @@ class OutlinedTurn:
     ended_at: datetime | None = None
     calls: int = 0
     failures: int = 0
-    used: dict[str, Tokens] = field(default_factory=dict[str, Tokens])
-    """What the model took, by its name."""
+    taken: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    """Responses, input, output, tokens written to the cache and read from it, by model."""
     context: int = 0
     """Tokens that the last response was given."""
     parent: int | None = None
@@ -153,12 +153,18 @@ class OutlinedSubagent:
     """The id of the call that started it, as its own transcript says."""
     calls: int = 0
     failures: int = 0
-    used: dict[str, Tokens] = field(default_factory=dict[str, Tokens])
+    taken: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    """As of a turn."""
     at: datetime | None = None
     ended_at: datetime | None = None
 
 
 _Measured = OutlinedTurn | OutlinedSubagent
+
+
+def used(measured: _Measured) -> dict[str, Tokens]:
+    """What the models took in it."""
+    return {model: Tokens(*counts) for model, counts in measured.taken.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,31 +359,22 @@ class Outline:
         if not isinstance(usage, dict) or row.get("model") == SYNTHETIC_MODEL:
             return
         said = cast("dict[str, Any]", usage)
-        kinds = ("input", "output", "cache_creation_input", "cache_read_input")
-        counts = [bounded_count(said.get(f"{kind}_tokens")) for kind in kinds]
+        counts = [1, *(bounded_count(said.get(name)) for name in _COUNTS)]
         # Each entry of a response says what all of it took.
         response = (subpath, str(row.get("response") or seq))
-        known = self._responses.get(response, Tokens())
-        now = Tokens(
-            1,
-            max(known.input, counts[0]),
-            max(known.output, counts[1]),
-            max(known.cache_creation, counts[2]),
-            max(known.cache_read, counts[3]),
-        )
-        self._responses[response] = now
-        if len(self._responses) > _MANY_RESPONSES:
-            del self._responses[next(iter(self._responses))]
-        model = str(row.get("model"))[:_SHOWN_CHARACTERS]
-        measured.used[model] = measured.used.get(model, Tokens()) + Tokens(
-            now.responses - known.responses,
-            now.input - known.input,
-            now.output - known.output,
-            now.cache_creation - known.cache_creation,
-            now.cache_read - known.cache_read,
-        )
+        known = self._responses.get(response)
+        if known != counts:
+            self._responses[response] = counts
+            if len(self._responses) > _MANY_RESPONSES:
+                del self._responses[next(iter(self._responses))]
+            model = str(row.get("model"))[:_SHOWN_CHARACTERS]
+            taken = measured.taken.setdefault(model, [0] * len(counts))
+            for place, count in enumerate(counts):
+                before = known[place] if known is not None else 0
+                taken[place] += max(0, count - before)
+                counts[place] = max(count, before)
         if isinstance(measured, OutlinedTurn):
-            measured.context = counts[0] + counts[2] + counts[3]
+            measured.context = counts[1] + counts[3] + counts[4]
 
     def _note_origins(self, row: Mapping[str, Any], seq: int, subpath: str) -> None:
         """Which subagents a result names; they are of the call that it answers."""
@@ -406,6 +403,10 @@ class Outline:
 
 # Entries of one response stand close to one another.
 _MANY_RESPONSES = 1_000
+_COUNTS = (
+    *("input_tokens", "output_tokens"),
+    *("cache_creation_input_tokens", "cache_read_input_tokens"),
+)
 
 
 def _prompt_of(row: Mapping[str, Any]) -> str | None:

@@ -9,8 +9,8 @@ from typing import Final
 from ...models.views.blocks import ToolResultBlock
 from ...models.views.messages import UserEntry
 from ..reading.glimpses import Glimpse
-from ..transcripts.outline import Outline
 from ..sdk import SessionKey
+from ..transcripts.outline import Outline
 from .joined_answers import Seen
 from .piece_markup import Html
 from .pieces import TranscriptPieces

@@ -15,6 +15,8 @@ AT_ONCE: Final = 4_000
 
 _MAX_ENTRIES = 300_000
 _ROWS_AT_ONCE = 500
+# The page that is answered without it is to be on its way first.
+_AFTER_SECONDS = 0.3
 
 _Key = tuple[str, str, str, str, int]
 
@@ -48,16 +50,19 @@ class Outlines:
             self._known.move_to_end(key)
             return known
         task = self._making.get(key)
+        behind = until - (known.until if known is not None else summary.first_seq - 1)
+        is_awaited = is_awaited or behind <= AT_ONCE
         if task is None:
-            task = asyncio.create_task(self._made(key, reader, known or Outline()))
+            wait = 0 if is_awaited else _AFTER_SECONDS
+            task = asyncio.create_task(self._made(key, reader, known or Outline(), wait))
             self._making[key] = task
             task.add_done_callback(lambda done: self._has_ended(key, done))
-        behind = until - (known.until if known is not None else summary.first_seq - 1)
-        if is_awaited or behind <= AT_ONCE:
-            return await asyncio.shield(task)
-        return None
+        return await asyncio.shield(task) if is_awaited else None
 
-    async def _made(self, key: _Key, reader: SessionReader, outline: Outline) -> Outline:
+    async def _made(
+        self, key: _Key, reader: SessionReader, outline: Outline, wait: float
+    ) -> Outline:
+        await asyncio.sleep(wait)
         count = 0
         async for row in reader.rows(OUTLINE_FIELDS, after=outline.until, batch=_ROWS_AT_ONCE):
             outline.add(row)

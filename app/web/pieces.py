@@ -357,7 +357,8 @@ class TranscriptPieces:
         if told and told.trigger:
             words += f" ({'automatic' if told.trigger == 'auto' else line(told.trigger, 40)})"
         here = " here" if self.context.here == glimpse.seq else ""
-        return f'<div class="compaction{here}" id="e{glimpse.seq}"{into(self.context)}><p>{escape(words)}</p></div>\n'
+        opening = f'<div class="compaction{here}" id="e{glimpse.seq}"{into(self.context)}>'
+        return f"{opening}<p>{escape(words)}</p></div>\n"
 
     def _sum(self, glimpse: Glimpse, view: UserEntry) -> Html:
         seq = glimpse.seq

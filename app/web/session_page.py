@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
-from starlette.background import BackgroundTask
 from starlette.responses import RedirectResponse, Response
 
 from ...models import SessionSummary
 from ..reading.glimpses import SessionReader
 from ..sdk import SessionKey
 from ..text import line
-from ..transcripts.outline import Outline, OutlinedSubagent, OutlinedTurn
-from .finding import FoundInSession, SEARCHES, find
+from ..transcripts.outline import Outline, OutlinedSubagent, OutlinedTurn, used
+from .finding import SEARCHES, FoundInSession, find
 from .found_words import FoundWords
 from .outlines import Outlines
 from .piece_markup import PieceAddresses, PieceContext
@@ -123,7 +122,7 @@ class Asked:
     first: int | None = None
     to: int | None = None
     subpath: str = ""
-    find: FoundWords = FoundWords("")
+    find: FoundWords = field(default_factory=lambda: FoundWords(""))
     search: str = "everything"
     hit: int | None = None
     turns_from: int | None = None
@@ -214,7 +213,7 @@ async def _shown(
     if subpath and not window.first:
         raise no_such_session()
     agent = outline.subagents.get(subpath) if outline is not None else None
-    response = page(
+    return page(
         viewer,
         "session.html",
         **head_of(view),
@@ -230,10 +229,6 @@ async def _shown(
         searches=SEARCHES,
         turns=turns_shown(view, asked, window),
     )
-    if outline is None:
-        # It is made once this answer is on its way, and there for the next one.
-        response.background = BackgroundTask(SessionView.of, viewer, is_awaited=True)
-    return response
 
 
 def _in_place(outline: Outline | None, subpath: str) -> int | None:
@@ -331,8 +326,8 @@ def turns_shown(view: SessionView, asked: Asked, window: Window) -> dict[str, An
         TurnRow(
             turn,
             _turn_href(view, turn, window),
-            tokens_of(turn.used),
-            cost_of_tokens(turn.used, turn.at),
+            tokens_of(used(turn)),
+            cost_of_tokens(used(turn), turn.at),
             agents.get(turn.number, ()),
             turn is here,
             any(each.first <= turn.first < each.until for each in left),
@@ -370,7 +365,7 @@ def head_of(view: SessionView) -> dict[str, Any]:
     agents = Cost()
     if outline is not None:
         for each in outline.subagents.values():
-            agents += cost_of_tokens(each.used, each.at)
+            agents += cost_of_tokens(used(each), each.at)
     failure = outline.first_failure if outline is not None else None
     links, key = view.viewer.links, view.key
     return {

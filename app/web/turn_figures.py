@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from ..transcripts.outline import Outline, OutlinedTurn
+from ..transcripts.outline import Outline, OutlinedTurn, used
 from ..transcripts.tokens import Tokens
 from .prices import Cost, context_of, has_tokens, price_of
 from .wording import dollars
@@ -18,21 +18,21 @@ MOST_BARS: Final = 120
 _FEWEST_SLOTS = 12
 
 
-def tokens_of(used: Mapping[str, Tokens]) -> int:
+def tokens_of(tokens_by_model: Mapping[str, Tokens]) -> int:
     """All tokens, those read from the cache included."""
-    return sum(new_tokens(each) + each.cache_read for each in used.values())
+    return sum(new_tokens(each) + each.cache_read for each in tokens_by_model.values())
 
 
-def new_tokens(used: Tokens) -> int:
+def new_tokens(tokens: Tokens) -> int:
     """Tokens that were not read from the cache."""
-    return used.input + used.output + used.cache_creation
+    return tokens.input + tokens.output + tokens.cache_creation
 
 
-def cost_of_tokens(used: Mapping[str, Tokens], at: datetime | None) -> Cost:
+def cost_of_tokens(tokens_by_model: Mapping[str, Tokens], at: datetime | None) -> Cost:
     """What they cost by the list, on the day of a moment."""
     day = "" if at is None else f"{at:%Y-%m-%d}"
     found = Cost()
-    for model, tokens in used.items():
+    for model, tokens in tokens_by_model.items():
         if has_tokens(tokens):
             price = price_of(model, day)
             known = (
@@ -90,13 +90,13 @@ def lanes_of(outline: Outline) -> Lanes | None:
     tokens: list[tuple[int, int]] = []
     costs: list[tuple[Cost, Cost]] = []
     for group in groups:
-        mine = [(turn.used, turn.at) for turn in group]
+        mine = [(used(turn), turn.at) for turn in group]
         theirs = [each for turn in group for each in agents.get(turn.number, ())]
-        every = [used for used, _ in (*mine, *theirs)]
+        every = [taken for taken, _ in (*mine, *theirs)]
         tokens.append(
             (
-                sum(new_tokens(each) for used in every for each in used.values()),
-                sum(each.cache_read for used in every for each in used.values()),
+                sum(new_tokens(each) for taken in every for each in taken.values()),
+                sum(each.cache_read for taken in every for each in taken.values()),
             )
         )
         costs.append((_sum_of(mine), _sum_of(theirs)))
@@ -130,8 +130,8 @@ def _part(amount: float, most: float) -> float:
     return round(100 * amount / most, 2) if most else 0.0
 
 
-def _sum_of(used: Iterable[tuple[Mapping[str, Tokens], datetime | None]]) -> Cost:
-    return sum((cost_of_tokens(tokens, at) for tokens, at in used), Cost())
+def _sum_of(parts: Iterable[tuple[Mapping[str, Tokens], datetime | None]]) -> Cost:
+    return sum((cost_of_tokens(tokens, at) for tokens, at in parts), Cost())
 
 
 def _agents_by_turn(
@@ -142,12 +142,12 @@ def _agents_by_turn(
         above = outline.above(subpath)
         turn = outline.turn_at(above) if above is not None else None
         if turn is not None:
-            found.setdefault(turn.number, []).append((agent.used, agent.at))
+            found.setdefault(turn.number, []).append((used(agent), agent.at))
     return found
 
 
 def _limit(outline: Outline) -> int | None:
-    models = [model for turn in outline.turns for model in turn.used]
+    models = [model for turn in outline.turns for model in turn.taken]
     return context_of(models[-1]) if models else None
 
 

@@ -1,4 +1,4 @@
-"""A stretch of a session as HTML: turns with their pieces, subagents in the calls that began them."""
+"""A stretch of a session as HTML: turns with their pieces, subagents in their calls."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..reading.glimpses import Glimpse, SessionReader
 from ..rendering.amounts import counted, seconds
 from ..rendering.tool_lines import Told
 from ..text import line
-from ..transcripts.outline import LeftBehind, Outline, OutlinedSubagent, OutlinedTurn
+from ..transcripts.outline import LeftBehind, Outline, OutlinedSubagent, OutlinedTurn, used
 from ..transcripts.subagent_origins import agent_of
 from .call_pieces import AnsweredCall
 from .joined_answers import JoinedAnswers, Seen
 from .piece_markup import Html, PieceContext, said_inline
 from .pieces import ShownEntry, TranscriptPieces
-from .turn_figures import cost_shown, cost_of_tokens, tokens_of
+from .turn_figures import cost_of_tokens, cost_shown, tokens_of
 from .wording import shortened
 
 WINDOW_ENTRIES: Final = 200
@@ -227,17 +227,16 @@ class WindowMaker:
         if depth > 2:
             said.append(f"level {depth}")
         shown = "".join(f"<span>{each}</span>" for each in said)
-        seam = (
-            f'<p class="seam"><span>{rest}</span><a href="{address}">Show all of this subagent</a></p>'
-            if rest
-            else ""
-        )
+        shown_name = said_inline(name, 80)
+        seam = f'<a href="{address}">Show all of this subagent</a>'
+        seam = f'<p class="seam"><span>{rest}</span>{seam}</p>' if rest else ""
         labelled = f' aria-labelledby="{ident}"' if ident else ""
+        named = f' id="{ident}"' if ident else ""
         return (
             f'<div class="sub" role="group"{labelled}>\n<div class="sub-head">'
-            f"<h3{f' id={chr(34)}{ident}{chr(34)}' if ident else ''}>Subagent {said_inline(name, 80)}"
-            f'</h3>{shown}<a href="{address}">On a page of its own'
-            f'<span class="sr">: subagent {said_inline(name, 80)}</span></a></div>\n{html}{seam}</div>\n'
+            f"<h3{named}>Subagent {shown_name}</h3>{shown}"
+            f'<a href="{address}">On a page of its own'
+            f'<span class="sr">: subagent {shown_name}</span></a></div>\n{html}{seam}</div>\n'
         )
 
     def _told(self, subpath: str) -> Sequence[Told]:
@@ -246,10 +245,10 @@ class WindowMaker:
         if agent is None:
             return ()
         told = [Told(counted(agent.calls, "tool"))]
-        tokens = tokens_of(agent.used)
+        tokens = tokens_of(used(agent))
         if tokens:
             told.append(Told(shortened(tokens)))
-            cost = cost_of_tokens(agent.used, agent.at)
+            cost = cost_of_tokens(used(agent), agent.at)
             told.append(Told(cost_shown(cost), "est"))
         if agent.at and agent.ended_at:
             told.append(Told(seconds((agent.ended_at - agent.at).total_seconds())))
@@ -340,7 +339,8 @@ def turn_head(ident: str, name: str, turn: OutlinedTurn | None) -> Html:
     """What stands above a turn: its name, and what it came to."""
     sums = turn_sum(turn) if turn is not None else ""
     return (
-        f'<header class="turn-head" id="{ident}-head"><h2 id="{ident}-name" tabindex="-1">{name}</h2>'
+        f'<header class="turn-head" id="{ident}-head">'
+        f'<h2 id="{ident}-name" tabindex="-1">{name}</h2>'
         f'<span class="sum">{sums}</span></header>\n'
     )
 
@@ -351,9 +351,9 @@ def turn_sum(turn: OutlinedTurn) -> Html:
     if turn.calls:
         failed = f', <span class="failed">{turn.failures} failed</span>' if turn.failures else ""
         said.append(counted(turn.calls, "tool call") + failed)
-    if tokens := tokens_of(turn.used):
+    if tokens := tokens_of(used(turn)):
         said.append(f"{shortened(tokens)} tokens")
-        cost = cost_shown(cost_of_tokens(turn.used, turn.at))
+        cost = cost_shown(cost_of_tokens(used(turn), turn.at))
         said.append(f'<span class="est">{escape(cost)}</span>')
     if turn.at and turn.ended_at and turn.ended_at > turn.at:
         said.append(seconds((turn.ended_at - turn.at).total_seconds()))

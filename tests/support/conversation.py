@@ -147,7 +147,8 @@ def shop(*, ended: bool = True) -> dict[str, list[Entry]]:
         {
             "file_path": "/srv/shop/shop/charge.py",
             "old_string": "    return gateway.charge(order.total, order.card)",
-            "new_string": "    key = idempotency_key(order)\n    return gateway.charge(order.total, key)",
+            "new_string": "    key = idempotency_key(order)\n"
+            "    return gateway.charge(order.total, key)",
         },
         "The file has been updated.",
         structured={
@@ -183,8 +184,8 @@ def shop(*, ended: bool = True) -> dict[str, list[Entry]]:
     )
     main.text(
         "Mended. On a timeout the job was tried again as a *new* charge.\n\n# What changed\n\n"
-        "- `charge_order` sends an idempotency key\n\n| Case | Now |\n|---|---|\n| Timeout | once |\n"
-        "\n```python\nkey = 1  # stable\n```\n\nSee [how](https://example.com/drain)."
+        "- `charge_order` sends an idempotency key\n\n| Case | Now |\n|---|---|\n| Timeout | once |"
+        "\n\n```python\nkey = 1  # stable\n```\n\nSee [how](https://example.com/drain)."
     )
     back = main.last
     main.add("system", subtype="stop_hook_summary", hookCount=2, hookErrors=[])
