@@ -57,9 +57,9 @@ async def follow_transcripts(
             found = await asyncio.to_thread(_found, path)
             grown = [each for each in found if known.get(_name(each)) != each.size]
             files = [file for each in grown if (file := _a_file_of(each)) is not None]
-            if files:
-                await import_transcripts(store, *files)
-            known = _sizes(found)
+            # What could not be read, for it was being moved say, is looked at again.
+            if not files or not (await import_transcripts(store, *files)).failed:
+                known = _sizes(found)
         except (SessionStoreError, OSError) as error:
             _tell(on_failure, error)
 
