@@ -123,7 +123,7 @@ class ListFilters:
     def without(self, *names: str) -> ListFilters:
         """The same but for some conditions, from the first page on."""
         empty = ListFilters()
-        return replace(self, after="", **{name: getattr(empty, name) for name in names})
+        return replace(self, **{name: getattr(empty, name) for name in ("after", *names)})
 
     def criteria(self) -> list[dict[str, Any]]:
         """What the store's own arguments do not say."""
