@@ -41,7 +41,7 @@ CUT_CHARACTERS: Final = 4_000
 
 _STORED = {**CONTENT, "subpath": 1}
 _STORED_AT_ONCE = 500
-_RAW = CodecOptions(document_class=RawBSONDocument)
+_UNDECODED = CodecOptions(document_class=RawBSONDocument)
 _PREFIX_BYTES = 24 * 1024
 _SMALL_PART_BYTES = 2 * 1024
 _LEVELS = 7
@@ -186,7 +186,7 @@ class SessionReader:
             if live is None:
                 return
             query = {**self.key.of_session, **live.in_session()}
-            raw = connection.entries.collection.with_options(codec_options=_RAW)
+            raw = connection.entries.collection.with_options(codec_options=_UNDECODED)
             # The driver's own: what is not wanted is never made an object of.
             cursor = raw.find(
                 query, _STORED, sort=[("subpath", 1), ("seq", 1)], batch_size=_STORED_AT_ONCE

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from .amounts import seconds
-from .tool_lines import FoldedCall, Run, Told, tool_line
+from .folded_calls import FoldedCall, LinePart, Told
+from .tool_lines import tool_line
 
 _EXIT = re.compile(r"(?:Error: )?Exit code (\d{1,10})\b")
 _TIMED_OUT = re.compile(r"timed out after ([^\n.]{1,40})")
@@ -33,7 +34,7 @@ class CallLine:
     """The tool."""
     mark: str
     """Where it is: ``(MCP)``, ``(at the API)`` or nothing."""
-    what: Sequence[Run]
+    what: Sequence[LinePart]
     outcome: Sequence[Told]
     has_failed: bool
     is_running: bool

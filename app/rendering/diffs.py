@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Final, cast
 
-from .tool_lines import FoldedCall, replacements
+from .folded_calls import FoldedCall
+from .tool_lines import replacements
 
 MAX_ROWS: Final = 400
 """So many rows of one change are shown."""

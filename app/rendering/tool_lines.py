@@ -5,76 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from .amounts import byte_size, counted, seconds
-
-TIMES: Final = "\N{MULTIPLICATION SIGN}"
-MINUS: Final = "\N{MINUS SIGN}"
-
-
-class Run(NamedTuple):
-    """A part of a line."""
-
-    text: str
-    is_code: bool = False
-
-
-class Told(NamedTuple):
-    """A part of an outcome; its tone is ``failed``, ``add``, ``del``, ``live`` or nothing."""
-
-    text: str
-    tone: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FoldedCall:
-    """A call and what came back, as far as a line tells of it."""
-
-    name: str
-    input: Mapping[str, Any]
-    output: str = ""
-    """What the model was told."""
-    structured: Any = None
-    """What the tool returned to the agent."""
-    pictures: int = 0
-    """How many pictures came back."""
-    cwd: str = ""
-    who: str = ""
-    seconds: float | None = None
-    is_whole: bool = True
-    """Whether all of what came back is known here."""
-    size: int = 0
-    """Bytes that it takes, where it is not."""
-
-    def text(self, *names: str) -> str:
-        """The first of some arguments that is a text."""
-        return next((v for n in names if isinstance(v := self.input.get(n), str) and v), "")
-
-    def told(self, *path: str) -> Any:
-        """A part of what the tool returned to the agent."""
-        found: Any = self.structured
-        for name in path:
-            found = cast("dict[str, Any]", found).get(name) if isinstance(found, dict) else None
-        return found
-
-    def number(self, *path: str) -> int | None:
-        """A part of it that is a whole number."""
-        found = self.told(*path)
-        return found if type(found) is int and 0 <= found < 2**53 else None
-
-    @property
-    def lines(self) -> int:
-        """Lines of the output."""
-        return len(self.output.rstrip("\n").split("\n")) if self.output.strip() else 0
+from .folded_calls import MINUS, TIMES, FoldedCall, LinePart, Told
 
 
 @dataclass(frozen=True, slots=True)
 class ToolLine:
     """What a tool's line says."""
 
-    what: Sequence[Run]
+    what: Sequence[LinePart]
     outcome: Sequence[Told] = field(default_factory=tuple[Told, ...])
     label: str = ""
     """Where it is not the tool's own name."""
@@ -102,9 +44,9 @@ def path_shown(path: str, cwd: str) -> str:
 
 def _bash(call: FoldedCall) -> ToolLine:
     first, *others = call.text("command").strip().split("\n")
-    what = [Run(first, True)]
+    what = [LinePart(first, True)]
     if others:
-        what.append(Run(f" and {counted(len(others), 'more line')}"))
+        what.append(LinePart(f" and {counted(len(others), 'more line')}"))
     told: list[Told] = []
     last = call.output.rstrip().rpartition("\n")[2].strip(" =─-")
     last = re.sub(r" in [\d.]+ ?s(?:econds)?$", "", last)
@@ -128,22 +70,24 @@ def _bash_output(call: FoldedCall) -> ToolLine:
         told.append(Told(state))
     if code:
         told.append(Told(f"exit {code}", "failed"))
-    return ToolLine([Run(f"shell {shell}")], told)
+    return ToolLine([LinePart(f"shell {shell}")], told)
 
 
 def _kill_shell(call: FoldedCall) -> ToolLine:
-    return ToolLine([Run(f"shell {call.text('shell_id', 'bash_id', 'task_id')}")], [Told("ended")])
+    return ToolLine(
+        [LinePart(f"shell {call.text('shell_id', 'bash_id', 'task_id')}")], [Told("ended")]
+    )
 
 
 def _read(call: FoldedCall) -> ToolLine:
-    what = [Run(path_shown(call.text("file_path", "notebook_path", "path"), call.cwd), True)]
+    what = [LinePart(path_shown(call.text("file_path", "notebook_path", "path"), call.cwd), True)]
     offset, limit = call.input.get("offset"), call.input.get("limit")
     if type(offset) is int and type(limit) is int:
-        what.append(Run(f" lines {offset} to {offset + limit - 1}"))
+        what.append(LinePart(f" lines {offset} to {offset + limit - 1}"))
     elif type(offset) is int:
-        what.append(Run(f" from line {offset}"))
+        what.append(LinePart(f" from line {offset}"))
     elif isinstance(pages := call.input.get("pages"), str):
-        what.append(Run(f" pages {pages}"))
+        what.append(LinePart(f" pages {pages}"))
     if call.pictures:
         size = [call.number("file", "dimensions", f"original{each}") for each in _SIDES]
         shown = f"picture {size[0]} {TIMES} {size[1]}" if all(size) else "picture"
@@ -155,9 +99,9 @@ def _read(call: FoldedCall) -> ToolLine:
 def _edit(call: FoldedCall) -> ToolLine:
     edits = call.input.get("edits")
     places = len(cast("list[Any]", edits)) if isinstance(edits, list) else 1
-    what = [Run(path_shown(call.text("file_path", "path"), call.cwd), True)]
+    what = [LinePart(path_shown(call.text("file_path", "path"), call.cwd), True)]
     if places > 1:
-        what.append(Run(f", {places} places"))
+        what.append(LinePart(f", {places} places"))
     return ToolLine(what, changed_lines(call))
 
 
@@ -192,13 +136,13 @@ def replacements(call: FoldedCall) -> list[tuple[str, str]]:
 
 def _write(call: FoldedCall) -> ToolLine:
     kind = {"create": "new", "update": "replaced"}.get(str(call.told("type")))
-    path = Run(path_shown(call.text("file_path", "path"), call.cwd), True)
+    path = LinePart(path_shown(call.text("file_path", "path"), call.cwd), True)
     content = call.text("content")
     if kind == "replaced" and call.told("structuredPatch"):
         told = changed_lines(call)
     else:
         told = [Told(f"+{counted(len(content.splitlines()), 'line')}", "add")]
-    return ToolLine([path, Run(f", {kind}")] if kind else [path], told)
+    return ToolLine([path, LinePart(f", {kind}")] if kind else [path], told)
 
 
 def _notebook(call: FoldedCall) -> ToolLine:
@@ -207,15 +151,15 @@ def _notebook(call: FoldedCall) -> ToolLine:
     path = path_shown(call.text("notebook_path"), call.cwd)
     added = len(call.text("new_source").splitlines())
     told = [] if mode == "deleted" else [Told(f"+{added:,}", "add")]
-    return ToolLine([Run(path, True), Run(f", cell {cell} {mode}")], told)
+    return ToolLine([LinePart(path, True), LinePart(f", cell {cell} {mode}")], told)
 
 
 def _grep(call: FoldedCall) -> ToolLine:
-    what = [Run(call.text("pattern"), True)]
+    what = [LinePart(call.text("pattern"), True)]
     if path := call.text("path"):
-        what.append(Run(f" in {path_shown(path, call.cwd)}"))
+        what.append(LinePart(f" in {path_shown(path, call.cwd)}"))
     if glob := call.text("glob", "type"):
-        what.append(Run(f", {glob}"))
+        what.append(LinePart(f", {glob}"))
     files = call.number("numFiles")
     matches = call.number("numMatches")
     if call.output.strip() in ("No files found", "No matches found"):
@@ -232,19 +176,19 @@ def _glob(call: FoldedCall) -> ToolLine:
     none = call.output.strip() == "No files found"
     count = 0 if none else call.lines if files is None else files
     what = path_shown(call.text("pattern", "path"), call.cwd)
-    return ToolLine([Run(what, True)], [Told(counted(count, "file"))])
+    return ToolLine([LinePart(what, True)], [Told(counted(count, "file"))])
 
 
 def _agent(call: FoldedCall) -> ToolLine:
     kind = call.text("subagent_type", "agent_type")
     task = call.text("description") or call.text("prompt").split("\n")[0]
     said = call.output.strip().split("\n")[0]
-    what = [Run(f"{kind}: {task}" if kind else task)]
+    what = [LinePart(f"{kind}: {task}" if kind else task)]
     status = str(call.told("status"))
     if call.told("isAsync") is True or status.startswith("async"):
         return ToolLine(what, [Told("runs on", "live")], label="Agent")
     if said:
-        what.append(Run(f" → {said}"))
+        what.append(LinePart(f" → {said}"))
     told: list[Told] = []
     if (calls := call.number("totalToolUseCount")) is not None:
         told.append(Told(counted(calls, "tool")))
@@ -258,7 +202,7 @@ def _todo(call: FoldedCall) -> ToolLine:
     done = sum(state == "completed" for state, _ in items)
     now = next((text for state, text in items if state == "in_progress"), "")
     said = f"{done} of {len(items)} done" + (f", now: {now}" if now else "")
-    return ToolLine([Run(said)], [Told(counted(len(items), "item"))], label="To-do")
+    return ToolLine([LinePart(said)], [Told(counted(len(items), "item"))], label="To-do")
 
 
 def todo_items(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -273,7 +217,7 @@ def todo_items(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _web_fetch(call: FoldedCall) -> ToolLine:
     question, code = call.text("prompt"), call.number("code")
-    what = [Run(_host_of(call.text("url")) + (f": {question}" if question else ""))]
+    what = [LinePart(_host_of(call.text("url")) + (f": {question}" if question else ""))]
     told = [Told(f"HTTP {code}")] if code is not None else []
     size = call.number("bytes")
     told.append(
@@ -300,7 +244,7 @@ def _web_search(call: FoldedCall) -> ToolLine:
             for link in cast("dict[str, Any]", each).get("content") or ()
         ]
         told.append(Told(counted(len(links), "result")))
-    return ToolLine([Run(f"“{call.text('query')}”")], told)
+    return ToolLine([LinePart(f"“{call.text('query')}”")], told)
 
 
 def _question(call: FoldedCall) -> ToolLine:
@@ -318,7 +262,7 @@ def _question(call: FoldedCall) -> ToolLine:
     what += f" → {answers[0]}" if answers else ""
     what += f" and {counted(len(asked) - 1, 'more question')}" if len(asked) > 1 else ""
     told = f"answered{_by(call)}" if answers else "not answered"
-    return ToolLine([Run(what)], [Told(told)], label="Question")
+    return ToolLine([LinePart(what)], [Told(told)], label="Question")
 
 
 def _plan(call: FoldedCall) -> ToolLine:
@@ -327,17 +271,17 @@ def _plan(call: FoldedCall) -> ToolLine:
     steps = sum(re.match(r"(?:\d+[.)]|[-*]) ", each) is not None for each in lines)
     what = lines[0].lstrip("# ") if lines else "No plan"
     what += f", {counted(steps, 'step')}" if steps else ""
-    return ToolLine([Run(what)], [Told(f"approved{_by(call)}")], label="Plan")
+    return ToolLine([LinePart(what)], [Told(f"approved{_by(call)}")], label="Plan")
 
 
 def _skill(call: FoldedCall) -> ToolLine:
     name = call.text("skill", "command", "name")
     words = len(call.output.split())
-    return ToolLine([Run(name)], [Told("loaded"), Told(counted(words, "word"))])
+    return ToolLine([LinePart(name)], [Told("loaded"), Told(counted(words, "word"))])
 
 
 def _slash_command(call: FoldedCall) -> ToolLine:
-    return ToolLine([Run(call.text("command"), True)], [Told("done")], label="SlashCommand")
+    return ToolLine([LinePart(call.text("command"), True)], [Told("done")], label="SlashCommand")
 
 
 def _mcp(call: FoldedCall) -> ToolLine:
@@ -347,15 +291,15 @@ def _mcp(call: FoldedCall) -> ToolLine:
         for name, value in list(call.input.items())[:6]
     )
     name = "__".join(tool)
-    what = [Run(f"{name}: {given}" if given else name)]
+    what = [LinePart(f"{name}: {given}" if given else name)]
     return ToolLine(what, _size_of(call), label=server or call.name, mark="(MCP)")
 
 
-def _unknown_arguments(call: FoldedCall) -> list[Run]:
+def _unknown_arguments(call: FoldedCall) -> list[LinePart]:
     texts = [value for value in call.input.values() if isinstance(value, str) and value]
     if texts:
-        return [Run(min(texts, key=len))]
-    return [Run(", ".join(map(str, call.input)))]
+        return [LinePart(min(texts, key=len))]
+    return [LinePart(", ".join(map(str, call.input)))]
 
 
 def _size_of(call: FoldedCall) -> list[Told]:

@@ -23,9 +23,10 @@ from ..rendering.amounts import counted, seconds
 from ..rendering.call_lines import CallLine, call_line
 from ..rendering.clamps import clamped, cut_line
 from ..rendering.diffs import MAX_ROWS, DiffRow, diff_rows
+from ..rendering.folded_calls import MINUS, FoldedCall, LinePart, Told
 from ..rendering.markup import code, one_line, prose
 from ..rendering.pieces import is_long
-from ..rendering.tool_lines import MINUS, FoldedCall, Run, Told, todo_items
+from ..rendering.tool_lines import todo_items
 from ..text import plain
 from ..transcripts.tool_calls import CallBlock, ResultBlock
 from .pictures import picture_of
@@ -141,7 +142,7 @@ def call_piece(
     )
 
 
-def runs_shown(runs: Sequence[Run]) -> Html:
+def runs_shown(runs: Sequence[LinePart]) -> Html:
     """The parts of a line."""
     return "".join(
         f"<code><bdi>{one_line(run.text, 400)}</bdi></code>"

@@ -14,7 +14,8 @@ from ...models.views.blocks import (
 )
 from ...models.views.messages import AssistantEntry, UserEntry
 from ...models.views.parsing import parse_entry
-from ..rendering.tool_lines import FoldedCall, replacements
+from ..rendering.folded_calls import FoldedCall
+from ..rendering.tool_lines import replacements
 from ..text import plain
 from ..transcripts.tool_calls import CallBlock, ResultBlock
 from .call_pieces import json_shown, result_text

@@ -18,7 +18,7 @@ from ..sdk import SessionKey
 from ..store import BeanieSessionStore
 from .refusals import Refused, no_such_session
 from .responses import attachment_headers
-from .session_page import Asked
+from .session_page import SESSION_PATH, SessionQuery
 from .viewer import PageRoute, Viewer
 
 _TYPES = {
@@ -45,7 +45,7 @@ async def json_lines(viewer: Viewer) -> Response:
     key = viewer.session_key
     if await viewer.store.summary(key) is None:
         raise no_such_session()
-    subpath = Asked.of(viewer.request.query_params).subpath
+    subpath = SessionQuery.of(viewer.request.query_params).subpath
     if subpath:
         key = SessionKey(**{**key, "subpath": subpath})
     name = f"{key['session_id']}{'-' + subpath.rpartition('/')[2] if subpath else ''}.jsonl"
@@ -96,10 +96,8 @@ async def _in_larger_parts(parts: AsyncIterator[str]) -> AsyncIterator[bytes]:
     yield "".join(waiting).encode("utf-8", "replace")
 
 
-_SESSION = "/s/{project}/{session}"
-
 routes: list[PageRoute] = [
-    PageRoute(f"{_SESSION}/export.md", markdown),
-    PageRoute(f"{_SESSION}/export.html", html_file),
-    PageRoute(f"{_SESSION}/export.jsonl", json_lines),
+    PageRoute(f"{SESSION_PATH}/export.md", markdown),
+    PageRoute(f"{SESSION_PATH}/export.html", html_file),
+    PageRoute(f"{SESSION_PATH}/export.jsonl", json_lines),
 ]

@@ -25,7 +25,7 @@ _NEVER = frozenset(
         *("cwd", "gitBranch", "context_management", "container", "promptSource", "turnOrigin"),
     }
 )
-_AROUND = 60
+_EXCERPT_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class FoundWords:
         found = self._pattern.search(text)
         if found is None:
             return None
-        start, end = max(0, found.start() - _AROUND), found.end() + _AROUND
+        start, end = max(0, found.start() - _EXCERPT_CHARACTERS), found.end() + _EXCERPT_CHARACTERS
         return (
             ("… " if start else "") + plain(text[start : found.start()]).replace("\n", " "),
             plain(found.group()),

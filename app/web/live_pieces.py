@@ -17,12 +17,9 @@ from .pieces import TranscriptPieces
 from .responses import fragment
 from .session_page import SessionView, head_of
 from .viewer import Viewer
-from .windows import WindowMaker, turn_head, turn_opening
+from .windows import AROUND, WindowMaker, turn_head, turn_opening
 
 ENTRIES_AT_ONCE: Final = 100
-
-# As far back as the call of an answer is looked for.
-_AROUND = 80
 
 
 async def live_fragments(viewer: Viewer, key: SessionKey, after: int) -> list[tuple[int, Html]]:
@@ -58,8 +55,8 @@ async def _changes(
     first = min([*(each.seq for each in main), *callers], default=None)
     if first is None:
         return
-    before = await maker.reader.window(first - 1, _AROUND, backwards=True)
-    shown = await maker.reader.window(first, ENTRIES_AT_ONCE + _AROUND)
+    before = await maker.reader.window(first - 1, AROUND, backwards=True)
+    shown = await maker.reader.window(first, ENTRIES_AT_ONCE + AROUND)
     pieces, seen = await maker.pieces_of("", [], [*before, *shown], [], True, depth=0)
     by_seq = {glimpse.seq: (glimpse, view) for glimpse, view in seen}
     again = {**callers, **_answered(pieces, by_seq, {each.seq for each in main})}

@@ -8,7 +8,8 @@ from typing import Final
 
 from ...models import SessionSummary
 from ..reading.glimpses import SessionReader
-from ..transcripts.outline import OUTLINE_FIELDS, Outline
+from ..transcripts.outline import Outline
+from ..transcripts.outline_fields import OUTLINE_FIELDS
 
 AT_ONCE: Final = 4_000
 """Of a session of no more entries the outline is waited for; of a longer one it is made beside."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from ...models.views.blocks import DocumentBlock, ImageBlock
 from ..rendering.amounts import byte_size
-from ..rendering.tool_lines import TIMES
+from ..rendering.folded_calls import TIMES
 from .piece_markup import Html, PieceContext, said_inline
 
 _BEGINNING_CHARACTERS = 4_000

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Any, cast
 
 from ...models.views.base import EntryView
 from ...models.views.blocks import (
@@ -23,17 +22,19 @@ from ...models.views.blocks import (
 from ...models.views.messages import AssistantEntry, AttachmentEntry, ProgressEntry, UserEntry
 from ...models.views.parsing import KNOWN_KINDS
 from ...models.views.prompts import parted
-from ...models.views.system import ApiErrorEntry, CompactBoundaryEntry, SystemEntry
+from ...models.views.system import SystemEntry
 from ..reading.glimpses import Glimpse
-from ..rendering.amounts import byte_size, counted, seconds
+from ..rendering.amounts import byte_size, counted
 from ..rendering.clamps import MAX_TYPED_CHARACTERS, MAX_TYPED_LINES, clamped
+from ..rendering.folded_calls import Told
 from ..rendering.markup import prose
 from ..rendering.pieces import is_long
-from ..rendering.tool_lines import Told
 from ..text import line, plain
 from ..transcripts.tool_calls import CallBlock, ResultBlock
 from .call_pieces import call_piece, json_shown, result_text
+from .folded_texts import fold, folded_text
 from .joined_answers import JoinedAnswers
+from .notices import attachment_piece, record_piece, system_piece, trouble_piece
 from .pictures import picture_of
 from .piece_markup import (
     Html,
@@ -44,7 +45,6 @@ from .piece_markup import (
     folded,
     hits_shown,
     into,
-    line_of,
     moment_shown,
     said_inline,
 )
@@ -106,34 +106,24 @@ class TranscriptPieces:
         except Exception as error:
             # Whatever one entry holds, the page goes on.
             _logger.warning("Entry %d could not be shown", glimpse.seq, exc_info=True)
-            return ShownEntry(glimpse.seq, self.trouble(glimpse, type(error).__name__))
-
-    def trouble(self, glimpse: Glimpse, why: str) -> Html:
-        """The line that stands for an entry that cannot be shown."""
-        address = self.context.addresses.json(glimpse.seq)
-        words = (
-            f"Entry {glimpse.seq} could not be shown ({said_inline(why)}). "
-            f'<a href="{address}" download>JSON<span class="sr"> of entry {glimpse.seq}</span></a>'
-        )
-        return entry_piece(
-            self.context, glimpse.seq, "meta", f'<p class="notice"><b>{words}</b></p>'
-        )
+            trouble = trouble_piece(self.context, glimpse, type(error).__name__)
+            return ShownEntry(glimpse.seq, trouble)
 
     def _of(self, glimpse: Glimpse, view: EntryView) -> ShownEntry:
         if glimpse.problem is not None:
-            return ShownEntry(glimpse.seq, self.trouble(glimpse, glimpse.problem))
+            return ShownEntry(glimpse.seq, trouble_piece(self.context, glimpse, glimpse.problem))
         if isinstance(view, UserEntry | AssistantEntry):
             return self._message(glimpse, view)
         if isinstance(view, SystemEntry):
-            return ShownEntry(glimpse.seq, self._system(glimpse, view))
+            return ShownEntry(glimpse.seq, system_piece(self.context, glimpse, view))
         if isinstance(view, AttachmentEntry):
-            return ShownEntry(glimpse.seq, self._attachment(glimpse, view))
+            return ShownEntry(glimpse.seq, attachment_piece(self.context, glimpse, view))
         kind = glimpse.entry.get("type")
         is_known = isinstance(kind, str) and kind in KNOWN_KINDS
         if (is_known or isinstance(view, ProgressEntry)) and self.context.here != glimpse.seq:
             self.left_out[str(kind)[:60]] += 1
             return _unseen(glimpse.seq)
-        return ShownEntry(glimpse.seq, self._record(glimpse, is_known))
+        return ShownEntry(glimpse.seq, record_piece(self.context, glimpse, is_known))
 
     def _message(self, glimpse: Glimpse, view: UserEntry | AssistantEntry) -> ShownEntry:
         seq = glimpse.seq
@@ -245,7 +235,8 @@ class TranscriptPieces:
             shown = self.context.found.marked(said_inline(text, 1_000))
             body = f'<p class="notice"><b>Failed.</b> {shown}</p>'
             return entry_piece(self.context, seq, "meta", body, part=part)
-        return self._folded_text(
+        return folded_text(
+            self.context,
             glimpse,
             "Synthetic",
             text,
@@ -266,7 +257,7 @@ class TranscriptPieces:
         what = said_inline(first[1] if first else text)
         out = counted(len(text.split()), "word") if glimpse.is_whole else ""
         inside = self._markdown(glimpse, text, kind="quiet-prose") + facts(self.context, seq)
-        return self._fold(glimpse, "think", "Thinking", what, out, inside, text, part)
+        return fold(self.context, glimpse, "think", "Thinking", what, out, inside, text, part)
 
     def _added(self, glimpse: Glimpse, text: str, part: int) -> Html:
         if not text.strip():
@@ -278,7 +269,8 @@ class TranscriptPieces:
             body = f'<p class="notice"><b>Interrupted.</b> {said_inline(text.strip("[] "))}</p>'
             return entry_piece(self.context, glimpse.seq, "meta", body, part=part)
         words = text[tag.end() :].rpartition(f"</{tag[1]}>") if tag else ("", "", text)
-        return self._folded_text(
+        return folded_text(
+            self.context,
             glimpse,
             "Added by the agent",
             text,
@@ -287,78 +279,6 @@ class TranscriptPieces:
             "not typed by a person",
             what=f"{kind or named or 'Message'}: {line(words[0] or words[2], 200)}",
         )
-
-    def _attachment(self, glimpse: Glimpse, view: AttachmentEntry) -> Html:
-        kind = view.attachment.type if view.attachment else "attachment"
-        texts = [
-            str(cast("dict[str, Any]", each).get("content") or "")
-            for each in view.rendered
-            if isinstance(each, dict)
-        ]
-        text = "\n".join(filter(None, texts))
-        raw = glimpse.entry.get("attachment")
-        text = text or json_shown(
-            {n: v for n, v in raw.items() if n != "type"} if isinstance(raw, dict) else raw
-        )
-        out = counted(len(text.split()), "word") if glimpse.is_whole else ""
-        return self._folded_text(
-            glimpse,
-            "Added by the agent",
-            text,
-            out,
-            0,
-            "for the model",
-            what=f"{kind.replace('_', ' ')}: {line(text, 200)}",
-        )
-
-    def _system(self, glimpse: Glimpse, view: SystemEntry) -> Html:
-        seq = glimpse.seq
-        if isinstance(view, CompactBoundaryEntry):
-            return self._compaction(glimpse, view)
-        if isinstance(view, ApiErrorEntry):
-            words = f"<b>Tried again.</b> {said_inline(_api_error(view.error), 200)}"
-            if view.retry_attempt:
-                words += f"; attempt {view.retry_attempt} of {view.max_retries}"
-            if view.retry_in_ms:
-                words += f" after {seconds(view.retry_in_ms / 1000)}"
-        elif isinstance(view.content, str) and view.content.strip():
-            text = re.sub(r"</?local-command-[a-z]+>", "", view.content)
-            if len(text) > 300 or "\n" in text.strip():
-                out = counted(len(text.split()), "word")
-                return self._folded_text(glimpse, "Notice", text, out, 0, "by the agent")
-            words = self.context.found.marked(said_inline(text, 400))
-        else:
-            words = self._notice_of(view)
-        return entry_piece(self.context, seq, "meta", f'<p class="notice">{words}</p>')
-
-    def _notice_of(self, view: SystemEntry) -> Html:
-        raw = view.raw
-        if view.subtype == "stop_hook_summary":
-            errors = raw.get("hookErrors")
-            objected = len(cast("list[Any]", errors)) if isinstance(errors, list) else 0
-            ran = raw.get("hookCount") if isinstance(raw.get("hookCount"), int) else 0
-            return f"Hooks at the end of the turn: {ran} ran, {objected or 'none'} objected"
-        if view.subtype == "turn_duration":
-            took = raw.get("durationMs")
-            return (
-                f"The turn took {seconds(took / 1000)}"
-                if type(took) in (int, float)
-                else "The turn ended"
-            )
-        return f"Notice of the agent: {said_inline(str(view.subtype).replace('_', ' '), 80)}"
-
-    def _compaction(self, glimpse: Glimpse, view: CompactBoundaryEntry) -> Html:
-        told = view.compact_metadata
-        before, after = (told.pre_tokens, told.post_tokens) if told else (None, None)
-        words = "Compacted"
-        if before is not None:
-            words += f": {before:,} tokens of context"
-            words += " became fewer" if after is None else f" became {after:,}"
-        if told and told.trigger:
-            words += f" ({'automatic' if told.trigger == 'auto' else line(told.trigger, 40)})"
-        here = " here" if self.context.here == glimpse.seq else ""
-        opening = f'<div class="compaction{here}" id="e{glimpse.seq}"{into(self.context)}>'
-        return f"{opening}<p>{escape(words)}</p></div>\n"
 
     def _sum(self, glimpse: Glimpse, view: UserEntry) -> Html:
         seq = glimpse.seq
@@ -392,65 +312,13 @@ class TranscriptPieces:
             self.context, glimpse.seq, where
         )
         out = "" if not glimpse.is_whole else counted(text.count("\n") + 1, "line")
-        return self._fold(glimpse, "call", "Answer", what, out, inside, text, part)
+        return fold(self.context, glimpse, "call", "Answer", what, out, inside, text, part)
 
     def _unknown_block(self, glimpse: Glimpse, block: Block, part: int) -> Html:
         value = block.value if isinstance(block, UnknownBlock) else block.model_dump(by_alias=True)
         text = json_shown(value)
         kind = f"Block of kind {line(str(block.type), 60)}"
-        return self._folded_text(glimpse, kind, text, byte_size(len(text)), part, "")
-
-    def _record(self, glimpse: Glimpse, is_known: bool) -> Html:
-        kind = said_inline(str(glimpse.entry.get("type")), 60)
-        size = f", {byte_size(glimpse.size)}" if glimpse.size else ""
-        words = "about the session itself" if is_known else "not known to this version"
-        if not glimpse.entry:
-            kind, words = "unknown", "of which too little was read to tell"
-        addresses = self.context.addresses
-        body = (
-            f'<p class="notice">Entry of kind {kind}{size}, {words}. '
-            f'<a href="{addresses.whole(glimpse.seq)}">Show it</a> · '
-            f'<a href="{addresses.json(glimpse.seq)}" download>JSON'
-            f'<span class="sr"> of entry {glimpse.seq}</span></a></p>'
-        )
-        return entry_piece(self.context, glimpse.seq, "meta", body)
-
-    def _folded_text(
-        self, glimpse: Glimpse, tool: str, text: str, out: str, part: int, fact: str, what: str = ""
-    ) -> Html:
-        shown = clamped_text(
-            self.context, glimpse.seq, clamped(plain(text)), is_whole=glimpse.is_whole
-        )
-        inside = f'<pre class="came" dir="auto" tabindex="0">{shown}</pre>' + facts(
-            self.context, glimpse.seq, escape(fact)
-        )
-        return self._fold(
-            glimpse,
-            "meta",
-            said_inline(tool, 80),
-            said_inline(what or text),
-            out,
-            inside,
-            text,
-            part,
-        )
-
-    def _fold(
-        self,
-        glimpse: Glimpse,
-        kind: str,
-        tool: Html,
-        what: Html,
-        out: str,
-        inside: Html,
-        text: str,
-        part: int,
-    ) -> Html:
-        found = self.context.found
-        told = found.marked(what) + hits_shown(self.context, found.count(text))
-        is_open = self.context.is_open(glimpse.seq)
-        body = folded(line_of(tool, told, escape(out)), inside, is_open=is_open)
-        return entry_piece(self.context, glimpse.seq, kind, body, part=part)
+        return folded_text(self.context, glimpse, kind, text, byte_size(len(text)), part, "")
 
     def _typed(self, glimpse: Glimpse, text: str) -> Html:
         shown = clamped(plain(text), max_lines=MAX_TYPED_LINES, max_characters=MAX_TYPED_CHARACTERS)
@@ -475,12 +343,3 @@ class TranscriptPieces:
 def _unseen(seq: int, *, has_place: bool = False) -> ShownEntry:
     """Where nothing of an entry is shown, a link to it still leads to its place."""
     return ShownEntry(seq, "" if has_place else f'<span id="e{seq}"></span>\n', is_seen=False)
-
-
-def _api_error(error: object) -> str:
-    """What the API said, in few words."""
-    found = cast("dict[str, Any]", error) if isinstance(error, dict) else {}
-    status = found.get("status")
-    message = found.get("message")
-    words = message if isinstance(message, str) else "The API did not answer"
-    return f"{words} ({status})" if isinstance(status, int) else words

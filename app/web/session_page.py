@@ -26,6 +26,8 @@ from .turn_figures import cost_of_tokens, lanes_of, last_context, tokens_of
 from .viewer import Viewer
 from .windows import IN_PLACE, Window, WindowMaker
 
+SESSION_PATH: Final = "/s/{project}/{session}"
+
 LIVE_SECONDS: Final = 60
 """So long after its last entry a session is taken for one at work."""
 RUNNING_SECONDS: Final = 600
@@ -114,7 +116,7 @@ class SessionView:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SessionQuery:
     """What of a session an address asks for."""
 
     at: int | None = None
@@ -128,7 +130,7 @@ class Asked:
     turns_from: int | None = None
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> Asked:
+    def of(cls, query: Mapping[str, str]) -> SessionQuery:
         """What a query says; what it says wrong counts as not said."""
         place = _PLACE.fullmatch(query.get("at", ""))
         number = int(place[2]) if place else None
@@ -170,7 +172,7 @@ async def session_page(viewer: Viewer) -> Response:
         Refused: 404, there is no such session.
         SessionStoreError: as for the store.
     """
-    asked = Asked.of(viewer.request.query_params)
+    asked = SessionQuery.of(viewer.request.query_params)
     view = await SessionView.of(
         viewer, is_awaited=asked.turns_from is not None or asked.turn is not None
     )
@@ -189,7 +191,7 @@ async def session_page(viewer: Viewer) -> Response:
 
 
 async def _shown(
-    view: SessionView, asked: Asked, found: FoundInSession | None, at: int | None
+    view: SessionView, asked: SessionQuery, found: FoundInSession | None, at: int | None
 ) -> Response:
     """The page with the window that holds a position, or is asked for otherwise."""
     viewer, outline = view.viewer, view.outline
@@ -241,7 +243,7 @@ def _in_place(outline: Outline | None, subpath: str) -> int | None:
 
 
 async def _window(
-    view: SessionView, maker: WindowMaker, asked: Asked, at: int | None, subpath: str
+    view: SessionView, maker: WindowMaker, asked: SessionQuery, at: int | None, subpath: str
 ) -> Window:
     if at is not None:
         return await maker.window(at, subpath=subpath, shift=_BEFORE)
@@ -254,7 +256,9 @@ async def _window(
     return await maker.window(0, subpath=subpath)
 
 
-async def window_of(view: SessionView, asked: Asked) -> tuple[Window, dict[str, Seam | None]]:
+async def window_of(
+    view: SessionView, asked: SessionQuery
+) -> tuple[Window, dict[str, Seam | None]]:
     """The window that is asked for by its begin or its end, without the page around it."""
     maker = view.maker(found=asked.find)
     window = await _window(view, maker, asked, None, asked.subpath)
@@ -303,7 +307,7 @@ class TurnRow:
     is_left: bool
 
 
-def turns_shown(view: SessionView, asked: Asked, window: Window) -> dict[str, Any] | None:
+def turns_shown(view: SessionView, asked: SessionQuery, window: Window) -> dict[str, Any] | None:
     """The table of turns, as much of it as is shown; ``None`` while they are being counted."""
     outline, links, key = view.outline, view.viewer.links, view.key
     if outline is None:

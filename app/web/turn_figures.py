@@ -50,7 +50,7 @@ def cost_shown(cost: Cost) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class LaneBar:
     """One turn, or several, in the lanes; lengths are in per cent of the width or the lane."""
 
     first: int
@@ -71,7 +71,7 @@ class Bar:
 class Lanes:
     """Tokens, cost and context size over the turns."""
 
-    bars: Sequence[Bar]
+    bars: Sequence[LaneBar]
     most_tokens: int
     most_cost: Cost
     limit: int | None
@@ -109,7 +109,7 @@ def lanes_of(outline: Outline) -> Lanes | None:
     cuts = [turn.number for each in outline.compactions if (turn := outline.turn_at(each.seq))]
     slot = 100 / max(len(groups), _FEWEST_SLOTS)
     bars = [
-        Bar(
+        LaneBar(
             group[0].number,
             group[-1].number,
             place * slot,

@@ -13,7 +13,7 @@ from typing import Final
 from ...models.views.parsing import parse_entry
 from ..reading.glimpses import Glimpse, SessionReader
 from ..rendering.amounts import counted, seconds
-from ..rendering.tool_lines import Told
+from ..rendering.folded_calls import Told
 from ..text import line
 from ..transcripts.outline import LeftBehind, Outline, OutlinedSubagent, OutlinedTurn, used
 from ..transcripts.subagent_origins import agent_of
@@ -33,8 +33,9 @@ IN_PLACE: Final = 50
 UNFOLDED: Final = 12
 """One of no more is unfolded there."""
 
-# How far from a call its answer is looked for.
-_AROUND = 80
+AROUND: Final = 80
+"""So many entries from a call its answer is looked for."""
+
 _MAX_BELOW = 400
 _DEEPEST = 6
 
@@ -93,8 +94,8 @@ class WindowMaker:
             if found:
                 at = found[0].seq
         before, found = await asyncio.gather(
-            self.reader.window(at - 1, _AROUND, subpath=subpath, backwards=True),
-            self.reader.window(at, limit + _AROUND, subpath=subpath),
+            self.reader.window(at - 1, AROUND, subpath=subpath, backwards=True),
+            self.reader.window(at, limit + AROUND, subpath=subpath),
         )
         shown, behind = found[:limit], found[limit:]
         return await self._made(subpath, before, shown, behind, reaches_end=not behind)

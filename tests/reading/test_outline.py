@@ -14,7 +14,8 @@ from support.reported import cases
 from beanie_session_store import BeanieSessionStore, import_transcripts
 from beanie_session_store.app.reading.glimpses import CUT_CHARACTERS, FILLED_BYTES
 from beanie_session_store.app.reading.json_beginnings import completed_json
-from beanie_session_store.app.transcripts.outline import OUTLINE_FIELDS, Outline, used
+from beanie_session_store.app.transcripts.outline import Outline, used
+from beanie_session_store.app.transcripts.outline_fields import OUTLINE_FIELDS
 from beanie_session_store.app.transcripts.tokens import Tokens
 
 KEY = {"project_key": "-srv-shop", "session_id": "session"}
@@ -81,7 +82,7 @@ async def test_tokens_calls_failures_and_branches_are_counted_once(
     assert sum(turn.calls for turn in turns) == len(transcript.tool_calls)
     assert sum(turn.failures for turn in turns) == sum(c.is_error for c in transcript.tool_calls)
     (branch,) = outline.left_behind()
-    assert [(each.uuid or "") for each in transcript.branches[0]][0] == "main-20"
+    assert transcript.branches[0][0].uuid == "main-20"
     assert (branch.first, branch.last, branch.turns, branch.messages) == (22, 25, 1, 4)
     assert [turn.text for turn in transcript.turns if turn.prompt][1].startswith("This is what")
 
