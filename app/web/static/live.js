@@ -62,9 +62,10 @@ async function load(link) {
   }
 }
 
+const far = ({ nodes }) => Math.abs(nodes[0].getBoundingClientRect().top - innerHeight / 2);
+
 // What is farthest becomes a link again, as high as it was.
 function dropFarthest() {
-  const far = ({ nodes }) => Math.abs(nodes[0].getBoundingClientRect().top - innerHeight / 2);
   const part = parts.reduce((one, other) => (far(other) > far(one) ? other : one));
   parts.splice(parts.indexOf(part), 1);
   const nodes = part.nodes.filter((each) => each.isConnected);
@@ -174,7 +175,7 @@ function rowsCame(event) {
   const news = document.getElementById("news");
   if (!news || !begun.size) return;
   const count = begun.size === 1 ? "1 more session has begun. " : `${begun.size} more sessions have begun. `;
-  const line = Object.assign(document.createElement("p"), { className: "news", role: "status" });
+  const line = Object.assign(document.createElement("p"), { className: "bar-line news", role: "status" });
   line.append(count, Object.assign(document.createElement("a"), { href: location.href, textContent: "Show them" }));
   news.replaceChildren(line);
 }
@@ -185,7 +186,7 @@ function rowsGone(event) {
     const row = rowOf(at);
     row?.querySelectorAll("a").forEach((link) => link.removeAttribute("href"));
     row?.querySelector(".live")?.remove();
-    row?.querySelector("th").append(Object.assign(document.createElement("span"), { className: "bad", textContent: " deleted" }));
+    row?.querySelector("th").append(Object.assign(document.createElement("span"), { className: "failed", textContent: " deleted" }));
   }
 }
 
