@@ -310,6 +310,11 @@ async def test_what_was_said_is_found_and_leads_to_the_entry(database: Database)
             f"{MOUNT}/s/p/a?at=3#e3",
             f"{MOUNT}/s/q/b?at=1#e1",
         ]
+        for link in links:
+            address, anchor = link.removeprefix(MOUNT).split("#")
+            there = await client.get(address)
+            assert there.status_code == 200
+            assert f'id="{anchor}"' in there.text
         assert "The <mark>idempotency</mark> &lt;b&gt;key&lt;/b&gt; is missing" in page
         assert "no <mark>Idempotency</mark> here" in page
         assert "subagent rev1" in page

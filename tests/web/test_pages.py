@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from support.pages import MOUNT, client_of, pages_of, prompt
+from support.pages import MOUNT, client_of, links_of, pages_of, prompt
 from support.server import connected
 
-from beanie_session_store import BeanieSessionStore, InvalidQueryError
+from beanie_session_store import BeanieSessionStore, InvalidKeyError, InvalidQueryError
 from beanie_session_store.app.database.driver import Database
 from beanie_session_store.app.web.addresses import Addresses, read, written
 from beanie_session_store.app.web.application import _PAGES
@@ -310,6 +310,33 @@ async def test_links_lead_back_to_the_pages_wherever_they_are_mounted(
         for link in links:
             if "/s/" not in link and "/live" not in link:
                 assert (await client.get(link)).status_code == 200, link
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a/b", "..", ".", "~", "~YQ", "a b", "%2F", "%", "a?b#c&d=e", "ä\u2028", "\u202e", "\n"),
+        *("a\\b", "-srv-shop", "e", "live", "x" * 200, "\x7f", ";", ":", "''", '"<b>', "+", "*"),
+    ],
+)
+async def test_the_list_leads_to_the_session_whatever_it_is_called(
+    store: BeanieSessionStore, name: str
+) -> None:
+    try:
+        await store.append({"project_key": name, "session_id": name}, [prompt("Hello you")])
+    except InvalidKeyError:
+        pytest.skip("the store takes no such name")
+    async with pages_of(store) as client:
+        (link,) = {
+            each
+            for each in links_of((await client.get("/")).text)
+            if each.startswith(f"{MOUNT}/s/")
+        }
+        answer = await client.get(link.removeprefix(MOUNT))
+        assert answer.status_code == 200
+        assert "Hello you" in answer.text
+        # Another one's is as far away as ever.
+        assert (await client.get(f"{link.removeprefix(MOUNT)}x")).status_code == 404
 
 
 def test_a_download_has_a_name_that_no_header_can_be_hidden_in() -> None:
