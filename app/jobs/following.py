@@ -12,7 +12,7 @@ from ..store import BeanieSessionStore
 from .imports import import_transcripts
 from .report import OnProblem, OnProgress
 
-LOOK_SECONDS = 2.0
+ROUND_SECONDS = 2.0
 """How often one looks for what came."""
 
 Sizes = dict[tuple[str, str], int]
@@ -48,11 +48,11 @@ async def follow_transcripts(
             break
         except SessionStoreError as error:
             _tell(on_failure, error)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(ROUND_SECONDS)
     if on_done is not None:
         on_done()
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(ROUND_SECONDS)
         try:
             found = await asyncio.to_thread(_found, path)
             grown = [each for each in found if known.get(_name(each)) != each.size]

@@ -139,7 +139,7 @@ def line_of(text: str, session: str) -> str:
 async def test_what_the_agent_goes_on_to_write_is_imported(
     store: BeanieSessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(following, "ROUND_SECONDS", 0.05)
     project = tmp_path / "projects" / "-srv"
     project.mkdir(parents=True)
     (project / "one.jsonl").write_text(line_of("first", "one"))

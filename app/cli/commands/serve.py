@@ -75,7 +75,7 @@ def serve_command(
         server = uvicorn.Server(config)
         # Interrupts are ours: they end the command as any other.
         vars(server)["capture_signals"] = contextlib.nullcontext
-        logging.getLogger("uvicorn.error").addFilter(_is_no_goodbye)
+        uvicorn.server.logger.addFilter(_is_no_goodbye)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         typer.echo(f"http://{LOOPBACK}:{taken}/?token={token}")
         work = [serving]
