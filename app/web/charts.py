@@ -28,7 +28,7 @@ _GAP = 0.14
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class TimeBar:
     """A bar of two parts, in percent from the left and pixels from above."""
 
     label: str
@@ -61,7 +61,7 @@ class Chart:
     """The finding, for whoever does not see it."""
     lines: Sequence[tuple[float, str]]
     """Where lines of the scale are, and what they say."""
-    bars: Sequence[Bar]
+    bars: Sequence[TimeBar]
     of: str
     """What a bar stands for: a day, a week, a month."""
 
@@ -84,12 +84,12 @@ def chart_over_time(groups: Sequence[UsageGroup], wanted: FigureFilters) -> Char
     scale = _scale(max(sums.values(), default=0.0))
     ticks = _ticks(days, of)
     slot = 100 / len(days)
-    bars: list[Bar] = []
+    bars: list[TimeBar] = []
     for number, first in enumerate(days):
         lower, upper, unknown = parts[first]
         low, high = (_height(size, scale[-1]) for size in (lower, lower + upper))
         bars.append(
-            Bar(
+            TimeBar(
                 f"{_named(first, of)}: {written(sums[first])}"
                 + (f", {int(unknown)} unknown" if unknown else ""),
                 round(slot * (number + _GAP), 3),

@@ -14,7 +14,7 @@ from .list_filters import ListFilters
 from .session_rows import SessionRow
 from .viewer import Viewer
 
-MOST = 50
+MOST_HITS = 50
 """Hits that are shown."""
 
 _BEFORE, _AFTER = 80, 240
@@ -47,7 +47,7 @@ async def hits_of(viewer: Viewer, wanted: ListFilters, now: datetime) -> tuple[l
         SchemaOutdatedError: there is no index for it.
     """
     store = viewer.store
-    found = await store.search(wanted.q, project_key=wanted.project or None, limit=4 * MOST)
+    found = await store.search(wanted.q, project_key=wanted.project or None, limit=4 * MOST_HITS)
     ids = {"session_id": {"$in": sorted({hit.session_id for hit in found})}}
     page = await store.sessions(ids, *wanted.criteria(), **wanted.arguments(now), limit=1000)
     sessions = {
@@ -60,7 +60,7 @@ async def hits_of(viewer: Viewer, wanted: ListFilters, now: datetime) -> tuple[l
         for hit in found
         if (hit.project_key, hit.session_id) in sessions
     ]
-    return hits[:MOST], len(hits) > MOST or len(found) == 4 * MOST
+    return hits[:MOST_HITS], len(hits) > MOST_HITS or len(found) == 4 * MOST_HITS
 
 
 def looked_for(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from .responses import fragment
 from .viewer import Viewer
 from .wording import ago
 
-_SHORT_ID = 8
+_TELLING_PART = 8
 # Agents' clocks differ by less, and what is imported is older.
 _RECENT = timedelta(minutes=10)
 
@@ -56,7 +56,7 @@ class SessionRow:
     @property
     def short_id(self) -> str:
         """Enough of the id for people to tell it from others."""
-        return line(self.summary.session_id[:_SHORT_ID])
+        return line(self.summary.session_id[:_TELLING_PART])
 
     @property
     def title(self) -> str:
