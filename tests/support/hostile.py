@@ -14,7 +14,8 @@ HOSTILE = {
     "link": "[x](javascript:alert(1)) <javascript:alert(1)> [y](JaVaScRiPt&colon;alert(1))",
     "data link": "[x](data:text/html;base64,PHNjcmlwdD4=) [y](vbscript:x) [z](//evil.example)",
     "image": "![pixel](http://evil.example/pixel.png)",
-    "closing tags": "</pre></details></div></section></main></body></html><script>alert(1)</script>",
+    "closing tags": "</pre></details></div></section></main></body></html>"
+    "<script>alert(1)</script>",
     "raw text tags": "<textarea><title><style><plaintext><noscript><xmp><iframe src=//evil>",
     "style": "<style>@import url(//evil.example)</style><link rel=stylesheet href=//evil>",
     "template": "{{ 7 * 7 }} {% include 'base.html' %} {{ links }} ${7*7} <%= 1 %>",

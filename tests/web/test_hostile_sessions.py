@@ -6,6 +6,7 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
+from support.conversation import Conversation
 from support.hostile import HOSTILE, everywhere
 from support.pages import MOUNT, pages_of, shape_of
 
@@ -83,7 +84,7 @@ async def test_a_name_of_a_session_reaches_no_other_place(store: BeanieSessionSt
             key = {"project_key": name, "session_id": name}
             await store.append(key, talk.entries)
             listed = await client.get("/", params={"project": name})
-            links = {each for each in re.findall(r'href="(/team/sessions/s/[^"]+)"', listed.text)}
+            links = set(re.findall(r'href="(/team/sessions/s/[^"]+)"', listed.text))
             assert len(links) == 1, name
             answer = await client.get(links.pop().removeprefix(MOUNT))
             assert answer.status_code == 200, name
