@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from http import HTTPStatus
 from typing import Any
@@ -92,6 +92,11 @@ class FigureFilters:
     def last(self) -> date:
         """The last of the days."""
         return self.until - timedelta(days=1)
+
+    @property
+    def of_a_year(self) -> FigureFilters:
+        """The same over a whole year."""
+        return replace(self, since=date.fromordinal(max(self.until.toordinal() - 365, 1)))
 
     def criteria(self) -> list[dict[str, Any]]:
         """What the store's own arguments do not say."""

@@ -65,11 +65,8 @@ class SessionRow:
 
     @property
     def is_live(self) -> bool:
-        """Whether something was written within the last minute, and not merely imported."""
-        stored, written = self.summary.active_at, self.summary.totals.last_at
-        if stored is None or self.now - stored > timedelta(seconds=LIVE_SECONDS):
-            return False
-        return written is None or self.now - written <= _RECENT
+        """Whether an agent is at work in it, as far as its summary tells."""
+        return is_live(self.summary, self.now)
 
     @property
     def activity(self) -> str:
@@ -112,6 +109,14 @@ def row_html(viewer: Viewer, summary: SessionSummary, now: datetime | None = Non
     row = SessionRow.of(summary, viewer.who, now or datetime.now(timezone.utc))
     template = "session_row.html" if viewer.access.contents else "figures_row.html"
     return fragment(viewer, template, row=row)
+
+
+def is_live(summary: SessionSummary, now: datetime) -> bool:
+    """Whether something was written within the last minute, and not merely imported."""
+    stored, written = summary.active_at, summary.totals.last_at
+    if stored is None or now - stored > timedelta(seconds=LIVE_SECONDS):
+        return False
+    return written is None or now - written <= _RECENT
 
 
 def _last_written(summary: SessionSummary) -> datetime | None:

@@ -13,6 +13,7 @@ from ..store import BeanieSessionStore
 from .figure_filters import FigureFilters
 from .list_filters import LIVE_SECONDS
 from .prices import Cost, has_tokens, price_of
+from .session_rows import is_live
 
 TOO_FEW_CALLS = 20
 """Of fewer calls no error rate can be told."""
@@ -53,7 +54,12 @@ class UsageFigures:
     whose: Sequence[UsageGroup]
     tools: Sequence[ToolStatistics]
     live: int
-    """Sessions that were written to within the last minute."""
+    """Sessions that an agent is at work in now."""
+
+    @property
+    def of_known_cost(self) -> int:
+        """Sessions that have a part in the sum."""
+        return max(self.total.usage.sessions - self.total.cost.unknown, 0)
 
     @property
     def calls(self) -> int:
@@ -100,7 +106,7 @@ async def _live(store: BeanieSessionStore, wanted: FigureFilters, now: datetime)
     found = await store.sessions(
         *wanted.criteria(), **wanted.sessions(), since=since, limit=MOST_LIVE, figures_only=True
     )
-    return len(found.sessions)
+    return sum(is_live(session, now) for session in found.sessions)
 
 
 async def usage_groups(

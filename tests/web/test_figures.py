@@ -74,7 +74,7 @@ async def test_what_is_accounted_for_estimated_and_unknown_is_told_apart(
         "<dd>$3.50 agents\u2019 own, $0.75 estimated</dd>"
     ) in words
     assert "<dt>Unknown</dt><dd>1 session</dd>" in words
-    assert "<dt>Sessions</dt><dd>4</dd><dd>$1.06 each, 5 live now</dd>" in words
+    assert "<dt>Sessions</dt><dd>4</dd><dd>$1.42 each, 4 live now</dd>" in words
     assert "<dt>Tool calls</dt><dd>26</dd><dd>7.7 % failed</dd>" in words
 
     by_project = {row["project"]: row for row in table(csvs["project"])}
