@@ -46,6 +46,7 @@ def serve_command(
     """
     try:
         import uvicorn
+        from uvicorn.server import logger as server_logger
 
         from ...web.served import LOOPBACK, new_token, served_pages
     except ModuleNotFoundError as missing:
@@ -75,7 +76,7 @@ def serve_command(
         server = uvicorn.Server(config)
         # Interrupts are ours: they end the command as any other.
         vars(server)["capture_signals"] = contextlib.nullcontext
-        uvicorn.server.logger.addFilter(_is_no_goodbye)
+        server_logger.addFilter(_is_no_goodbye)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         typer.echo(f"http://{LOOPBACK}:{taken}/?token={token}")
         work = [serving]
