@@ -23,7 +23,8 @@ _INTERRUPTED = re.compile(
     r"\[Request interrupted|Interrupted by user|Tool execution was interrupted"
 )
 _ERROR_TAG = re.compile(r"</?tool_use_error>")
-_REASON_CHARACTERS = 80
+# What failed is to be read beside it.
+_REASON_CHARACTERS = 40
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from ..reading.glimpses import SessionReader
 from ..transcripts.outline import Outline
 from ..transcripts.outline_fields import OUTLINE_FIELDS
 
-AT_ONCE: Final = 4_000
+AT_ONCE: Final = 2_000
 """Of a session of no more entries the outline is waited for; of a longer one it is made beside."""
 
 _MAX_ENTRIES = 300_000

@@ -85,8 +85,10 @@ class SessionView:
         return self._is_active(RUNNING_SECONDS)
 
     def _is_active(self, seconds: int) -> bool:
-        at = self.summary.active_at
-        return at is not None and self.now - at < timedelta(seconds=seconds)
+        at, told = self.summary.active_at, self.summary.totals.last_at
+        # What was imported just now may have been said long ago.
+        is_recent = told is None or self.now - told < timedelta(seconds=RUNNING_SECONDS)
+        return at is not None and self.now - at < timedelta(seconds=seconds) and is_recent
 
     @property
     def title(self) -> str:

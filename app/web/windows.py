@@ -24,7 +24,7 @@ from .pieces import ShownEntry, TranscriptPieces
 from .turn_figures import cost_of_tokens, cost_shown, tokens_of
 from .wording import shortened
 
-WINDOW_ENTRIES: Final = 200
+WINDOW_ENTRIES: Final = 120
 WINDOW_CHARACTERS: Final = 300_000
 """A window ends behind the entry with which it comes to so much HTML."""
 

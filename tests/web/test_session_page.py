@@ -300,15 +300,15 @@ async def test_what_is_found_is_marked_and_what_folds_it_says_so(
     ("path", "first", "has_before", "has_after"),
     [
         # It was written just now, so the end is what one comes to see.
-        ("", 401, True, False),
+        ("", 481, True, False),
         ("?from=1", 1, False, True),
         ("?at=300", 281, True, True),
         ("?from=300", 300, True, True),
-        ("?to=268", 69, True, True),
+        ("?to=268", 149, True, True),
         ("?at=t90", 160, True, True),
         ("?from=590", 590, True, False),
-        ("?at=99999", 401, True, False),
-        ("?at=x&from=y&to=-1&hit=z&turns=", 401, True, False),
+        ("?at=99999", 481, True, False),
+        ("?at=x&from=y&to=-1&hit=z&turns=", 481, True, False),
     ],
 )
 async def test_a_window_is_where_it_is_asked_for_and_says_what_is_not_loaded(
@@ -318,7 +318,7 @@ async def test_a_window_is_where_it_is_asked_for_and_says_what_is_not_loaded(
     ids = [int(each) for each in re.findall(r'<div class="entry[^"]*" id="e(\d+)"', html)]
     assert ids[0] == first
     assert ids == sorted(ids)
-    assert len(ids) <= 200
+    assert len(ids) <= 120
     assert ('data-seam="before"' in html) is has_before
     assert ('data-seam="after"' in html) is has_after
     assert ("The end. The last entry is number 600" in seen(html)) is not has_after
@@ -344,8 +344,8 @@ async def test_windows_joined_at_their_seams_are_the_whole_session(
 
 @pytest.fixture
 async def long_talk(store: BeanieSessionStore) -> BeanieSessionStore:
-    """A session of 300 turns, each a prompt and an answer."""
-    talk = Conversation(step=1)
+    """A session of 300 turns, each a prompt and an answer, of the last ten minutes."""
+    talk = Conversation(at=datetime.now(timezone.utc) - timedelta(seconds=601), step=1)
     for number in range(300):
         talk.prompt(f"Ask {number}")
         talk.text(f"Answer {number}")
@@ -366,15 +366,15 @@ async def test_a_window_ends_before_it_is_too_large(store: BeanieSessionStore) -
 
 async def test_a_call_and_its_answer_stay_together_over_a_seam(store: BeanieSessionStore) -> None:
     talk = Conversation(step=1)
-    for number in range(199):
+    for number in range(119):
         talk.text(str(number))
     talk.call("Bash", {"command": "ls"}, "one\ntwo")
     await stored(store, {"": talk.entries})
-    first = await got(store)
-    assert "2 lines" in seen(piece(first, 200))
-    second = await got(store, "?from=201")
-    assert "Answer" in seen(piece(second, 201))
-    assert "to the call of entry 200" in seen(piece(second, 201))
+    first = await got(store, "?from=1")
+    assert "2 lines" in seen(piece(first, 120))
+    second = await got(store, "?from=121")
+    assert "Answer" in seen(piece(second, 121))
+    assert "to the call of entry 120" in seen(piece(second, 121))
 
 
 async def test_a_subagent_is_on_a_page_of_its_own_and_found_by_its_entries(
@@ -433,16 +433,22 @@ async def test_subagents_nest_without_end_and_none_stands_in_itself(
     assert html.count("Subagent") < 60
 
 
-async def test_a_running_call_a_cut_off_session_and_one_that_ended(
+async def test_a_call_runs_or_the_session_ends_there(
     store: BeanieSessionStore,
 ) -> None:
-    await stored(store, shop(ended=False))
-    assert "running" in seen(await got(store))
-    # Nobody has written for a day.
-    summaries = store._summaries.get_pymongo_collection()
-    past = datetime.now(timezone.utc) - timedelta(days=1)
-    await summaries.update_one({"session_id": "session"}, {"$set": {"active_at": past}})
-    html = await got(store)
+    now = datetime.now(timezone.utc)
+    for name, began in (("now", now), ("yesterday", now - timedelta(days=1))):
+        talk = Conversation(at=began - timedelta(seconds=20))
+        talk.prompt("Run the tests")
+        talk.call("Bash", {"command": "pytest tests/mail -q"})
+        await store.append({**KEY, "session_id": name}, talk.entries)
+    async with pages_of(store) as client:
+        running = await client.get("/s/-srv-shop/now")
+        ended = await client.get("/s/-srv-shop/yesterday")
+    assert re.search(r"pytest tests/mail -q running, \d+(\.\d)? s", seen(running.text))
+    assert 'class="live"' in running.text
+    # Imported just now, and said a day ago.
+    html = ended.text
     assert "no result: the session ends here" in seen(html)
     assert 'class="live"' not in html
 
