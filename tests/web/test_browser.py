@@ -71,6 +71,9 @@ def whole(pages: Served) -> dict[str, str]:
 
 
 ENTRY_IDS = "[...document.querySelectorAll('.entry[id]')].map((each) => +each.id.slice(1))"
+TOO_WIDE = """[...document.querySelectorAll('main *, footer *')]
+    .filter((each) => each.getBoundingClientRect().right > innerWidth + 1)
+    .map((each) => each.outerHTML.slice(0, 150)).slice(-3)"""
 UNFOLD = "document.querySelectorAll('details').forEach((each) => each.open = true)"
 
 LOOKS = [
@@ -126,7 +129,7 @@ def test_axe_finds_nothing_on_any_page(
 def test_no_page_scrolls_sideways_on_a_small_phone(
     browser: Browser, pages: Served, whole: dict[str, str]
 ) -> None:
-    wider: dict[str, int] = {}
+    wider: dict[str, list[str]] = {}
     with browser.new_context(viewport={"width": 320, "height": 640}) as context:
         page = context.new_page()
         for address in addresses(pages, whole):
@@ -134,7 +137,7 @@ def test_no_page_scrolls_sideways_on_a_small_phone(
             page.evaluate(UNFOLD)
             width = page.evaluate("document.documentElement.scrollWidth")
             if width > 320:
-                wider[address[len(pages.url) :]] = width
+                wider[address[len(pages.url) :]] = page.evaluate(TOO_WIDE)
     assert not wider
 
 
@@ -445,7 +448,7 @@ def test_a_real_agent_is_watched_while_it_works(
     page.get_by_text(COMMAND_OUTPUT).first.wait_for(state="attached")
     page.get_by_text("deep 42").first.wait_for(state="attached")
     ids = page.evaluate(ENTRY_IDS)
-    assert ids == sorted(set(ids))
+    assert len(ids) == len(set(ids)) > 8
     live = page.locator(".talk").inner_text()
     page.reload()
     # What was put together piece by piece is what a page has at once.
