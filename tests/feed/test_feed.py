@@ -21,8 +21,10 @@ from beanie_session_store import (
     Feed,
     FeedLostError,
     FeedOverrunError,
+    InvalidKeyError,
     InvalidQueryError,
     SessionChange,
+    SessionStoreError,
     StandaloneError,
     upgrade_schema,
 )
@@ -319,6 +321,51 @@ async def test_each_client_has_a_stream_of_its_own(
             assert await open_watches(database) == mine + 1
         await store.append(KEY, [message("y")])
         assert [change.kind for change in await taken(feed, 2)] == ["created", "changed"]
+
+
+async def test_each_event_loop_has_a_stream_of_its_own(
+    mongo_url: str, store: BeanieSessionStore, database: Database
+) -> None:
+    """As threads and jobs have them, one after another and at once."""
+
+    async def follow() -> list[str]:
+        async with (
+            BeanieSessionStore.connect(mongo_url, database=database.name, upgrade=False) as other,
+            other.feed() as theirs,
+        ):
+            await other.append(KEY, [message("x")])
+            return [change.kind for change in await taken(theirs, 1)]
+
+    async with store.feed() as feed:
+        for kind in ("created", "changed"):
+            assert await asyncio.to_thread(asyncio.run, follow()) == [kind]
+            assert [change.kind for change in await taken(feed, 1)] == [kind]
+    assert not hubs._hubs
+
+
+async def test_a_client_that_is_closed_ends_its_feeds(
+    mongo_url: str, store: BeanieSessionStore, database: Database
+) -> None:
+    async with AsyncExitStack() as stack:
+        connection = BeanieSessionStore.connect(mongo_url, database=database.name, upgrade=False)
+        async with connection as other:
+            left_open = await stack.enter_async_context(other.feed())
+        with pytest.raises(SessionStoreError):
+            await taken(left_open, 1)
+    assert not hubs._hubs
+
+
+async def test_a_feed_of_one_session_tells_of_it_alone(store: BeanieSessionStore) -> None:
+    async with store.feed(SUBAGENT) as feed:
+        began = feed.token
+        await store.append(named(1), [message("other")])
+        await store.append(SUBAGENT, [message("mine")])
+        await store.append(KEY, [message("mine")])
+        assert told(await taken(feed, 2)) == [("created", "session", 2), ("changed", "session", 3)]
+    async with store.feed(KEY, after=began) as again:
+        assert [change.next_seq for change in await taken(again, 2)] == [2, 3]
+    with pytest.raises(InvalidKeyError):
+        store.feed({"project_key": "p"})
 
 
 async def test_what_was_written_by_something_else_is_passed_over(

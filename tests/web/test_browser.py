@@ -105,7 +105,7 @@ def addresses(pages: Served, key: dict[str, str]) -> list[str]:
 
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
 def test_axe_finds_nothing_on_any_page(
-    browser: Browser, pages: Served, whole: dict[str, str], size: Any, scheme: Any
+    browser: Browser, pages: Served, whole: dict[str, str], size: Any, scheme: Any, tmp_path: Path
 ) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
@@ -116,7 +116,9 @@ def test_axe_finds_nothing_on_any_page(
         viewport=size, color_scheme=scheme, reduced_motion="reduce"
     ) as context:
         page = context.new_page()
-        for address in addresses(pages, whole):
+        exported = tmp_path / "exported.html"
+        exported.write_bytes(context.request.get(f"{pages.session(whole)}/export.html").body())
+        for address in [*addresses(pages, whole), exported.as_uri()]:
             page.goto(address)
             # What is folded is not looked at.
             page.evaluate(UNFOLD)
