@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from types import MappingProxyType
@@ -197,7 +197,10 @@ async def call(store: BeanieSessionStore, name: str, key: Any) -> None:
     if inspect.isasyncgen(called):
         async with aclosing(called) as entries:
             assert (await anext(entries)).seq > 0
-    else:
+    elif isinstance(called, AbstractAsyncContextManager):
+        async with called:
+            pass
+    elif inspect.isawaitable(called):
         await called
 
 
