@@ -11,14 +11,14 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import bson
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
-from ...models.packing import full_stack
+from ...models.packing import full_stack, unpack
 from ...models.plain import JSON_CODEC
 from ..database.documents import Row
 from ..database.reads import retried
@@ -42,6 +42,7 @@ CUT_CHARACTERS: Final = 4_000
 _STORED = {**CONTENT, "subpath": 1}
 _STORED_AT_ONCE = 500
 _UNDECODED = CodecOptions(document_class=RawBSONDocument)
+_UNPACKED_BYTES = 256 * 1024
 _PREFIX_BYTES = 24 * 1024
 _SMALL_PART_BYTES = 2 * 1024
 _LEVELS = 7
@@ -194,12 +195,12 @@ class SessionReader:
             async for document in cursor:
                 stored: RawBSONDocument = document
                 if "entry" in stored:
-                    if not is_wanted(stored.raw):
+                    if not is_wanted(bytes(stored.raw)):
                         continue
-                    row = bson.decode(stored.raw, JSON_CODEC)
+                    row = _decoded(stored)
                     yield StoredWhole(row["seq"], row["subpath"], row["entry"])
                     continue
-                row = bson.decode(stored.raw, JSON_CODEC)
+                row = _decoded(stored)
                 seq, subpath = row["seq"], row["subpath"]
                 try:
                     key = self.key.with_subpath(subpath)
@@ -263,6 +264,10 @@ class SessionReader:
             return await retried(connection.client, lambda: attempt(_UNCUT))
 
 
+def _decoded(stored: RawBSONDocument) -> dict[str, Any]:
+    return bson.decode(bytes(stored.raw), JSON_CODEC)  # pyright: ignore[reportUnknownMemberType]
+
+
 def _utf8(entry: dict[str, Any]) -> bytes:
     return full_stack(lambda: json.dumps(entry, ensure_ascii=False)).encode("utf-8", "replace")
 
@@ -274,11 +279,11 @@ async def _glimpse(connection: Connection, key: TranscriptKey, row: dict[str, An
         if isinstance(row.get("entry"), dict):
             is_whole = size <= WHOLE_BYTES or row.get("is_filled", False)
             return Glimpse(seq, subpath, row["entry"], size, is_whole)
-        if "packed" in row:
-            return Glimpse(seq, subpath, await content_of(connection, key, row), size)
-        packed, size = await _beginning(connection, key, row)
-        entry = await asyncio.to_thread(_unpacked_beginning, packed)
-        return Glimpse(seq, subpath, entry, size, is_whole=False)
+        packed: bytes | None = row.get("packed")
+        if packed is None:
+            packed, size = await _beginning(connection, key, row)
+        entry, is_whole = await asyncio.to_thread(_unpacked_beginning, packed)
+        return Glimpse(seq, subpath, entry, size, is_whole)
     except (CorruptEntryError, ValueError, zlib.error) as error:
         return Glimpse(seq, subpath, {}, size, problem=str(error))
 
@@ -310,12 +315,17 @@ async def _beginning(
     return part.data, len(part.data) * int(chunks)
 
 
-def _unpacked_beginning(packed: bytes) -> dict[str, Any]:
+def _unpacked_beginning(packed: bytes) -> tuple[dict[str, Any], bool]:
+    """What packed bytes say, or how it begins, and whether it is all of it."""
     if packed[:1] != b"\x01":
         raise ValueError("it is packed in a way that this release does not know")
-    data = zlib.decompressobj().decompress(packed[1:], _PREFIX_BYTES)
-    found = json.loads(completed_json(data.decode("utf-8", "ignore")))
-    return found if isinstance(found, dict) else {}
+    # Few bytes can stand for many, so it is not known before how many they are.
+    unpacking = zlib.decompressobj()
+    data = unpacking.decompress(packed[1:], _UNPACKED_BYTES)
+    if unpacking.eof:
+        return unpack(packed), True
+    found = json.loads(completed_json(data[:_PREFIX_BYTES].decode("utf-8", "ignore")))
+    return (cast("dict[str, Any]", found) if isinstance(found, dict) else {}), False
 
 
 def _shrunk(value: str, levels: int) -> dict[str, Any]:

@@ -115,7 +115,9 @@ class Outline:
     first_failure: int | None = None
     _places: dict[int, int] = field(default_factory=dict[int, int])
     _messages: list[int] = field(default_factory=list[int])
-    _responses: dict[tuple[str, str], Tokens] = field(default_factory=dict[tuple[str, str], Tokens])
+    _responses: dict[tuple[str, str], list[int]] = field(
+        default_factory=dict[tuple[str, str], list[int]]
+    )
     _by_call: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
     _told: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
     _runs: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
@@ -205,14 +207,12 @@ class Outline:
         if not self.turns:
             return []
         kept: list[tuple[int, int]] = []
-        place: int | None = len(self.turns) - 1
-        until = self.turns[-1].last
-        while place is not None:
-            turn = self.turns[place]
+        turn, until = self.turns[-1], self.turns[-1].last
+        kept.append((turn.first, until))
+        while turn.parent is not None:
+            until = turn.parent_seq
+            turn = self.turns[turn.parent]
             kept.append((turn.first, until))
-            if turn.parent is None:
-                break
-            place, until = turn.parent, turn.parent_seq
         # Before the first of them lies what it does not say how it hangs together with.
         kept.reverse()
         found: list[LeftBehind] = []

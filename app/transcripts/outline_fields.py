@@ -6,7 +6,7 @@ from typing import Any, Final
 
 _PROMPT_CHARACTERS = 2_000
 _TYPES = "$entry.message.content.type"
-_IS_SAID = {
+_IS_SAID: dict[str, Any] = {
     "$and": [
         {"$eq": ["$entry.type", "user"]},
         {"$not": [{"$in": ["tool_result", {"$cond": [{"$isArray": _TYPES}, _TYPES, []]}]}]},

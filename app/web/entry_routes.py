@@ -27,6 +27,10 @@ async def whole_entry(viewer: Viewer) -> Response:
     shown = await asyncio.to_thread(full_stack, lambda: page_of_entry(found.entry, number))
     links, key = viewer.links, viewer.session_key
     here = f"e/{found.seq}"
+
+    def page_of(number: int) -> str:
+        return links.within(key, here, [("page", number if number > 1 else None)])
+
     return page(
         viewer,
         "entry.html",
@@ -36,7 +40,7 @@ async def whole_entry(viewer: Viewer) -> Response:
         back=links.entry(key, found.seq),
         text=links.within(key, f"{here}/text"),
         json=links.within(key, f"{here}.json"),
-        page_of=lambda number: links.within(key, here, [("page", number if number > 1 else None)]),
+        page_of=page_of,
     )
 
 

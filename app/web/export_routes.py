@@ -16,6 +16,7 @@ from ..rendering.formats import page_of
 from ..rendering.pieces import Page
 from ..sdk import SessionKey
 from ..store import BeanieSessionStore
+from ..transcript_key import session_key
 from .refusals import Refused, no_such_session
 from .responses import attachment_headers
 from .session_page import SESSION_PATH, SessionQuery
@@ -47,7 +48,7 @@ async def json_lines(viewer: Viewer) -> Response:
         raise no_such_session()
     subpath = SessionQuery.of(viewer.request.query_params).subpath
     if subpath:
-        key = SessionKey(**{**key, "subpath": subpath})
+        key = session_key(key["project_key"], key["session_id"], subpath=subpath)
     name = f"{key['session_id']}{'-' + subpath.rpartition('/')[2] if subpath else ''}.jsonl"
     return _download(_lines(viewer.store, key), name, "jsonl")
 

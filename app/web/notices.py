@@ -26,9 +26,9 @@ def attachment_piece(context: PieceContext, glimpse: Glimpse, view: AttachmentEn
     ]
     text = "\n".join(filter(None, texts))
     raw = glimpse.entry.get("attachment")
-    text = text or json_shown(
-        {n: v for n, v in raw.items() if n != "type"} if isinstance(raw, dict) else raw
-    )
+    if isinstance(raw, dict):
+        raw = {n: v for n, v in cast("dict[str, Any]", raw).items() if n != "type"}
+    text = text or json_shown(raw)
     out = counted(len(text.split()), "word") if glimpse.is_whole else ""
     return folded_text(
         context,
@@ -114,11 +114,8 @@ def _notice_of(view: SystemEntry) -> Html:
         return f"Hooks at the end of the turn: {ran} ran, {objected or 'none'} objected"
     if view.subtype == "turn_duration":
         took = raw.get("durationMs")
-        return (
-            f"The turn took {seconds(took / 1000)}"
-            if type(took) in (int, float)
-            else "The turn ended"
-        )
+        is_told = isinstance(took, (int, float)) and not isinstance(took, bool)
+        return f"The turn took {seconds(took / 1000)}" if is_told else "The turn ended"
     return f"Notice of the agent: {said_inline(str(view.subtype).replace('_', ' '), 80)}"
 
 

@@ -208,10 +208,14 @@ async def _shown(
                 at = above
             else:
                 subpath = place
+
+    def is_here(seq: int) -> bool:
+        return seq == here
+
     maker = view.maker(
         found=asked.find,
         here=here,
-        is_open=lambda seq: seq == here,
+        is_open=is_here,
     )
     window = await _window(view, maker, asked, at, subpath)
     if subpath and not window.first:
