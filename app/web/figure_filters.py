@@ -7,10 +7,11 @@ from datetime import date, datetime, timedelta, timezone
 from http import HTTPStatus
 from typing import Any
 
+from ..rendering.amounts import counted
 from .list_filters import ListFilters, who_parameter
 from .refusals import Refused
 from .viewer import Viewer
-from .wording import MONTHS, plural
+from .wording import MONTHS
 
 _USUAL_DAYS = 28
 _MOST_DAYS = 3660
@@ -75,7 +76,7 @@ class FigureFilters:
     @property
     def period(self) -> str:
         """How many days these are, in words."""
-        return plural((self.until - self.since).days, "day")
+        return counted((self.until - self.since).days, "day")
 
     @property
     def in_words(self) -> str:

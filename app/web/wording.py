@@ -6,8 +6,9 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
+from ..rendering.amounts import counted as plural
+
 _THOUSANDS = ("", "k", "M", "G", "T")
-_BYTES = ("B", "kB", "MB", "GB", "TB")
 MONTHS = [
     "January",
     "February",
@@ -30,11 +31,6 @@ def counted(count: int) -> str:
     return f"{count:,}"
 
 
-def plural(count: int, what: str) -> str:
-    """So many of something whose plural ends in an s, such as ``1 turn``."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def shortened(count: int) -> str:
     """A count of three telling digits, such as ``950``, ``96.4k`` or ``2.41M``."""
     value, unit = float(count), 0
@@ -42,15 +38,6 @@ def shortened(count: int) -> str:
         value, unit = value / 1000, unit + 1
     digits = 0 if unit == 0 or abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:.{digits}f}{_THOUSANDS[unit]}"
-
-
-def size(count: int) -> str:
-    """A number of bytes, such as ``1.1 MB``."""
-    value, unit = float(count), 0
-    while abs(value) >= 999.5 and unit < len(_BYTES) - 1:
-        value, unit = value / 1000, unit + 1
-    digits = 1 if unit > 1 and abs(value) < 99.95 else 0
-    return f"{value:.{digits}f} {_BYTES[unit]}"
 
 
 def dollars(usd: float) -> str:
@@ -65,22 +52,13 @@ def percent(part: float) -> str:
     return f"{100 * part:.1f} %"
 
 
-def lasting(seconds: float) -> str:
-    """How long something took, in its two largest units, such as ``6 min 40 s``."""
-    whole = max(int(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    units = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-    at = next(n for n, (length, _) in enumerate(units) if whole >= length)
-    (first, name), (second, smaller) = units[at], units[at + 1]
-    rest = whole % first // second
-    return f"{whole // first} {name}" + (f" {rest} {smaller}" if rest else "")
-
-
 def ago(moment: datetime, now: datetime) -> str:
     """How long ago something was, by one unit, such as ``4 s ago``."""
-    count, unit, *_ = lasting((now - moment).total_seconds()).split(" ")
-    return f"{count} {unit} ago"
+    past = max(int((now - moment).total_seconds()), 0)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if past >= length:
+            return f"{past // length} {unit} ago"
+    return f"{past} s ago"
 
 
 def clock(moment: datetime) -> str:
@@ -105,7 +83,7 @@ def iso(moment: datetime) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    each.__name__: each
-    for each in (counted, plural, shortened, size, dollars, percent, lasting, ago, clock, day, iso)
+    "plural": plural,
+    **{each.__name__: each for each in (counted, shortened, dollars, percent, ago, clock, iso)},
 }
 """What templates know by name."""
