@@ -74,7 +74,8 @@ class Import(NamedTuple):
 
 def sources() -> list[Path]:
     tops = (ROOT / top for top in ("app", "models", "migrations", "testing"))
-    return [ROOT / "__init__.py", ROOT / "web.py", *sorted(path for top in tops for path in top.rglob("*.py"))]
+    below = sorted(path for top in tops for path in top.rglob("*.py"))
+    return [ROOT / "__init__.py", ROOT / "web.py", *below]
 
 
 def name_of(path: Path) -> str:
