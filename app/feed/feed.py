@@ -105,9 +105,7 @@ class Feed:
 
 
 @asynccontextmanager
-async def followed(
-    connection: Connection, topic: Topic, after: str | None
-) -> AsyncGenerator[Feed]:
+async def followed(connection: Connection, topic: Topic, after: str | None) -> AsyncGenerator[Feed]:
     """A feed of a tenant's sessions, or of one, from now on, or behind a place."""
     feed = Feed(connection, topic)
     async with AsyncExitStack() as stack:
