@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, timedelta
 from typing import Any
 
-from ..queries.statistics import ToolStatistics, UsageStatistics
+from ..queries.statistics import Days, ToolStatistics, UsageStatistics
 from ..store import BeanieSessionStore
 from .figure_filters import FigureFilters
 from .list_filters import LIVE_SECONDS
@@ -118,11 +118,12 @@ async def usage_groups(
 
 
 async def tools_of(store: BeanieSessionStore, wanted: FigureFilters) -> list[ToolStatistics]:
-    """Tools of the sessions that were active on the days that are wanted."""
-    first, end = (
-        datetime.combine(each, time(), timezone.utc) for each in (wanted.since, wanted.until)
-    )
-    return await store.tools(*wanted.criteria(), **wanted.sessions(), since=first, until=end)
+    """Tools of the sessions that used something on the days that are wanted."""
+    days = {"$gte": wanted.since.isoformat(), "$lt": wanted.until.isoformat()}
+    used: dict[str, Any] = {"totals.usage": {"$elemMatch": {"day": days}}}
+    # What was imported since is of these days too, but nothing that was active before them.
+    active = Days(wanted.since, wanted.until).active_since
+    return await store.tools(used, *wanted.criteria(), **wanted.sessions(), since=active)
 
 
 async def _nobody() -> list[UsageGroup]:

@@ -159,6 +159,28 @@ async def test_days_are_the_last_28_unless_others_are_named(store: BeanieSession
             assert (await client.get(f"/figures?{query}")).status_code == 200, query
 
 
+async def test_tools_are_of_the_sessions_that_used_something_on_these_days(
+    store: BeanieSessionStore,
+) -> None:
+    # Imported now, all of them.
+    for name, days in (("Old", 200), ("Mid", 100), ("New", 1)):
+        at = days_ago(days)
+        await store.append(key(name), [prompt("A", at=at), answer("x", name, at=at)])
+    both = [prompt("B", at=days_ago(200)), answer("x", "Long", at=days_ago(200))]
+    await store.append(key("both"), [*both, answer("y", at=days_ago(100))])
+    first, end = days_ago(101).date(), days_ago(99).date() + timedelta(days=1)
+    async with pages_of(store) as client:
+        for query, names in (
+            ("", {"New"}),
+            (f"?since={first}&until={end}", {"Mid", "Long"}),
+            (f"?since={days_ago(300).date()}", {"Old", "Mid", "New", "Long"}),
+        ):
+            found = table((await client.get(f"/figures/tools.csv{query}")).text)
+            assert {row["tool"] for row in found} == names
+            page = (await client.get(f"/figures{query}")).text
+            assert all(f"<bdi>{name}</bdi>" in page for name in names)
+
+
 @pytest.mark.parametrize("table_name", ["nothing", "user_id", "day.csv", "../day", "metadata.x"])
 async def test_a_table_that_is_none_is_not_found(
     store: BeanieSessionStore, table_name: str
