@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from typing import Final
 
 from ...models import SessionSummary
 from ..reading.glimpses import SessionReader
 from ..transcripts.outline import Outline
 from ..transcripts.outline_fields import OUTLINE_FIELDS
+from .kept import Kept
 
 AT_ONCE: Final = 2_000
 """Of a session of no more entries the outline is waited for; of a longer one it is made beside."""
 
 _MAX_ENTRIES = 300_000
+_KEPT_SECONDS = 300
 _ROWS_AT_ONCE = 500
 # The page that is answered without it is to be on its way first.
 _AFTER_SECONDS = 0.3
@@ -26,7 +27,7 @@ class Outlines:
     """The outlines of one process: those looked at last, for some hundred thousand entries."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[_Key, Outline] = OrderedDict()
+        self._known = Kept[_Key, Outline](_KEPT_SECONDS, _MAX_ENTRIES, _entries_of)
         self._making: dict[_Key, asyncio.Task[Outline]] = {}
 
     async def of(
@@ -48,7 +49,6 @@ class Outlines:
         until = summary.next_seq - 1
         known = self._known.get(key)
         if known is not None and known.until >= until:
-            self._known.move_to_end(key)
             return known
         task = self._making.get(key)
         behind = until - (known.until if known is not None else summary.first_seq - 1)
@@ -71,17 +71,15 @@ class Outlines:
             if count % _ROWS_AT_ONCE == 0:
                 # Others are served meanwhile.
                 await asyncio.sleep(0)
-        self._known[key] = outline
-        self._known.move_to_end(key)
-        while len(self._known) > 1 and self._entries() > _MAX_ENTRIES:
-            self._known.popitem(last=False)
+        self._known.put(key, outline)
         return outline
-
-    def _entries(self) -> int:
-        return sum(outline.entries for outline in self._known.values())
 
     def _has_ended(self, key: _Key, task: asyncio.Task[Outline]) -> None:
         self._making.pop(key, None)
         if not task.cancelled() and task.exception() is not None:
             # One that was continued half may know entries twice; whoever asks next begins anew.
-            self._known.pop(key, None)
+            self._known.drop(key)
+
+
+def _entries_of(outline: Outline) -> int:
+    return outline.entries

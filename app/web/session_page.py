@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
@@ -17,6 +18,7 @@ from ..text import line
 from ..transcripts.outline import Outline, OutlinedSubagent, OutlinedTurn, used
 from .finding import SEARCHES, FoundInSession, find
 from .found_words import FoundWords
+from .kept import Kept
 from .outlines import Outlines
 from .piece_markup import PieceAddresses, PieceContext
 from .prices import Cost, cost_of
@@ -38,6 +40,9 @@ _BEFORE = 20
 _PLACE = re.compile(r"(t?)(\d{1,15})")
 
 OUTLINES = Outlines()
+
+_KEPT_SECONDS = 60
+_FOUND = Kept[Hashable, FoundInSession](_KEPT_SECONDS, 16, lambda found: 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +183,7 @@ async def session_page(viewer: Viewer) -> Response:
     view = await SessionView.of(
         viewer, is_awaited=asked.turns_from is not None or asked.turn is not None
     )
-    found = await find(view.reader, view.outline, asked.find, asked.search) if asked.find else None
+    found = await _find(view, asked) if asked.find else None
     links, key = viewer.links, view.key
     if found is not None and found.hits:
         number = min(max(asked.hit or 1, 1), len(found.hits))
@@ -190,6 +195,18 @@ async def session_page(viewer: Viewer) -> Response:
         turn = view.outline.turn_numbered(asked.turn)
         at = turn.first if turn is not None else None
     return await _shown(view, asked, found, at=at)
+
+
+async def _find(view: SessionView, asked: SessionQuery) -> FoundInSession:
+    """What is found, once for all the hits that one goes through."""
+    summary = view.summary
+    name = (view.reader.key, summary.id, summary.next_seq, view.outline is None, asked.find.words)
+    key = (*name, asked.search, asyncio.get_running_loop())
+    found = _FOUND.get(key)
+    if found is None:
+        found = await find(view.reader, view.outline, asked.find, asked.search)
+        _FOUND.put(key, found)
+    return found
 
 
 async def _shown(
