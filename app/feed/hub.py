@@ -21,7 +21,8 @@ from ..database.attempts import STEADY_SECONDS, Attempts
 from ..database.change_streams import open_change_stream
 from ..database.driver import Record, start_session
 from ..database.reads import is_resumable
-from ..errors import FeedLostError, InvalidQueryError, StandaloneError
+from ..errors import ClientClosedError, FeedLostError, InvalidQueryError, StandaloneError
+from ..storage.background import stopped_with
 from ..storage.connection import Connection
 from ..storage.criteria import NOT_DELETED
 from ..transcript_key import TranscriptKey
@@ -83,6 +84,7 @@ class Hub:
         try:
             if self._task is None:
                 self._task = asyncio.get_running_loop().create_task(self._run())
+                stopped_with(self._connection.client, self._task)
             await asyncio.shield(self._ready)
             if self._error is not None:
                 raise self._error
@@ -141,6 +143,12 @@ class Hub:
         try:
             await self._follow_on()
         except asyncio.CancelledError:
+            self._end(
+                ClientClosedError(
+                    "The feed of sessions ended: the MongoDB client was closed. Leave feeds while "
+                    "their client is open."
+                )
+            )
             raise
         except Exception as error:
             self._end(error)

@@ -18,6 +18,7 @@ from support.watches import open_watches, until_watched
 from beanie_session_store import (
     DOCUMENT_MODELS,
     BeanieSessionStore,
+    ClientClosedError,
     EmbeddedMongo,
     Feed,
     FeedLostError,
@@ -25,7 +26,6 @@ from beanie_session_store import (
     InvalidKeyError,
     InvalidQueryError,
     SessionChange,
-    SessionStoreError,
     StandaloneError,
     upgrade_schema,
 )
@@ -353,8 +353,9 @@ async def test_a_client_that_is_closed_ends_its_feeds(
         connection = BeanieSessionStore.connect(mongo_url, database=database.name, upgrade=False)
         async with connection as other:
             left_open = await stack.enter_async_context(other.feed())
-        with pytest.raises(SessionStoreError):
+        with pytest.raises(ClientClosedError):
             await taken(left_open, 1)
+        await until_watched(database, 0)
     assert not hubs._hubs
 
 
