@@ -19,7 +19,7 @@ from ..store import BeanieSessionStore
 from ..transcript_key import session_key
 from .refusals import Refused, no_such_session
 from .responses import attachment_headers
-from .session_page import SESSION_PATH, SessionQuery
+from .session_view import SESSION_PATH, SessionQuery
 from .viewer import PageRoute, Viewer
 
 _TYPES = {

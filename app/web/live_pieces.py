@@ -15,7 +15,8 @@ from .joined_answers import Seen
 from .piece_markup import Html
 from .pieces import TranscriptPieces
 from .responses import fragment
-from .session_page import SessionView, head_of
+from .session_page import head_of
+from .session_view import SessionView
 from .viewer import Viewer
 from .windows import AROUND, WindowMaker, turn_head, turn_opening
 

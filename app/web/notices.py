@@ -114,8 +114,9 @@ def _notice_of(view: SystemEntry) -> Html:
         return f"Hooks at the end of the turn: {ran} ran, {objected or 'none'} objected"
     if view.subtype == "turn_duration":
         took = raw.get("durationMs")
-        is_told = isinstance(took, (int, float)) and not isinstance(took, bool)
-        return f"The turn took {seconds(took / 1000)}" if is_told else "The turn ended"
+        if isinstance(took, (int, float)):
+            return f"The turn took {seconds(took / 1000)}"
+        return "The turn ended"
     return f"Notice of the agent: {said_inline(str(view.subtype).replace('_', ' '), 80)}"
 
 

@@ -6,7 +6,8 @@ from starlette.responses import Response
 
 from . import entry_routes, export_routes
 from .responses import fragment, html
-from .session_page import SESSION_PATH, SessionQuery, SessionView, session_page, window_of
+from .session_page import session_page, window_of
+from .session_view import SESSION_PATH, SessionQuery, SessionView
 from .viewer import PageRoute, Viewer
 
 
