@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any, TypeAlias, cast
 
 from starlette.requests import Request
@@ -52,7 +53,10 @@ async def access_of(ask: AskAccess, request: Request) -> Access | None:
     Raises:
         TypeError: the team's function says something else.
     """
-    found = cast("object", await ask(request))
+    asked = cast("object", ask(request))
+    if not isawaitable(asked):
+        raise TypeError("access must be an async function: async def access(request): ...")
+    found = cast("object", await asked)
     # "user and Access(...)" says so in the words of the user.
     if not found:
         return None

@@ -61,9 +61,15 @@ def session_pages(
             ``"https://intranet.example"``; none by default.
 
     Raises:
+        TypeError: ``access`` cannot be called.
         InvalidQueryError: ``who`` is no name of a field.
         ValueError: an origin could be more than one.
     """
+    if not callable(access):
+        raise TypeError(
+            f"session_pages takes an async function that is given a request, not {shown(access)}. "
+            "Pass it by its name, without calling it."
+        )
     if who is not None:
         checked_field("who", who)
     origins = (frame_ancestors,) if isinstance(frame_ancestors, str) else tuple(frame_ancestors)

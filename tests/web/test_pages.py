@@ -83,6 +83,14 @@ def test_an_access_that_is_none_is_refused(arguments: dict[str, Any], says: str)
         Access(**{"store": BeanieSessionStore(), **arguments})
 
 
+async def test_an_access_that_cannot_be_asked_is_refused() -> None:
+    with pytest.raises(TypeError, match="takes an async function that is given a request"):
+        session_pages(Access(BeanieSessionStore()))  # type: ignore[arg-type]
+    async with client_of(session_pages(lambda _: Access(BeanieSessionStore()))) as client:  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="access must be an async function"):
+            await client.get("/")
+
+
 @pytest.mark.parametrize("who", ["", "a.b", "$where", 7])
 def test_a_field_that_is_none_is_refused(who: Any) -> None:
     async def nobody(request: Request) -> None:
