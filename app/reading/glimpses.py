@@ -109,7 +109,7 @@ class SessionReader:
             rows = await self._rows(connection, query, -1 if backwards else 1, limit)
             if backwards:
                 rows.reverse()
-            await self._fill(connection, key, rows)
+            await self._fill(connection, rows)
             return [await _glimpse(connection, key, row) for row in rows]
 
     async def since(self, after: int, limit: int) -> list[Glimpse]:
@@ -125,6 +125,7 @@ class SessionReader:
             query = {**self.key.of_session, **live.in_session()}
             query["seq"] = {"$gt": max(after, live.first_seq - 1)}
             rows = await self._rows(connection, query, 1, limit)
+            await self._fill(connection, rows)
             return [
                 await _glimpse(connection, self.key.with_subpath(row["subpath"]), row)
                 for row in rows
@@ -148,8 +149,10 @@ class SessionReader:
             if row is None:
                 return None
             key = self.key.with_subpath(row["subpath"])
-            entry = await content_of(connection, key, row)
-            return Glimpse(seq, row["subpath"], entry, 0)
+            entry: Any = await content_of(connection, key, row)
+            if not isinstance(entry, dict):
+                raise CorruptEntryError(f"Cannot read entry {seq} of {key}: it is no JSON object.")
+            return Glimpse(seq, row["subpath"], cast("dict[str, Any]", entry), 0)
 
     async def rows(
         self, projection: dict[str, Any], *, after: int = 0, batch: int = 1_000
@@ -198,7 +201,8 @@ class SessionReader:
                     if not is_wanted(bytes(stored.raw)):
                         continue
                     row = _decoded(stored)
-                    yield StoredWhole(row["seq"], row["subpath"], row["entry"])
+                    entry = row["entry"] if isinstance(row["entry"], dict) else None
+                    yield StoredWhole(row["seq"], row["subpath"], entry)
                     continue
                 row = _decoded(stored)
                 seq, subpath = row["seq"], row["subpath"]
@@ -231,21 +235,34 @@ class SessionReader:
             return None
         return row
 
-    async def _fill(
-        self, connection: Connection, key: TranscriptKey, rows: list[dict[str, Any]]
-    ) -> None:
-        """Have the smallest of the entries that were cut be whole, as far as there is room."""
+    async def _fill(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        """Read what was too large to come with the others: whole if there is room, else cut."""
         room = FILLED_BYTES
-        by_seq: dict[int, dict[str, Any]] = {}
+        whole: dict[int, dict[str, Any]] = {}
+        cut: dict[int, dict[str, Any]] = {}
         for row in sorted(rows, key=lambda row: row.get("size") or 0):
             size = row.get("size") or 0
-            if size > WHOLE_BYTES and (room := room - size) >= 0:
-                by_seq[row["seq"]] = row
-        if by_seq:
-            query = {**key.of_transcript, "seq": {"$in": list(by_seq)}}
-            async for found in connection.entries.collection.find(query, {**CONTENT}):
-                if "entry" in found:
-                    by_seq[found["seq"]].update(entry=found["entry"], is_filled=True)
+            if size > WHOLE_BYTES and "entry" not in row:
+                room -= size
+                (whole if room >= 0 else cut)[row["seq"]] = row
+        for wanted, projection in ((whole, CONTENT), (cut, _CUT)):
+            if not wanted:
+                continue
+            subpaths = sorted({row["subpath"] for row in wanted.values()})
+            query = {
+                **self.key.of_session,
+                "subpath": {"$in": subpaths},
+                "seq": {"$in": sorted(wanted)},
+            }
+            try:
+                # As in rows().
+                found = connection.entries.collection.find(query, projection)
+                for each in await found.to_list(None):
+                    wanted[each["seq"]].update(entry=each.get("entry"), is_whole=wanted is whole)
+            except OperationFailure:
+                # One of them is such that the server cannot cut it.
+                for row in wanted.values():
+                    row["entry"] = {}
 
     async def _rows(
         self, connection: Connection, query: dict[str, Any], order: int, limit: int
@@ -260,7 +277,7 @@ class SessionReader:
         try:
             return await retried(connection.client, lambda: attempt(_BOUNDED))
         except OperationFailure:
-            # One of them is such that the server cannot cut it.
+            # One of them is no document, and has no size.
             return await retried(connection.client, lambda: attempt(_UNCUT))
 
 
@@ -277,7 +294,7 @@ async def _glimpse(connection: Connection, key: TranscriptKey, row: dict[str, An
     size = row.get("size") or row.get("packed_size") or 0
     try:
         if isinstance(row.get("entry"), dict):
-            is_whole = size <= WHOLE_BYTES or row.get("is_filled", False)
+            is_whole = size <= WHOLE_BYTES or row.get("is_whole", False)
             return Glimpse(seq, subpath, row["entry"], size, is_whole)
         packed: bytes | None = row.get("packed")
         if packed is None:
@@ -377,14 +394,11 @@ _SIZES = {
         "$cond": [{"$lte": [{"$binarySize": "$packed"}, WHOLE_BYTES]}, "$packed", "$$REMOVE"]
     },
 }
-_UNCUT: dict[str, Any] = {"_id": 0, "seq": 1, "subpath": 1, "chunks": 1, "entry": 1, **_SIZES}
+_UNCUT: dict[str, Any] = {**CONTENT, "subpath": 1}
 _BOUNDED: dict[str, Any] = {
     **_UNCUT,
-    "entry": {
-        "$cond": [
-            {"$lte": [{"$bsonSize": "$entry"}, WHOLE_BYTES]},
-            "$entry",
-            _shrunk("$entry", _LEVELS),
-        ]
-    },
+    **_SIZES,
+    "entry": {"$cond": [{"$lte": [{"$bsonSize": "$entry"}, WHOLE_BYTES]}, "$entry", "$$REMOVE"]},
 }
+# To read it takes the server ten times as long as to answer, so it is sent where it is needed.
+_CUT: dict[str, Any] = {"_id": 0, "seq": 1, "entry": _shrunk("$entry", _LEVELS)}

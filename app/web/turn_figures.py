@@ -46,7 +46,10 @@ def cost_of_tokens(tokens_by_model: Mapping[str, Tokens], at: datetime | None) -
 
 def cost_shown(cost: Cost) -> str:
     """An estimate in a line of text."""
-    return "unknown" if cost.is_unknown else f"\N{ALMOST EQUAL TO} {dollars(cost.usd)}"
+    if cost.is_unknown:
+        return "unknown"
+    shown = dollars(cost.usd)
+    return shown if shown.startswith("<") else f"\N{ALMOST EQUAL TO} {shown}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -499,13 +499,16 @@ async def test_an_entry_that_cannot_be_read_costs_the_others_nothing(
     )
     await entries.update_one({"seq": 10}, {"$unset": {"entry": ""}, "$set": {"packed": b"\x09"}})
     await entries.update_one({"seq": 8}, {"$unset": {"entry": ""}, "$set": {"chunks": 3}})
+    # By something else than the store.
+    await entries.update_one({"seq": 14}, {"$set": {"entry": "Sent once"}})
     html = await got(shopped)
-    for seq in (8, 10, 20):
+    for seq in (8, 10, 14, 20):
         assert f"Entry {seq} could not be shown" in seen(piece(html, seq))
     assert "Sent once." in html
     found = await got(shopped, "?find=Sent+once&hit=1")
     assert "1 of 1" in seen(found)
     async with pages_of(shopped) as client:
+        assert (await client.get(f"{PAGE}/e/14")).status_code == 500
         answer = await client.get(f"{PAGE}/e/20.json")
     assert answer.status_code == 500
     assert "Entry 20 cannot be read" in answer.text
