@@ -19,12 +19,14 @@ from typing import Any, cast
 from ...models.counting.bounded import bounded_count
 from ...models.views.messages import SYNTHETIC_MODEL
 from ...models.views.moments import moment
+from ...models.views.parsing import KNOWN_KINDS
 from ...models.views.prompts import prompt_of
 from .tokens import Tokens
 from .workflows import is_journal, run_begun, run_of
 
 _SHOWN_CHARACTERS = 240
 _TALK = frozenset({"user", "assistant", "system", "attachment", "progress"})
+_ABOUT = (KNOWN_KINDS - _TALK) | {"progress"}
 
 
 @dataclass(slots=True)
@@ -133,8 +135,9 @@ class Outline:
             if not is_journal(subpath):
                 self._add_to_subagent(row, seq, subpath)
             return
-        if kind not in _TALK or kind == "progress":
-            self.about[str(kind)[:60]] += 1
+        # A kind that is not known is shown, for nobody knows what it says.
+        if isinstance(kind, str) and kind in _ABOUT:
+            self.about[kind] += 1
         if kind not in _TALK:
             if not self.turns:
                 self.turns.append(OutlinedTurn(0, seq, seq))

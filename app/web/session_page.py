@@ -96,7 +96,7 @@ async def _shown(
     return page(
         viewer,
         "session.html",
-        **head_of(view),
+        **head_of(view, subpath),
         view=view,
         window=window,
         seams=_seams(view, window, subpath),
@@ -172,8 +172,8 @@ def _seams(view: SessionView, window: Window, subpath: str) -> dict[str, Seam | 
     return {"before": before, "after": after, "itself": itself}
 
 
-def head_of(view: SessionView) -> dict[str, Any]:
-    """What the head of the page says, in figures."""
+def head_of(view: SessionView, subpath: str = "") -> dict[str, Any]:
+    """What the head of the page says, in figures, and its downloads."""
     totals, outline = view.summary.totals, view.outline
     usage = totals.usage
     agents = Cost()
@@ -195,11 +195,11 @@ def head_of(view: SessionView) -> dict[str, Any]:
         "lanes": lanes_of(outline) if outline is not None else None,
         "context_now": last_context(outline.turns) if outline is not None else 0,
         "exports": [
-            (name, links.within(key, f"export.{ending}"))
-            for name, ending in (
-                ("Markdown", "md"),
-                ("HTML, one file", "html"),
-                ("JSON Lines, as stored", "jsonl"),
-            )
+            ("Markdown", links.within(key, "export.md")),
+            ("HTML, one file", links.within(key, "export.html")),
+            (
+                "JSON Lines, as stored" + (", of this subagent" if subpath else ""),
+                links.within(key, "export.jsonl", [("in", subpath.removeprefix("subagents/"))]),
+            ),
         ],
     }

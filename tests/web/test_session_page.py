@@ -113,6 +113,7 @@ async def test_the_conversation_is_in_its_order_with_what_stands_beside_it(
         "Turn 4",
         "Entry of kind next-years-kind, 68 bytes, not known to this version",
         "Sent once.",
+        "1 of them, about the session itself, is not shown: 1 mode.",
     ]
     places = [words.find(each, words.find("Find in this session")) for each in told]
     assert -1 not in places, told[places.index(-1)]
@@ -382,6 +383,8 @@ async def test_a_subagent_is_on_a_page_of_its_own_and_found_by_its_entries(
 ) -> None:
     html = await got(shopped, "?in=agent-a1")
     assert "Subagent reviewer of: Some customers were charged twice." in seen(html)
+    assert "It made 1 tool call, in 4 messages." in seen(html)
+    assert "export.jsonl?in=agent-a1" in html
     assert 'id="e54"' in html
     assert 'id="e2"' not in html
     assert f"{MOUNT}{PAGE}?at=18#e18" in html
