@@ -47,7 +47,11 @@ class PieceAddresses:
 
     def subagent(self, subpath: str) -> Html:
         """A subagent on a page of its own."""
-        return escape(self.links.session(self.key, [("in", subpath.removeprefix("subagents/"))]))
+        return escape(self.subagent_page(subpath))
+
+    def subagent_page(self, subpath: str) -> str:
+        """The same, not escaped yet."""
+        return self.links.session(self.key, [("in", subpath.removeprefix("subagents/"))])
 
 
 @dataclass(frozen=True, slots=True)

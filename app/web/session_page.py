@@ -9,9 +9,10 @@ from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
-from ..transcripts.outline import Outline, used
+from ..transcripts.outline import Outline, OutlinedSubagent, used
 from .finding import SEARCHES, FoundInSession, find
 from .kept import Kept
+from .piece_markup import PieceAddresses
 from .prices import Cost, cost_of
 from .refusals import no_such_session
 from .responses import page
@@ -105,10 +106,24 @@ async def _shown(
         agent=agent,
         agent_at=outline.above(subpath) if outline is not None and subpath else None,
         found=found,
+        strays=_strays(view) if not subpath and window.next is None else [],
         here=here,
         searches=SEARCHES,
         turns=turns_shown(view, asked, window),
     )
+
+
+def _strays(view: SessionView) -> list[tuple[OutlinedSubagent, str]]:
+    """The subagents that stand under no call, each with its own page."""
+    outline = view.outline
+    if outline is None:
+        return []
+    addresses = PieceAddresses(view.viewer.links, view.key)
+    return [
+        (agent, addresses.subagent_page(subpath))
+        for subpath, agent in outline.subagents.items()
+        if outline.above(subpath) is None
+    ]
 
 
 def _in_place(outline: Outline | None, subpath: str) -> int | None:

@@ -396,6 +396,22 @@ async def test_a_subagent_is_on_a_page_of_its_own_and_found_by_its_entries(
             assert (await client.get(f"{PAGE}?in={wrong}")).status_code == 404, wrong
 
 
+async def test_a_subagent_whose_call_is_not_known_is_reached(store: BeanieSessionStore) -> None:
+    agent = Conversation("lost")
+    agent.entries.append({"type": "agent_metadata", "agentType": "explorer", "toolUseId": "gone"})
+    agent.text("nobody asked")
+    await stored(store, {"subagents/workflows/run/agent-lost": agent.entries})
+    for with_main in (False, True):
+        if with_main:
+            await stored(store, shop())
+        html = await got(store, "?from=1")
+        assert "Subagents whose call is not known" in seen(html)
+        link = re.search(r'<ul class="strays"><li><a href="([^"]+)"', html)
+        assert link is not None
+        own = await got(store, link[1].removeprefix(MOUNT + PAGE))
+        assert "nobody asked" in own
+
+
 async def test_a_long_subagent_says_how_much_of_it_is_elsewhere(store: BeanieSessionStore) -> None:
     main = Conversation()
     call = main.call("Agent", {"subagent_type": "explorer", "description": "Look"}, "done")
