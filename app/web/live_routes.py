@@ -79,14 +79,17 @@ async def _of_session(viewer: Viewer, key: SessionKey, position: int) -> AsyncGe
         yield event("live", {"position": until, "session": str(summary.id)})
         while True:
             while until > position:
-                found = await _shared_fragments(viewer, key, feed, position, until)
-                for place, html in found:
+                came = await _shared_fragments(viewer, key, feed, position, until)
+                for place, html in came:
                     yield event("entry", html, place)
-                position = found[-1][0] if found else until
+                position = came[-1][0] if came else until
             change = await anext(feed)
             if change.kind != "changed":
-                yield event("gone", "deleted")
-                return
+                # It may be told only now of what came before we looked.
+                found = await viewer.store.summary(key)
+                if found is None or found.id != summary.id:
+                    yield event("gone", "deleted")
+                    return
             until = max(until, (change.next_seq or 1) - 1)
 
 

@@ -19,6 +19,7 @@ from support.watches import until_watched
 
 from beanie_session_store import BeanieSessionStore
 from beanie_session_store.app.database.driver import Database
+from beanie_session_store.app.feed import hub
 from beanie_session_store.app.web import event_stream, live_routes
 from beanie_session_store.web import Access, session_pages
 
@@ -147,6 +148,29 @@ async def test_a_session_that_is_deleted_says_so_and_ends(store: BeanieSessionSt
     async with reading(app, headers={"last-event-id": "1"}) as anew:
         name, _, data = (await anew.take(1))[0]
     assert (name, data["session"] == first["session"]) == ("live", False)
+
+
+async def test_a_session_of_which_one_hears_late_that_it_was_made_is_live(
+    store: BeanieSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, heard = hub.Hub._understood, asyncio.Event()
+
+    async def late(self: hub.Hub, document: Any) -> Any:
+        await heard.wait()
+        return await real(self, document)
+
+    monkeypatch.setattr(hub.Hub, "_understood", late)
+    app = app_of(store)
+    async with reading(app, "/live") as others:
+        await others.take(1)
+        await store.append(KEY, [prompt("before")])
+        await store.delete(KEY)
+        await store.append(KEY, [prompt("one")])
+        async with reading(app) as reader:
+            assert [name for name, _, _ in await reader.take(2)] == ["live", "entry"]
+            heard.set()
+            await store.append(KEY, [prompt("two")])
+            assert (await reader.take(1))[0][0] == "entry"
 
 
 @pytest.mark.parametrize("query", ["after=x", "after=-1", "after=²", "after=" + "9" * 30])
