@@ -28,24 +28,18 @@ from ..storage.connection import Connection
 from ..storage.living import Live, live_of
 from ..storage.values import CONTENT, content_of
 from ..transcript_key import TranscriptKey
+from .glimpse_fields import BOUNDED, CUT, UNCUT, WHOLE_BYTES
 from .json_beginnings import completed_json
-
-WHOLE_BYTES: Final = 32 * 1024
-"""Up to this size, as it is stored, an entry is read whole."""
 
 FILLED_BYTES: Final = 2 * 1024 * 1024
 """Of larger ones so much is read whole at once."""
 
-CUT_CHARACTERS: Final = 4_000
-"""Of each text of a larger one so much is read."""
 
 _STORED = {**CONTENT, "subpath": 1}
 _STORED_AT_ONCE = 500
 _UNDECODED = CodecOptions(document_class=RawBSONDocument)
 _UNPACKED_BYTES = 256 * 1024
 _PREFIX_BYTES = 24 * 1024
-_SMALL_PART_BYTES = 2 * 1024
-_LEVELS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +239,7 @@ class SessionReader:
             if size > WHOLE_BYTES and "entry" not in row:
                 room -= size
                 (whole if room >= 0 else cut)[row["seq"]] = row
-        for wanted, projection in ((whole, CONTENT), (cut, _CUT)):
+        for wanted, projection in ((whole, CONTENT), (cut, CUT)):
             if not wanted:
                 continue
             subpaths = sorted({row["subpath"] for row in wanted.values()})
@@ -275,10 +269,10 @@ class SessionReader:
             return await cursor.to_list(None)
 
         try:
-            return await retried(connection.client, lambda: attempt(_BOUNDED))
+            return await retried(connection.client, lambda: attempt(BOUNDED))
         except OperationFailure:
             # One of them is no document, and has no size.
-            return await retried(connection.client, lambda: attempt(_UNCUT))
+            return await retried(connection.client, lambda: attempt(UNCUT))
 
 
 def _decoded(stored: RawBSONDocument) -> dict[str, Any]:
@@ -343,62 +337,3 @@ def _unpacked_beginning(packed: bytes) -> tuple[dict[str, Any], bool]:
         return unpack(packed), True
     found = json.loads(completed_json(data[:_PREFIX_BYTES].decode("utf-8", "ignore")))
     return (cast("dict[str, Any]", found) if isinstance(found, dict) else {}), False
-
-
-def _shrunk(value: str, levels: int) -> dict[str, Any]:
-    """An expression for a value of which each text has no more than its beginning."""
-    kind = {"$type": value}
-    branches: list[dict[str, Any]] = [
-        {
-            "case": {"$eq": [kind, "string"]},
-            "then": {"$substrCP": [value, 0, CUT_CHARACTERS]},
-        },
-        {
-            "case": {"$lte": [{"$bsonSize": {"v": value}}, _SMALL_PART_BYTES]},
-            "then": value,
-        },
-    ]
-    if levels:
-        each = f"v{levels}"
-        branches += [
-            {
-                "case": {"$eq": [kind, "object"]},
-                "then": {
-                    "$arrayToObject": {
-                        "$map": {
-                            "input": {"$objectToArray": value},
-                            "as": each,
-                            "in": {"k": f"$${each}.k", "v": _shrunk(f"$${each}.v", levels - 1)},
-                        }
-                    }
-                },
-            },
-            {
-                "case": {"$eq": [kind, "array"]},
-                "then": {
-                    "$map": {
-                        "input": {"$slice": [value, 200]},
-                        "as": each,
-                        "in": _shrunk(f"$${each}", levels - 1),
-                    }
-                },
-            },
-        ]
-    return {"$switch": {"branches": branches, "default": "…"}}
-
-
-_SIZES = {
-    "size": {"$bsonSize": "$entry"},
-    "packed_size": {"$binarySize": "$packed"},
-    "packed": {
-        "$cond": [{"$lte": [{"$binarySize": "$packed"}, WHOLE_BYTES]}, "$packed", "$$REMOVE"]
-    },
-}
-_UNCUT: dict[str, Any] = {**CONTENT, "subpath": 1}
-_BOUNDED: dict[str, Any] = {
-    **_UNCUT,
-    **_SIZES,
-    "entry": {"$cond": [{"$lte": [{"$bsonSize": "$entry"}, WHOLE_BYTES]}, "$entry", "$$REMOVE"]},
-}
-# To read it takes the server ten times as long as to answer, so it is sent where it is needed.
-_CUT: dict[str, Any] = {"_id": 0, "seq": 1, "entry": _shrunk("$entry", _LEVELS)}

@@ -51,5 +51,10 @@ class Kept(Generic[K, V]):
         if (end := self._ends.pop(key, None)) is not None:
             end.cancel()
 
+    def clear(self) -> None:
+        """Keep none of them."""
+        for key in list(self._values):
+            self.drop(key)
+
     def __len__(self) -> int:
         return len(self._values)

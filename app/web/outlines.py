@@ -60,6 +60,10 @@ class Outlines:
             task.add_done_callback(lambda done: self._has_ended(key, done))
         return await asyncio.shield(task) if is_awaited else None
 
+    def forget(self) -> None:
+        """Know none any more, as a process that has just begun."""
+        self._known.clear()
+
     async def _made(
         self, key: _Key, reader: SessionReader, outline: Outline, wait: float
     ) -> Outline:

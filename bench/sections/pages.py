@@ -14,7 +14,7 @@ import httpx
 from claude_agent_sdk import SessionKey
 from starlette.requests import Request
 
-from beanie_session_store.app.web import outlines, session_view
+from beanie_session_store.app.web import session_view
 from beanie_session_store.web import Access, session_pages
 
 from ..entries import Entry
@@ -66,7 +66,7 @@ async def run(plan: Plan) -> Section:
 
                 async def turn() -> float:
                     if is_cold:
-                        session_view.OUTLINES = outlines.Outlines()
+                        session_view.OUTLINES.forget()
                     begin = time.process_time()
                     took = await elapsed(work)
                     processor.setdefault(name, []).append(1000 * (time.process_time() - begin))

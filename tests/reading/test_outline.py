@@ -12,7 +12,8 @@ from support.conversation import Conversation, shop
 from support.reported import cases
 
 from beanie_session_store import BeanieSessionStore, import_transcripts
-from beanie_session_store.app.reading.glimpses import CUT_CHARACTERS, FILLED_BYTES
+from beanie_session_store.app.reading.glimpse_fields import CUT_CHARACTERS
+from beanie_session_store.app.reading.glimpses import FILLED_BYTES
 from beanie_session_store.app.reading.json_beginnings import completed_json
 from beanie_session_store.app.transcripts.outline import Outline, used
 from beanie_session_store.app.transcripts.outline_fields import OUTLINE_FIELDS
