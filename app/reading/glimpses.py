@@ -195,8 +195,9 @@ class SessionReader:
                     if not is_wanted(bytes(stored.raw)):
                         continue
                     row = _decoded(stored)
-                    entry = row["entry"] if isinstance(row["entry"], dict) else None
-                    yield StoredWhole(row["seq"], row["subpath"], entry)
+                    found: object = row["entry"]
+                    content = cast("dict[str, Any]", found) if isinstance(found, dict) else None
+                    yield StoredWhole(row["seq"], row["subpath"], content)
                     continue
                 row = _decoded(stored)
                 seq, subpath = row["seq"], row["subpath"]
