@@ -13,7 +13,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 # Where it is set, each process compiles the package and all tests anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: captures demo test motor matrix secantus bench faults soak-faults soak lint types check clean
+.PHONY: captures demo look screenshots test motor matrix secantus bench faults soak-faults soak lint types check clean
 
 # Written last, so an interrupted installation is taken up again.
 $(VENV)/.ready: pyproject.toml constraints/shared.txt constraints/beanie2.txt
@@ -34,6 +34,14 @@ $(SECANTUS)/.ready: pyproject.toml constraints/shared.txt constraints/secantus.t
 ## Run the real agent on "host A", resume it on "host B"; LIVE=1 uses the real API.
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo $(if $(LIVE),--live)
+
+## Sessions to look at in a browser, recorded and real, at the address that it prints.
+look: $(VENV)/.ready
+	$(BIN)/python -m demo.look
+
+## Make the pictures of docs/web.md anew, with Debian's chromium.
+screenshots: $(VENV)/.ready
+	$(BIN)/python -m demo.screenshots
 
 ## Run what docs/cli.md shows, and write down what it prints.
 captures: $(VENV)/.ready

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         CorruptEntryError,
         DriverMismatchError,
         EventLoopError,
+        FeedLostError,
+        FeedOverrunError,
         InvalidEntryError,
         InvalidKeyError,
         InvalidLeaseError,
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
         UnsoundSessionError,
     )
     from .app.every import EVERY, Every
+    from .app.feed.changes import SessionChange
+    from .app.feed.feed import Feed
     from .app.health.doctor import diagnose
     from .app.health.endpoints import HealthChecks
     from .app.health.findings import Diagnosis, Finding
@@ -145,6 +149,9 @@ __all__ = [
     "EntryView",
     "EventLoopError",
     "Every",
+    "Feed",
+    "FeedLostError",
+    "FeedOverrunError",
     "Finding",
     "HealthChecks",
     "InvalidEntryError",
@@ -179,6 +186,7 @@ __all__ = [
     "SearchHit",
     "ServerError",
     "SessionBusyError",
+    "SessionChange",
     "SessionChangedError",
     "SessionListing",
     "SessionPage",
@@ -253,17 +261,19 @@ _HOMES = {
     ".app.embedded.mongo": "EmbeddedMongo",
     ".app.errors": (
         "AccessDeniedError AdoptionError AmbiguousSessionError ClientClosedError "
-        "ContentionError CorruptEntryError DriverMismatchError EventLoopError "
-        "InvalidEntryError InvalidKeyError InvalidLeaseError InvalidMetadataError "
-        "InvalidMigrationError InvalidModelError InvalidOptionsError InvalidQueryError "
-        "InvalidRetentionError InvalidURLError LeaseLostError MigrationLockLostError "
-        "MongodNotFoundError MongodStartError NotInitializedError ObserverError "
-        "SchemaOutdatedError SchemaTooNewError ServerError SessionBusyError "
+        "ContentionError CorruptEntryError DriverMismatchError EventLoopError FeedLostError "
+        "FeedOverrunError InvalidEntryError InvalidKeyError InvalidLeaseError "
+        "InvalidMetadataError InvalidMigrationError InvalidModelError InvalidOptionsError "
+        "InvalidQueryError InvalidRetentionError InvalidURLError LeaseLostError "
+        "MigrationLockLostError MongodNotFoundError MongodStartError NotInitializedError "
+        "ObserverError SchemaOutdatedError SchemaTooNewError ServerError SessionBusyError "
         "SessionChangedError SessionStoreError SlowQueryError StandaloneError StoreOwnedError "
         "TransferError UnfitCollectionError UnknownSessionError UnreachableError "
         "UnsoundSessionError"
     ),
     ".app.every": "EVERY Every",
+    ".app.feed.changes": "SessionChange",
+    ".app.feed.feed": "Feed",
     ".app.health.doctor": "diagnose",
     ".app.health.endpoints": "HealthChecks",
     ".app.health.findings": "Diagnosis Finding",

@@ -104,6 +104,14 @@ class SessionChangedError(SessionStoreError):
     """The session was deleted, or deleted and made anew, while it was being streamed."""
 
 
+class FeedLostError(SessionStoreError):
+    """A feed of sessions cannot go on, and what it missed cannot be told any more."""
+
+
+class FeedOverrunError(SessionStoreError):
+    """A feed of sessions was taken from too slowly; it goes on in a new one, by its token."""
+
+
 class CorruptEntryError(SessionStoreError):
     """A stored entry cannot be read back: part of it is missing or damaged."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,9 @@ from .database.bound_models import lent
 from .database.driver import AnyDatabase
 from .database.failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
 from .errors import InvalidKeyError, SessionStoreError
+from .feed.changes import checked_token
+from .feed.feed import Feed, followed
+from .feed.hub import Topic
 from .health.readiness import Readiness, require_ready
 from .leases import grants
 from .leases.held_lease import held_lease
@@ -28,6 +31,7 @@ from .queries.filters import Criterion, SessionFilter
 from .queries.session_queries import SessionQueries
 from .queries.summary_pages import S_co
 from .reading import listings, load, stream
+from .reading.glimpses import SessionReader
 from .reading.listings import SessionListing
 from .reading.stream import StreamedEntry
 from .reading.watch import watch
@@ -425,6 +429,42 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             async for entry in entries:
                 yield entry
 
+    def feed(
+        self, key: AnyKey | None = None, *, after: str | None = None
+    ) -> AbstractAsyncContextManager[Feed]:
+        """The tenant's sessions as they change: ``async with store.feed() as feed``.
+
+        ``async for change in feed`` gives a :class:`SessionChange` whenever a session is made,
+        written to, changed otherwise or deleted: each once and in order, as soon as a majority of
+        the servers has it, over reconnections and elections too. ``feed.token`` is how far it
+        came; whoever stopped goes on with ``after=token``, in another process too, as far back as
+        the server's log goes. A session that was deleted more than some minutes ago is told of
+        only where the feed met it before.
+
+        However many feeds there are, one change stream is open for all of a process, a client and
+        a database, until the last is left; one more for as long as a feed reads what came
+        between an old token and now.
+
+        Args:
+            key: of this session alone.
+            after: the token of a change or of a feed; ``None`` for what comes from now on.
+
+        Raises:
+            InvalidQueryError: ``after`` is no token.
+            StandaloneError: the server is no replica set.
+            FeedOverrunError: more than 10,000 changes waited, for they were taken too slowly.
+            FeedLostError: the token is older than the server's log, or the collection was dropped.
+            SessionStoreError: as for the class.
+        """
+        topic = self._tenant if key is None else TranscriptKey.parse(self._tenant, key).session
+        return self._feed(topic, checked_token(after))
+
+    @asynccontextmanager
+    async def _feed(self, topic: Topic, after: str | None) -> AsyncGenerator[Feed]:
+        require_asyncio()
+        async with followed(await self._connection(), topic, after) as feed:
+            yield feed
+
     async def transcript(self, key: AnyKey) -> Transcript | None:
         """A session as an object to work with: turns, tool calls, subagents, tokens, cost.
 
@@ -784,6 +824,14 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         async with self._doing("repair", session, unanswered=NOT_KNOWN) as connection:
             work = repair.repair(connection, session, bring_back=bring_back)
             return await completed(work, "repair", session)
+
+    def reader(self, key: AnyKey) -> SessionReader:
+        """Parts of a session by position, each in bounded time and room, as pages look at it.
+
+        Raises:
+            InvalidKeyError: the key cannot name a session.
+        """
+        return SessionReader(TranscriptKey.parse(self._tenant, key), self._doing)
 
     async def list_subkeys(self, key: AnyKey) -> list[str]:
         """The subpaths of a session's subagent transcripts, such as ``subagents/agent-a1``."""

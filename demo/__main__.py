@@ -72,6 +72,7 @@ def _play(api_key: str | None) -> int:
     console.print(
         "\n[bold green]PASSED[/] Host B went on where host A stopped, from MongoDB alone."
     )
+    console.print("Look at such sessions in a browser: [bold]make look[/]")
     return 0
 
 

@@ -65,7 +65,7 @@ _MISUSES = (
 )
 
 COMMANDS = (
-    *("sessions", "show", "stats", "verify", "delete"),
+    *("sessions", "show", "stats", "serve", "verify", "delete"),
     *("doctor", "health", "schema", "retention", "lease"),
     *("adopt", "imports", "exports", "copies"),
 )

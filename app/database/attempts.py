@@ -23,6 +23,9 @@ _LONGEST_PAUSE_SECONDS = 0.2
 _FIRST_LONG_PAUSE_SECONDS = 0.1
 _LONGEST_LONG_PAUSE_SECONDS = 1.6
 
+STEADY_SECONDS = 5.0
+"""What fails after this long is new trouble, with the whole time to get over it."""
+
 
 class Attempts:
     """The time budget of one operation, with growing, jittered pauses between its tries."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from ..files.layout import main_path
 from ..files.staging import StagedFiles
 from ..reading.listings import SessionListing
@@ -19,7 +21,7 @@ async def write_page(
     files: StagedFiles,
     progress: Progress,
 ) -> None:
-    """Write the main transcript, and below it those of the subagents, each in its order.
+    """Write the page of a session to its place.
 
     Raises:
         TransferError: a name has no place on disk.
@@ -27,11 +29,21 @@ async def write_page(
         SessionStoreError: as for :meth:`BeanieSessionStore.stream`.
     """
     file = files.create(main_path(listing.project_key, listing.session_id, page.ending))
-
-    def write(text: str, entries: int = 0) -> None:
+    async for text, entries in page_texts(page, store, listing):
         progress.moved(file.write(text.encode()), entries)
 
-    write(page.head(listing.title or listing.session_id, _facts(store, listing)))
+
+async def page_texts(
+    page: Page, store: BeanieSessionStore, listing: SessionListing
+) -> AsyncIterator[tuple[str, int]]:
+    """The page of a session part by part, each with how many entries are in it.
+
+    It is the main transcript, and below it those of the subagents, each in its order.
+
+    Raises:
+        SessionStoreError: as for :meth:`BeanieSessionStore.stream`.
+    """
+    yield page.head(listing.title or listing.session_id, _facts(store, listing)), 0
     journals: list[str] = []
     for subpath in ["", *sorted(await store.list_subkeys(listing.subkeys_key))]:
         if is_journal(subpath):
@@ -40,17 +52,17 @@ async def write_page(
         pieces = Pieces(is_subagent=bool(subpath))
         if subpath:
             metadata = await store.agent_metadata(listing.key(subpath)) or {}
-            write(page.subagent(subagent_title(subpath, metadata)))
+            yield page.subagent(subagent_title(subpath, metadata)), 0
         async for entry in store.stream(listing.key(subpath)):
-            write("".join(map(page.piece, pieces.of(entry))), 1)
-        write("".join(map(page.piece, pieces.rest())))
+            yield "".join(map(page.piece, pieces.of(entry))), 1
+        yield "".join(map(page.piece, pieces.rest())), 0
     if journals:
         entries = 0
         for subpath in journals:
             async for _ in store.stream(listing.key(subpath)):
                 entries += 1
-        write(page.piece(journals_left_out(len(journals), entries)), entries)
-    write(page.foot())
+        yield page.piece(journals_left_out(len(journals), entries)), entries
+    yield page.foot(), 0
 
 
 def _facts(store: BeanieSessionStore, listing: SessionListing) -> dict[str, str]:

@@ -15,7 +15,7 @@ from .filters import Criterion, SessionFilter, checked_limit, checked_text
 from .lookup import session_named
 from .search import SearchHit, search
 from .statistics import Days, ToolStatistics, UsageStatistics, checked_groups
-from .summary_pages import Position, S_co, SessionPage, session_page, session_summary
+from .summary_pages import Position, S_co, SessionPage, project_keys, session_page, session_summary
 
 
 class SessionQueries(BoundStore, Generic[S_co]):
@@ -43,6 +43,7 @@ class SessionQueries(BoundStore, Generic[S_co]):
         until: datetime | None = None,
         limit: int = 50,
         after: str | None = None,
+        figures_only: bool = False,
     ) -> SessionPage[S_co]:
         """A page of the tenant's sessions with a main transcript, the latest activity first.
 
@@ -61,6 +62,8 @@ class SessionQueries(BoundStore, Generic[S_co]):
             until: not active since then.
             limit: sessions a page, 1 to 1,000.
             after: ``cursor`` of the page before.
+            figures_only: read no title, first prompt, branch, directory, tag or fold: they are
+                ``None``, as is befitting for whoever may not see what was said.
 
         Raises:
             InvalidQueryError: an argument is of a wrong type, or could be a query operator.
@@ -70,7 +73,9 @@ class SessionQueries(BoundStore, Generic[S_co]):
         limit = checked_limit(limit)
         position = None if after is None else Position.parse(after)
         async with self._doing("find sessions") as connection:
-            return await session_page(connection, self._tenant, wanted, limit, position)
+            return await session_page(
+                connection, self._tenant, wanted, limit, position, figures_only=figures_only
+            )
 
     async def summary(self, key: AnyKey) -> S_co | None:
         """The summary of a session, with its totals; ``None`` if there is no such session."""
@@ -96,6 +101,15 @@ class SessionQueries(BoundStore, Generic[S_co]):
         """
         async with self._doing("find the session") as connection:
             return await session_named(connection, self._tenant, name, project_key, whole_id)
+
+    async def projects(self) -> list[str]:
+        """The project keys of the tenant's sessions, in order; an index has them.
+
+        Raises:
+            SessionStoreError: as for the class.
+        """
+        async with self._doing("list the projects") as connection:
+            return await project_keys(connection, self._tenant)
 
     async def usage(
         self,

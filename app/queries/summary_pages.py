@@ -10,14 +10,16 @@ from datetime import datetime, timedelta
 from typing import Any, Generic
 
 from bson import ObjectId
+from pydantic import Field
 from typing_extensions import TypeVar
 
 from ...models import SessionSummary
-from ..database.documents import Criteria
+from ..database.documents import Criteria, Row
 from ..database.reads import retried
 from ..errors import InvalidQueryError
 from ..storage.connection import Connection
 from ..storage.criteria import NOT_EXPIRED, WITH_MAIN, before
+from ..storage.stored_summaries import summary_of
 from ..stored_times import EPOCH
 from ..text import shown
 from ..transcript_key import TranscriptKey
@@ -67,17 +69,46 @@ class Position:
         return base64.urlsafe_b64encode(json.dumps([milliseconds, str(self.id)]).encode()).decode()
 
 
+class _FiguresRow(Row):
+    """What a summary says but for what is said in the session."""
+
+    id: Any = Field(None, alias="_id")
+    tenant: Any = None
+    project_key: Any = None
+    session_id: Any = None
+    next_seq: Any = None
+    mtime: Any = None
+    metadata: Any = None
+    totals: Any = None
+    created_at: Any = None
+    active_at: Any = None
+    expires_at: Any = None
+    held_at: Any = None
+
+    def summary(self, model: type[S_co]) -> S_co:
+        """A summary of which nothing else is known."""
+        fields = type(self).model_fields
+        return summary_of(
+            model,
+            {fields[name].alias or name: getattr(self, name) for name in self.model_fields_set},
+        )
+
+
 async def session_page(
     connection: Connection,
     tenant: str,
     wanted: SessionFilter,
     limit: int,
     after: Position | None,
+    *,
+    figures_only: bool = False,
 ) -> SessionPage[Any]:
     """The next ``limit`` sessions with a main transcript behind the cursor ``after``.
 
-    They are of the class that the store was made with.
+    They are of the class that the store was made with. With ``figures_only`` their texts stay in
+    the database.
     """
+    summaries = connection.summaries
     criteria: list[Criteria] = [wanted.query(tenant), WITH_MAIN]
     if after is not None:
         # The first for the index, which the alternatives alone would not lead to the place.
@@ -85,14 +116,13 @@ async def session_page(
         criteria.append(before(active_at=after.active_at, _id=after.id))
 
     async def attempt() -> list[SessionSummary]:
-        found = connection.summaries.find(
-            *criteria,
-            sort=[("active_at", -1), ("_id", -1)],
-            # One more tells whether there is another page.
-            limit=limit + 1,
-            max_time_ms=wanted.time_limit,
-        )
-        return await found.to_list()
+        # One more tells whether there is another page.
+        order: dict[str, Any] = {"sort": [("active_at", -1), ("_id", -1)], "limit": limit + 1}
+        order["max_time_ms"] = wanted.time_limit
+        if not figures_only:
+            return await summaries.find(*criteria, **order).to_list()
+        rows = await summaries.find(*criteria, rows=_FiguresRow, **order).to_list()
+        return [row.summary(summaries.model) for row in rows]
 
     found = await retried(connection.client, attempt)
     sessions = found[:limit]
@@ -110,3 +140,13 @@ async def session_summary(connection: Connection, key: TranscriptKey) -> Any:
         return await connection.summaries.find_one(key.of_session, NOT_EXPIRED)
 
     return await retried(connection.client, attempt)
+
+
+async def project_keys(connection: Connection, tenant: str) -> list[str]:
+    """The project keys of a tenant's sessions, those that have expired since included."""
+
+    async def attempt() -> list[Any]:
+        # None of Beanie's; an index has the answer, and no document is read.
+        return await connection.summaries.collection.distinct("project_key", {"tenant": tenant})
+
+    return sorted(key for key in await retried(connection.client, attempt) if isinstance(key, str))

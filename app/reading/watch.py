@@ -11,7 +11,7 @@ from time import monotonic
 from pymongo.errors import OperationFailure, PyMongoError
 
 from ..concurrency.cancellation import ended_with_caller
-from ..database.attempts import Attempts
+from ..database.attempts import STEADY_SECONDS, Attempts
 from ..database.change_streams import open_change_stream
 from ..database.driver import Record, start_session
 from ..database.reads import is_resumable
@@ -21,9 +21,6 @@ from ..transcript_key import TranscriptKey
 from .stream import Place, StreamedEntry, read_on
 
 _HISTORY_LOST = 286
-
-# What fails after this long is new trouble, with the whole time to get over it.
-_STEADY_SECONDS = 5.0
 
 # A watcher that asks again at once takes back its connection before those who wait for one wake
 # up: as many watchers as the pool has connections would stop everything else on the client.
@@ -69,7 +66,7 @@ async def _watch(confirmed: Connection, place: Place) -> AsyncGenerator[Streamed
             lost = isinstance(error, OperationFailure) and error.code == _HISTORY_LOST
             if not (lost or is_resumable(error)):
                 raise
-            if monotonic() - began > _STEADY_SECONDS:
+            if monotonic() - began > STEADY_SECONDS:
                 attempts = Attempts()
             if not await attempts.pause(error):
                 raise

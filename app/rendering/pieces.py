@@ -249,8 +249,13 @@ def _is_typed(entry: ConversationEntry) -> bool:
     return isinstance(entry, UserEntry) and not (entry.is_compact_summary or entry.is_sidechain)
 
 
+def is_long(text: str) -> bool:
+    """Whether a text is too long to be rendered as Markdown."""
+    return len(text) > _MAX_PROSE or text.count("\n") > _MAX_PROSE_LINES
+
+
 def _prose(text: str, *, is_typed: bool) -> Piece:
-    if len(text) > _MAX_PROSE or text.count("\n") > _MAX_PROSE_LINES:
+    if is_long(text):
         return Output("Long text", text, is_folded=True)
     return Prose(text, is_typed)
 

@@ -19,6 +19,8 @@ logger = logging.getLogger("beanie_session_store.storage")
 SessionWork = Callable[[Connection, TranscriptKey], Awaitable[object]]
 
 _running: dict[tuple[Any, ...], asyncio.Task[None]] = {}
+_until_closed: dict[asyncio.Task[None], int] = {}
+"""What follows the server for as long as somebody wants it, with the ``id`` of its client."""
 
 
 def go_on(connection: Connection, key: TranscriptKey, work: SessionWork) -> None:
@@ -33,9 +35,16 @@ def go_on(connection: Connection, key: TranscriptKey, work: SessionWork) -> None
         task.add_done_callback(lambda _: _running.pop(name, None))
 
 
+def stopped_with(client: object, task: asyncio.Task[None]) -> None:
+    """Have a task cut off before a client of our own is closed, which it holds open cursors of."""
+    _until_closed[task] = id(client)
+    task.add_done_callback(_until_closed.pop)
+
+
 async def stop(client: object) -> None:
     """Cut off what goes on with a client, before that is closed; transactions roll back."""
     tasks = [task for name, task in _running.items() if id(client) in name]
+    tasks += [task for task, whose in _until_closed.items() if whose == id(client)]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -29,6 +29,7 @@ from documents import Conversation, Customer
 from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.responses import StreamingResponse
 from live import events
+from pages import pages
 from pydantic import BaseModel
 
 from beanie_session_store import (
@@ -80,6 +81,7 @@ def create_app(client: Any, directory: Path, database: str = "app") -> FastAPI:
             await settled()
 
     app = FastAPI(lifespan=lifespan)
+    app.mount("/sessions", pages)
 
     @app.post("/customers", status_code=201)
     async def create_customer(owner: Customer) -> Customer:

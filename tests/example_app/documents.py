@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from secrets import token_urlsafe
 
 from beanie import Document, PydanticObjectId
 from pydantic import Field
@@ -13,6 +14,8 @@ class Customer(Document):
     """Who pays; each is a tenant of the session store."""
 
     name: str
+    pages_key: str = Field(default_factory=token_urlsafe)
+    """Opens the pages of the customer's sessions."""
 
     class Settings:
         name = "customers"

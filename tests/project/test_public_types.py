@@ -201,7 +201,10 @@ async def call(store: BeanieSessionStore, name: str, key: Any) -> None:
     elif inspect.isasyncgen(called):
         async with aclosing(called) as entries:
             assert (await anext(entries)).seq > 0
-    else:
+    elif isinstance(called, AbstractAsyncContextManager):
+        async with called:
+            pass
+    elif inspect.isawaitable(called):
         await called
 
 

@@ -112,6 +112,23 @@ async def test_pages_hold_every_session_once_and_the_latest_first(database: Data
     assert await all_pages(store, 1000) == found
 
 
+async def test_of_figures_alone_no_text_is_read(database: Database) -> None:
+    await fill(database, 60)
+    store = BeanieSessionStore(tenant="acme")
+    assert await all_pages(store, 7, figures_only=True) == await all_pages(store, 7)
+    (whole,) = (await store.sessions(limit=1)).sessions
+    found: list[dict[str, Any]] = []
+    async with profiled(database, found):
+        (alone,) = (await store.sessions(limit=1, tag=whole.tag, figures_only=True)).sessions
+    texts = ("title", "first_prompt", "branch", "cwd", "tag", "data")
+    assert all(getattr(whole, name) is not None for name in ("title", "branch", "tag", "data"))
+    assert all(getattr(alone, name) is None for name in texts)
+    for name in ("session_id", "totals", "metadata", "active_at", "mtime", "created_at", "id"):
+        assert getattr(alone, name) == getattr(whole, name)
+    (asked,) = [each["command"] for each in found if each["op"] == "query"]
+    assert not set(texts) & set(asked["projection"])
+
+
 async def test_a_session_that_becomes_active_is_not_met_twice(database: Database) -> None:
     await fill(database, 40)
     store = BeanieSessionStore(tenant="acme")

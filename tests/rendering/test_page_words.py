@@ -204,7 +204,7 @@ def test_one_block_that_loses_words_costs_the_others_nothing() -> None:
     text = "**bold** text\n\n| a |\n|---|\n| b | lost |\n\n- item `code`"
     shown = HtmlPage().piece(Prose(text))
     assert "<strong>bold</strong>" in shown
-    assert '<pre class="written">| a |' in shown
+    assert '<pre class="written" tabindex="0">| a |' in shown
     assert "<code>code</code>" in shown
     assert MarkdownPage().piece(Prose(text)) == (
         "> **bold** text\n>\n> ```\n> | a |\n> |---|\n> | b | lost |\n> ```\n>\n> - item `code`\n\n"

@@ -327,7 +327,7 @@ def test_html_renders_and_highlights() -> None:
     page = HtmlPage()
     shown = page.piece(Prose("**bold**\n\n```python\nx = 1\n```\n\n| a |\n|---|\n| b |"))
     assert "<strong>bold</strong>" in shown
-    assert '<span class="n">x</span>' in shown
+    assert '<span class="m">1</span>' in shown
     assert "<td>b</td>" in shown
     assert "<details>" in page.piece(Output("Result", "<b>", is_folded=True))
 
@@ -340,7 +340,10 @@ def test_controls_are_made_visible_and_lines_stay() -> None:
 async def test_a_missing_extra_says_what_to_install(
     store: BeanieSessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "beanie_session_store.app.rendering.html")
+    for module in ("html", "markup"):
+        monkeypatch.delitem(
+            sys.modules, f"beanie_session_store.app.rendering.{module}", raising=False
+        )
     monkeypatch.setitem(sys.modules, "nh3", None)
     with pytest.raises(TransferError, match=r"pip install 'beanie-session-store\[export\]'"):
         await export_transcripts(store, tmp_path, format="html")

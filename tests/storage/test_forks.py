@@ -10,7 +10,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
     BeanieSessionStore,
+    Feed,
     SessionStoreError,
     SessionSummary,
     diagnose,
@@ -81,6 +82,11 @@ async def drained(entries: Any) -> None:
             return
 
 
+async def entered(feed: AbstractAsyncContextManager[Feed]) -> None:
+    async with feed:
+        return
+
+
 def calls(store: BeanieSessionStore, database: Database) -> list[Work]:
     """One call of each kind."""
     return [
@@ -95,6 +101,7 @@ def calls(store: BeanieSessionStore, database: Database) -> list[Work]:
         lambda: store.verify(KEY),
         lambda: drained(store.stream(KEY)),
         lambda: drained(store.watch(KEY)),
+        lambda: entered(store.feed()),
         lambda: drained(store.all_sessions()),
         lambda: upgrade_schema(database),
         lambda: retention_policies(database),
@@ -317,3 +324,27 @@ def test_a_client_that_nobody_used_before_the_fork_works(
     new_loop.run_until_complete(close_client(client))
     new_loop.close()
     asyncio.set_event_loop(None)
+
+
+def test_a_fork_has_a_change_stream_of_its_own(
+    mongo_url: str, database_name: str, loop: asyncio.AbstractEventLoop
+) -> None:
+    async def first_change() -> str:
+        connection = BeanieSessionStore.connect(mongo_url, database=database_name)
+        async with connection as store, store.feed() as feed:
+            await store.append(KEY, [message()])
+            return (await anext(feed)).kind
+
+    async def opened() -> tuple[AsyncExitStack, Feed]:
+        async with AsyncExitStack() as stack:
+            connection = BeanieSessionStore.connect(mongo_url, database=database_name)
+            store = await stack.enter_async_context(connection)
+            feed = await stack.enter_async_context(store.feed())
+            return stack.pop_all(), feed
+        raise AssertionError
+
+    stack, feed = loop.run_until_complete(opened())
+    assert told_in_fork(lambda: asyncio.run(first_change())) == "created"
+    # That of the parent goes on.
+    assert loop.run_until_complete(anext(feed)).kind == "created"
+    loop.run_until_complete(stack.aclose())

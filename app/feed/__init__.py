@@ -1,0 +1,1 @@
+"""Sessions as they change: one change stream for everybody in the process who wants to know."""

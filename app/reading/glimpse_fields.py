@@ -1,0 +1,75 @@
+"""What is read of entries for a glimpse of them, as MongoDB projects it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..storage.values import CONTENT
+
+WHOLE_BYTES: Final = 32 * 1024
+"""Up to this size, as it is stored, an entry is read whole."""
+
+CUT_CHARACTERS: Final = 4_000
+"""Of each text of a larger one so much is read."""
+
+_SMALL_PART_BYTES = 2 * 1024
+_LEVELS = 7
+
+
+def _shrunk(value: str, levels: int) -> dict[str, Any]:
+    """An expression for a value of which each text has no more than its beginning."""
+    kind = {"$type": value}
+    branches: list[dict[str, Any]] = [
+        {
+            "case": {"$eq": [kind, "string"]},
+            "then": {"$substrCP": [value, 0, CUT_CHARACTERS]},
+        },
+        {
+            "case": {"$lte": [{"$bsonSize": {"v": value}}, _SMALL_PART_BYTES]},
+            "then": value,
+        },
+    ]
+    if levels:
+        each = f"v{levels}"
+        branches += [
+            {
+                "case": {"$eq": [kind, "object"]},
+                "then": {
+                    "$arrayToObject": {
+                        "$map": {
+                            "input": {"$objectToArray": value},
+                            "as": each,
+                            "in": {"k": f"$${each}.k", "v": _shrunk(f"$${each}.v", levels - 1)},
+                        }
+                    }
+                },
+            },
+            {
+                "case": {"$eq": [kind, "array"]},
+                "then": {
+                    "$map": {
+                        "input": {"$slice": [value, 200]},
+                        "as": each,
+                        "in": _shrunk(f"$${each}", levels - 1),
+                    }
+                },
+            },
+        ]
+    return {"$switch": {"branches": branches, "default": "…"}}
+
+
+_SIZES = {
+    "size": {"$bsonSize": "$entry"},
+    "packed_size": {"$binarySize": "$packed"},
+    "packed": {
+        "$cond": [{"$lte": [{"$binarySize": "$packed"}, WHOLE_BYTES]}, "$packed", "$$REMOVE"]
+    },
+}
+UNCUT: dict[str, Any] = {**CONTENT, "subpath": 1}
+BOUNDED: dict[str, Any] = {
+    **UNCUT,
+    **_SIZES,
+    "entry": {"$cond": [{"$lte": [{"$bsonSize": "$entry"}, WHOLE_BYTES]}, "$entry", "$$REMOVE"]},
+}
+# To read it takes the server ten times as long as to answer, so it is sent where it is needed.
+CUT: dict[str, Any] = {"_id": 0, "seq": 1, "entry": _shrunk("$entry", _LEVELS)}

@@ -1,0 +1,1 @@
+"""Sessions as pages: an ASGI application, which alone knows Starlette and Jinja2."""
