@@ -61,6 +61,18 @@ with TestClient(block.app) as client:
 print("done")
 """
 
+HEALTH_CLIENT = """
+import sys
+sys.path.insert(0, {folder!r})
+from fastapi.testclient import TestClient
+import block
+
+with TestClient(block.app) as client:
+    assert client.get("/health/livez").json() == {{"live": True}}
+    assert client.get("/health/readyz").json() == {{"ready": True}}
+print("done")
+"""
+
 # Reads it as a browser does, of a server on a port of its own; it ends as soon as it has seen all.
 LIVE_CLIENT = """
 import asyncio, json, socket, sys
@@ -149,6 +161,8 @@ def test_readme_block_runs(number: int, tmp_path: Path, environment: dict[str, s
         (tmp_path / "block.py").write_text(code)
         driver = tmp_path / "client.py"
         visit = LIVE_CLIENT if "text/event-stream" in code else FASTAPI_CLIENT
+        if "HealthChecks" in code:
+            visit = HEALTH_CLIENT
         driver.write_text(visit.format(folder=str(tmp_path)))
         assert run(driver, environment).endswith("done\n")
         return
