@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from pymongo import _csot
 from pymongo.errors import PyMongoError
 
 from .overload import is_refused
@@ -54,12 +55,21 @@ class Attempts:
         """
         if error is not None:
             self.heed(error)
-        if self.elapsed >= self._seconds:
+        left = callers_seconds()
+        if self.elapsed >= self._seconds or (left is not None and left <= 0):
             return False
         # Writers that collided once would otherwise collide again at the same pace.
         await asyncio.sleep(random.uniform(0, self._longest))
         self._longest = min(self._longest * 2, self._limit)
         return True
+
+
+def callers_seconds() -> float | None:
+    """What is left of the time that the caller gave by ``pymongo.timeout``, if it gave any.
+
+    The driver offers it to nobody. Once it is used up, every command fails without being sent.
+    """
+    return _csot.remaining()
 
 
 async def unless_refused(write: Callable[[], Awaitable[T]]) -> T:

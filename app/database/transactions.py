@@ -14,6 +14,7 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
+    WriteConcernError,
 )
 
 from .abandoned import MARKED, end_abandoned
@@ -132,6 +133,9 @@ async def _commit(session: ClientSession, attempts: Attempts) -> None:
                 raise TransientFailureError from error
             elif _has_code(error, NO_SUCH_TRANSACTION):
                 # Without a label: an earlier commit may hold on a member that answers no more.
+                raise OutcomeUnknownError from error
+            elif isinstance(error, WriteConcernError):
+                # It is done, and no majority has confirmed it yet.
                 raise OutcomeUnknownError from error
             else:
                 raise

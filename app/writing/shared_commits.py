@@ -18,10 +18,11 @@ from weakref import finalize
 
 from pymongo.errors import AutoReconnect, InvalidOperation, ServerSelectionTimeoutError
 
-from ..database.attempts import Attempts
+from ..database.attempts import Attempts, callers_seconds
 from ..database.commands import ONE_COMMAND_BYTES, insert_encoded, update_each
 from ..database.driver import Client, ClientSession
-from ..database.transactions import OutcomeUnknownError, transact
+from ..database.overload import is_refused
+from ..database.transactions import OutcomeUnknownError, TransientFailureError, transact
 from ..storage.codec import EncodedEntry
 from ..storage.connection import Connection
 from ..storage.state import SessionState
@@ -97,6 +98,7 @@ class SharedCommits:
         self._under_way = 0
         self._sessions_under_way = 0
         self._left = 0
+        self._is_stuck = False
         self._waiting: deque[_Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._contended: OrderedDict[TranscriptKey, float] = OrderedDict()
@@ -106,17 +108,26 @@ class SharedCommits:
 
         Raises:
             CommitLostError: another one's commit may have stored it.
+            TransientFailureError: a server has too much to do.
             OutcomeUnknownError, PyMongoError: as :func:`transact` raises it.
             Exception: as ``alone`` raises it.
         """
+        # A time that a caller has given would be that of all who go with it.
+        if callers_seconds() is not None:
+            await alone()
+            return
         if self._under_way < _AT_ONCE:
             self._enter(1)
             await self._alone(alone)
             return
-        if not member.is_plain or member.size > ONE_COMMAND_BYTES or self._is_contended(member):
+        if self._is_stuck or not self._may_wait(member):
             await alone()
             return
-        turn = await self._turn(member)
+        try:
+            turn = await self._turn(member)
+        except TransientFailureError as error:
+            attempts.heed(error.__cause__ or error)
+            raise
         if isinstance(turn, list):
             if len(turn) == 1:
                 await self._alone(alone)
@@ -168,6 +179,13 @@ class SharedCommits:
             raise
         except AutoReconnect as error:
             raise lost from error
+        except TransientFailureError as error:
+            if error.__cause__ is None or not is_refused(error.__cause__):
+                told = False
+            else:
+                # All of them at once would be more than it refused.
+                told = error
+                raise
         except Exception:
             told = False
         finally:
@@ -181,6 +199,7 @@ class SharedCommits:
         self._sessions_under_way += sessions
 
     def _leave(self, sessions: int) -> None:
+        self._is_stuck = False
         self._under_way -= 1
         self._sessions_under_way -= sessions
         while self._waiting and self._under_way < _AT_ONCE:
@@ -220,11 +239,18 @@ class SharedCommits:
         now = monotonic()
         while self._waiting and now - self._waiting[0].since >= _PATIENCE_SECONDS:
             self._waiting.popleft().tell(False)
+            # Whoever comes before one of them ends need not find out the same way.
+            self._is_stuck = True
         if self._waiting:
             first = self._waiting[0]
             loop = first.turn.get_loop()
             wait = first.since + _PATIENCE_SECONDS - now
             self._timer = loop.call_later(wait, self._release_late)
+
+    def _may_wait(self, member: PlannedAppend) -> bool:
+        return (
+            member.is_plain and member.size <= ONE_COMMAND_BYTES and not self._is_contended(member)
+        )
 
     def _is_contended(self, member: PlannedAppend) -> bool:
         # Nearly always there are none at all.

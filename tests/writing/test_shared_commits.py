@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+import pymongo
 import pytest
 from beanie import init_beanie
 from support.entries import marker, message, turn
@@ -272,6 +273,71 @@ async def test_who_is_cut_off_costs_no_other(
     assert not await settled()
     # It may be stored or not, and is not stored again.
     await store.append(session(place), batches[place])
+    await assert_sound(store, {n: entries + batches[n] for n, entries in stored.items()})
+
+
+async def test_a_callers_own_time_is_nobody_elses(
+    store: BeanieSessionStore, database: Database, groups: Groups
+) -> None:
+    stored = await begun(store, 8)
+
+    async def hurried(number: int) -> None:
+        with pymongo.timeout(0.2):
+            await store.append(session(number), turn(1))
+
+    block = {"blockConnection": True, "blockTimeMS": 400}
+    async with failing(database, "commitTransaction", {"times": 8}, **block):
+        hurry = [asyncio.ensure_future(hurried(n)) for n in range(4)]
+        await append_all(store, stored, range(4, 8))
+    ended = await asyncio.gather(*hurry, return_exceptions=True)
+    # A commit whose time is over is not waited for any longer.
+    assert {type(each).__name__ for each in ended} == {"UnreachableError"}
+    assert all(size <= 2 for size, _ in groups)
+    for n in range(4, 8):
+        assert await store.load(session(n)) == stored[n]
+
+
+async def test_while_nobody_is_answered_none_waits_for_those_before(
+    store: BeanieSessionStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_commits, "_PATIENCE_SECONDS", 0.2)
+    waits = 0
+    turn_of = SharedCommits._turn
+
+    async def counted(self: SharedCommits, append: Any) -> Any:
+        nonlocal waits
+        waits += 1
+        return await turn_of(self, append)
+
+    stored = await begun(store, 6)
+    monkeypatch.setattr(SharedCommits, "_turn", counted)
+    block = {"blockConnection": True, "blockTimeMS": 3000}
+    async with failing(database, "commitTransaction", {"times": 2}, **block):
+        stuck = asyncio.ensure_future(append_all(store, stored, range(2)))
+        await asyncio.sleep(0.3)
+        for _ in range(5):
+            await append_all(store, stored, [5])
+        assert not stuck.done()
+        await stuck
+    assert waits == 1
+
+
+async def test_a_commit_that_no_majority_confirmed_is_not_stored_twice(
+    store: BeanieSessionStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_commits, "_AT_ONCE", 1)
+    stored = await begun(store, 5)
+    batches = {n: [marker(f"m{n}")] for n in stored}
+    unconfirmed = {"code": 100, "codeName": "UnsatisfiableWriteConcern", "errmsg": "no majority"}
+    async with failing(database, "commitTransaction", {"times": 2}, writeConcernError=unconfirmed):
+        ended = await asyncio.gather(
+            *(store.append(session(n), each) for n, each in batches.items()),
+            return_exceptions=True,
+        )
+    assert {type(each).__name__ for each in ended} == {"ServerError"}
+    assert all("not known" in str(each) for each in ended)
+    for n, each in batches.items():
+        await store.append(session(n), each)
     await assert_sound(store, {n: entries + batches[n] for n, entries in stored.items()})
 
 
