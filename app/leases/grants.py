@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -28,6 +29,7 @@ from ..storage.criteria import DELETED, EXPIRED, LEASED
 from ..transcript_key import TranscriptKey
 from ..writing.dating import DatedRow
 from ..writing.deletion import delete_session
+from ..writing.sound_state import sound_state
 from .lease import Lease
 
 # How long the server may try, where a transaction has the summary, before it is looked whether that
@@ -66,34 +68,40 @@ async def take(
     """Take the lease of a session, or say who has it; the same ``grant`` may come again.
 
     A session that is not there gets a mark, as a deleted one has while it is swept: readers take
-    it for gone, and whoever writes first begins behind it.
+    it for gone, and whoever writes first begins behind it. One that only lost its summary gets it
+    back first.
 
     Raises:
         ContentionError: a transaction had the summary all the time.
+        UnsoundSessionError: there are entries without a summary, and whether they were deleted
+            cannot be told; nothing was changed.
     """
     attempts = Attempts()
-    pipeline = _taking(key, grant, owner, ttl)
     limit_ms = _FIRST_MS
     sent = 0.0
 
-    async def attempt() -> Record:
+    async def attempt(next_seq: int | None = None) -> Record | None:
         nonlocal sent
         sent = steady_seconds()
         # The driver's own, for Beanie returns no document of an update in a pipeline.
-        row = await connection.summaries.collection.find_one_and_update(
+        return await connection.summaries.collection.find_one_and_update(
             key.of_session,
-            pipeline,
+            _taking(grant, owner, ttl, next_seq or 1),
             {"lease": 1, "expires_at": 1},
-            upsert=True,
+            upsert=next_seq is not None,
             return_document=ReturnDocument.AFTER,
             maxTimeMS=limit_ms,
         )
-        assert row is not None
-        return row
 
     while True:
         try:
             row = await retried(connection.client, attempt)
+            if row is None:
+                # A mark beside entries that live would make readers take them for gone.
+                state = await sound_state(connection, key)
+                next_seq = 1 if state is None else state.next_seq
+                row = await retried(connection.client, partial(attempt, next_seq))
+            assert row is not None
         except DuplicateKeyError:
             # Two found no summary at once, and the other made it.
             pass
@@ -183,9 +191,7 @@ async def _end_lease(
     return Lease.of(row["lease"])
 
 
-def _taking(
-    key: TranscriptKey, grant: ObjectId, owner: str, ttl: timedelta
-) -> list[dict[str, Any]]:
+def _taking(grant: ObjectId, owner: str, ttl: timedelta, next_seq: int) -> list[dict[str, Any]]:
     lease = {
         "owner": {"$literal": owner},
         "grant": grant,
@@ -205,10 +211,12 @@ def _taking(
     is_made = {"$eq": [{"$type": "$_id"}, "missing"]}
     mark = {
         "_id": ObjectId(),
-        "next_seq": Int64(1),
-        "first_seq": Int64(1),
+        "next_seq": Int64(next_seq),
+        "first_seq": Int64(next_seq),
         "created_at": "$$NOW",
         "expires_at": DELETED,
+        # No deletion made it, so no sweep takes what may come beside it.
+        "remains": False,
     }
     return [
         {"$set": {"lease": {"$cond": [may_take, lease, "$lease"]}}},

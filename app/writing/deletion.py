@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from beanie.operators import In, Set
+from beanie.operators import In, Set, Unset
 from bson import ObjectId
 from bson.int64 import Int64
 from pydantic import Field
@@ -26,7 +26,7 @@ from ..errors import ContentionError
 from ..storage.background import go_on
 from ..storage.backstop import FAR
 from ..storage.connection import Connection
-from ..storage.criteria import DELETED
+from ..storage.criteria import DELETED, MARKED_DELETED
 from ..storage.living import MARKED, live_of
 from ..storage.read_state import state_in
 from ..storage.state import SessionState
@@ -96,6 +96,10 @@ async def delete_session(
                 continue
             if is_swept:
                 return True
+        elif unless is None and row.remains is False:
+            # A lease made the mark, and what is beside it is to be deleted only now.
+            mark = connection.summaries.find_one(key.of_session, row.as_read("id"), MARKED_DELETED)
+            await mark.update(Unset({"remains": ""}))
         if wait or (row.entries <= AT_ONCE and not row.has_remains):
             with holds_already(_DELETED):
                 await sweep(connection, key)

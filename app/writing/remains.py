@@ -94,8 +94,10 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
         with contextlib.suppress(_SweepOvertakenError):
             if row.expires_at == DELETED:
                 mark = {**this, **MARKED_DELETED}
-                # All of it: no session lives beside the mark.
-                await _Evidence(connection, mark, owner).sweep(owner, _BEHIND_ALL)
+                # That of a lease says nothing of what is beside it.
+                if row.remains is not False:
+                    # All of it: no session lives beside the mark.
+                    await _Evidence(connection, mark, owner).sweep(owner, _BEHIND_ALL)
                 # Whoever holds the lease of a session that is not there has it in the mark.
                 await unless_refused(summaries.find_one(mark, NOT_LEASED).delete)
             elif row.remains:
