@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, cast
 
-import pymongo
 from typing_extensions import TypeVar
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
@@ -18,11 +17,11 @@ from .concurrency.cancellation import completed
 from .database.bound_models import lent
 from .database.driver import AnyDatabase
 from .database.failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
-from .errors import InvalidKeyError, SessionStoreError
+from .errors import InvalidKeyError
 from .feed.changes import checked_token
 from .feed.feed import Feed, followed
 from .feed.hub import Topic
-from .health.readiness import Readiness, require_ready
+from .health.readiness import Readiness, readiness_by, require_ready
 from .leases import grants
 from .leases.held_lease import held_lease
 from .leases.lease import Lease, OnLost, WantedLease, checked_lease
@@ -693,13 +692,11 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         require_asyncio()
         if type(timeout) not in (int, float) or not 0 < timeout < float("inf"):
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r:.60}.")
-        try:
-            with pymongo.timeout(timeout):
-                async with self._doing("write and read") as connection:
-                    await require_ready(connection)
-        except SessionStoreError as error:
-            return Readiness(False, str(error))
-        return Readiness(True)
+        return await readiness_by(self._require_ready(), timeout)
+
+    async def _require_ready(self) -> None:
+        async with self._doing("write and read") as connection:
+            await require_ready(connection)
 
     @asynccontextmanager
     async def lease(
@@ -738,6 +735,8 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             InvalidLeaseError: owner, times or function are none.
             SessionBusyError: somebody else has the session, which the error names.
             ContentionError: the session was written to all the time; no lease was taken.
+            UnsoundSessionError: it has entries and no summary, and whether they were deleted cannot
+                be told; nothing was changed.
             ObserverError: it was asked for within an ``on_committed`` function of this store.
             SessionStoreError: as for the class.
         """

@@ -15,6 +15,7 @@ from support.command import SessionStoreCommand
 from support.entries import KEY, turn
 from support.secured import SecuredServer
 from support.server import Commands, connected, failing
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -24,6 +25,7 @@ from beanie_session_store import (
     TranscriptEntry,
     upgrade_schema,
 )
+from beanie_session_store.app.database import bound_models
 from beanie_session_store.app.database.driver import Database
 
 
@@ -60,6 +62,22 @@ async def test_no_answer_is_one_after_the_timeout(
     assert not found.is_ready
     assert found.reason
     assert (await store.readiness()).is_ready
+
+
+async def test_what_came_first_in_this_process_holds_up_no_answer(
+    mongo_url: str, database_name: str
+) -> None:
+    async with connected(mongo_url) as client:
+        await upgrade_schema(client[database_name])
+        store = BeanieSessionStore.on(client[database_name])
+        # As a first use that waits for a server which does not answer.
+        with bound_models._changing:  # pyright: ignore[reportPrivateUsage]
+            look = store.readiness(timeout=0.1)
+            found = await asyncio.wait_for(look, WATCHDOG_SECONDS)
+        assert not found.is_ready
+        assert found.reason
+        assert "within 0.1 s" in found.reason
+        assert (await store.readiness()).is_ready
 
 
 async def test_a_server_that_is_not_there(store: BeanieSessionStore) -> None:
