@@ -19,6 +19,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from ..concurrency.cancellation import completed
 from ..database.attempts import STEADY_SECONDS, Attempts
 from ..database.change_streams import open_change_stream
+from ..database.deadlines import started_without_deadline
 from ..database.driver import Record, start_session
 from ..database.reads import is_resumable
 from ..errors import ClientClosedError, FeedLostError, InvalidQueryError, StandaloneError
@@ -83,7 +84,7 @@ class Hub:
         self._users += 1
         try:
             if self._task is None:
-                self._task = asyncio.get_running_loop().create_task(self._run())
+                self._task = started_without_deadline(self._run())
                 stopped_with(self._connection.client, self._task)
             await asyncio.shield(self._ready)
             if self._error is not None:

@@ -18,6 +18,7 @@ from pymongo.errors import PyMongoError
 
 from ..concurrency.cancellation import completed, ended
 from ..database.abandoned import end_abandoned
+from ..database.deadlines import started_without_deadline
 from ..database.driver import ClientSession
 from ..database.failures import NOT_KNOWN, reported
 from ..database.server import steady_seconds
@@ -169,6 +170,9 @@ class HeldLease(WritePolicy):
             await ended({self._telling: ("tell of the lost lease of", self._key)})
 
     async def _give_back(self) -> None:
+        await started_without_deadline(self._try_to_give_back())
+
+    async def _try_to_give_back(self) -> None:
         try:
             with pymongo.timeout(_GIVE_BACK_SECONDS):
                 await give_back(self._connection, self._key, self._id)
@@ -191,7 +195,7 @@ class HeldLease(WritePolicy):
         logger.warning("The lease of %s was lost: %s.", self._key, reason)
         if self._wanted.on_lost is not None:
             # By itself: it may wait for the agent, which may wait for the append that fails.
-            self._telling = asyncio.create_task(self._tell())
+            self._telling = started_without_deadline(self._tell())
 
     async def _tell(self) -> None:
         on_lost = self._wanted.on_lost
@@ -240,7 +244,7 @@ async def held_lease(
     held = HeldLease(connection, key, wanted, ObjectId())
     with reported(connection.client, "take the lease of", key, unanswered=NOT_KNOWN):
         await _wait_for(held, connection, key, wanted.wait)
-    keeping = asyncio.create_task(held.keep())
+    keeping = started_without_deadline(held.keep())
     try:
         yield held
     finally:

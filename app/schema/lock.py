@@ -18,6 +18,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from ...migrations._log import log_of
 from ...models.retention import SERVER_NOW
 from ..concurrency.cancellation import completed
+from ..database.deadlines import started_without_deadline
 from ..database.driver import Database
 from ..errors import MigrationLockLostError
 
@@ -123,6 +124,9 @@ class MigrationLock:
             await asyncio.sleep(max(0.0, self._lease / 3 - (monotonic() - started)))
 
     async def _release(self) -> None:
+        await started_without_deadline(self._let_go())
+
+    async def _let_go(self) -> None:
         await self._log.delete_one({"_id": LOCK_ID, "owner": self._owner})
 
     def _lease_end(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
+from ..database.deadlines import started_without_deadline
 from ..database.transactions import OutcomeUnknownError, TransientFailureError
 from ..errors import SessionStoreError
 from ..transcript_key import TranscriptKey
@@ -31,7 +32,7 @@ def go_on(connection: Connection, key: TranscriptKey, work: SessionWork) -> None
     loop = asyncio.get_running_loop()
     name = (work, loop, id(connection.client), connection.summaries.collection.full_name, key)
     if name not in _running:
-        task = _running[name] = loop.create_task(_guarded(connection, key, work))
+        task = _running[name] = started_without_deadline(_guarded(connection, key, work))
         task.add_done_callback(lambda _: _running.pop(name, None))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Sequence
 from datetime import datetime, timezone
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from claude_agent_sdk import SessionKey
 from starlette.responses import Response
 
+from ..database.deadlines import started_without_deadline
 from ..errors import SessionStoreError, StandaloneError
 from ..feed.changes import SessionChange
 from ..feed.feed import Feed
@@ -184,12 +185,12 @@ async def _shared_rows(
 _under_way: dict[Hashable, asyncio.Future[Any]] = {}
 
 
-async def _once(name: tuple[Hashable, ...], work: Callable[[], Awaitable[Any]]) -> Any:
+async def _once(name: tuple[Hashable, ...], work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """What somebody else has asked for at the same time, or just now, asked for once."""
     loop = asyncio.get_running_loop()
     name = (loop, *name)
     if name not in _under_way:
-        task = _under_way[name] = asyncio.ensure_future(work())
+        task = _under_way[name] = started_without_deadline(work())
         task.add_done_callback(lambda _: loop.call_later(_SHARED_SECONDS, _forget, name))
     # Whoever leaves does not end it for the others.
     return await asyncio.shield(_under_way[name])

@@ -6,6 +6,7 @@ import asyncio
 from typing import Final
 
 from ...models import SessionSummary
+from ..database.deadlines import started_without_deadline
 from ..reading.glimpses import SessionReader
 from ..transcripts.outline import Outline
 from ..transcripts.outline_fields import OUTLINE_FIELDS
@@ -55,7 +56,7 @@ class Outlines:
         is_awaited = is_awaited or behind <= AT_ONCE
         if task is None:
             wait = 0 if is_awaited else _AFTER_SECONDS
-            task = asyncio.create_task(self._made(key, reader, known or Outline(), wait))
+            task = started_without_deadline(self._made(key, reader, known or Outline(), wait))
             self._making[key] = task
             task.add_done_callback(lambda done: self._has_ended(key, done))
         return await asyncio.shield(task) if is_awaited else None
