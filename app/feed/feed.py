@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+from ..concurrency.cancellation import completed
 from ..database.failures import reported
 from ..errors import FeedOverrunError
 from ..storage.connection import Connection
@@ -16,6 +17,50 @@ from .hub import Hub, Topic, hub_of, is_about
 
 MOST_PENDING = 10_000
 """How many changes wait for one who takes them too slowly."""
+
+
+class _Earlier:
+    """The changes that a feed missed, from the server's log.
+
+    What was asked for stays asked for when its asker is cancelled, and the next one gets it.
+    """
+
+    def __init__(self, hub: Hub, topic: Topic, until: str) -> None:
+        self._hub = hub
+        self._topic = topic
+        self._until = until
+        self._changes: AsyncGenerator[OwnedChange] | None = None
+        self._coming: asyncio.Task[SessionChange | None] | None = None
+
+    async def next(self, after: str) -> SessionChange | None:
+        """The first change behind a place, from which none was taken yet; ``None`` at the end."""
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._read(after))
+        # It goes on when this is cancelled.
+        await asyncio.wait([self._coming])
+        coming, self._coming = self._coming, None
+        return coming.result()
+
+    async def _read(self, after: str) -> SessionChange | None:
+        if self._changes is None:
+            self._changes = self._hub.read_between(after, self._until)
+        try:
+            async for told in self._changes:
+                if is_about(told, self._topic):
+                    return told.change
+        except BaseException:
+            # It is at its end for good, and the next look begins anew where this one failed.
+            self._changes = None
+            raise
+        return None
+
+    async def close(self) -> None:
+        """Read no more; nothing stays open."""
+        if self._coming is not None:
+            self._coming.cancel()
+            await asyncio.gather(self._coming, return_exceptions=True)
+        if self._changes is not None:
+            await self._changes.aclose()
 
 
 class Feed:
@@ -32,7 +77,7 @@ class Feed:
         self._client = connection.client
         self._topic = topic
         self.doing = "follow", topic if isinstance(topic, TranscriptKey) else f"tenant {topic}"
-        self._earlier: AsyncGenerator[OwnedChange] | None = None
+        self._earlier: _Earlier | None = None
         self._pending: deque[SessionChange] = deque()
         self._came = asyncio.Event()
         self._error: Exception | None = None
@@ -74,9 +119,9 @@ class Feed:
 
     async def _next(self) -> SessionChange:
         if self._earlier is not None:
-            async for told in self._earlier:
-                if is_about(told, self._topic):
-                    return told.change
+            change = await self._earlier.next(self.token)
+            if change is not None:
+                return change
             self._earlier = None
         while not self._pending:
             if self._error is not None:
@@ -100,8 +145,11 @@ class Feed:
                 self._pending.extend(mine)
                 yield
                 return
-            async with aclosing(hub.read_between(after, now)) as self._earlier:
+            earlier = self._earlier = _Earlier(hub, self._topic, now)
+            try:
                 yield
+            finally:
+                await completed(earlier.close(), "close the log of sessions")
 
 
 @asynccontextmanager

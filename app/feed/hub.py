@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from time import monotonic
 from typing import Any, Protocol
 
@@ -109,29 +109,33 @@ class Hub:
     async def read_between(self, token: str, until: str) -> AsyncGenerator[OwnedChange]:
         """The changes behind one place and up to another, from the server's log.
 
-        It takes a change stream of its own for as long, one at a time.
+        It takes a change stream of its own for as long. Of all who catch up, one at a time asks the
+        server, and nobody waits for what another does between two changes.
 
         Raises:
             FeedLostError: they are not all in the log.
             InvalidQueryError: no server gave out this token.
         """
-        async with self._catching_up:
-            try:
-                async for told in self._behind(token, until):
-                    yield told
-            except OperationFailure as error:
-                if error.code in _MALFORMED:
-                    raise InvalidQueryError(
-                        "after is no token of this database's feed; nothing was read."
-                    ) from error
-                if error.code in _LOST:
-                    raise _lost("its token is of another database, or too old") from error
-                raise
+        try:
+            async for told in self._behind(token, until):
+                yield told
+        except OperationFailure as error:
+            if error.code in _MALFORMED:
+                raise InvalidQueryError(
+                    "after is no token of this database's feed; nothing was read."
+                ) from error
+            if error.code in _LOST:
+                raise _lost("its token is of another database, or too old") from error
+            raise
 
     async def _behind(self, token: str, until: str) -> AsyncGenerator[OwnedChange]:
-        async with open_change_stream(self._summaries, PIPELINE, **place_of(token)) as changes:
+        async with AsyncExitStack() as stack:
+            async with self._catching_up:
+                opening = open_change_stream(self._summaries, PIPELINE, **place_of(token))
+                changes = await stack.enter_async_context(opening)
             while token < until:
-                document = await changes.next()
+                async with self._catching_up:
+                    document = await changes.next()
                 if document is None:
                     # The log holds no more: the place to reach is one at which nothing changed.
                     return

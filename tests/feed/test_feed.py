@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from datetime import datetime, timezone
+from itertools import count
 from typing import Any
 
 import pytest
 from beanie import init_beanie
+from pymongo.errors import AutoReconnect
 from support.database import prepared
 from support.entries import KEY, SUBAGENT, message, turn
 from support.server import connected, failing
@@ -26,6 +28,7 @@ from beanie_session_store import (
     InvalidKeyError,
     InvalidQueryError,
     SessionChange,
+    SessionStoreError,
     StandaloneError,
     upgrade_schema,
 )
@@ -177,6 +180,75 @@ async def test_what_comes_while_a_feed_catches_up_comes_behind_it_and_once(
     assert [change.kind for change in found] == ["created"] * 30 + ["changed"] * 30
     assert len({change.token for change in found}) == 60
     assert [change.token for change in found] == sorted(change.token for change in found)
+
+
+async def earlier(store: BeanieSessionStore, sessions: int) -> str:
+    """A place in the log before as many sessions were made, of which no memory tells."""
+    async with store.feed() as feed:
+        began = feed.token
+    for number in range(sessions):
+        await store.append(named(number), [message("x")])
+    return began
+
+
+async def test_cancelled_looks_at_the_log_lose_nothing(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    began = await earlier(store, 5)
+    async with store.feed(after=began) as feed:
+        found: list[str] = []
+
+        async def look_away() -> None:
+            for rounds in count():
+                look = asyncio.ensure_future(anext(feed))
+                for _ in range(rounds % 7):
+                    await asyncio.sleep(0)
+                look.cancel()
+                (change,) = await asyncio.gather(look, return_exceptions=True)
+                if isinstance(change, SessionChange):
+                    found.append(change.session_id)
+                if len(found) == 5:
+                    return
+
+        await asyncio.wait_for(look_away(), WATCHDOG_SECONDS)
+        await store.append(KEY, [message("after")])
+        found += [change.session_id for change in await taken(feed, 1)]
+        assert found == ["s0", "s1", "s2", "s3", "s4", "session"]
+    await until_watched(database, 0)
+
+
+async def test_a_look_at_the_log_that_failed_is_made_again_from_there(
+    store: BeanieSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, looks = hubs.Hub._understood, count(1)
+
+    async def fails(self: hubs.Hub, document: Any) -> Any:
+        if next(looks) == 3:
+            raise AutoReconnect("lost")
+        return await real(self, document)
+
+    began = await earlier(store, 4)
+    async with store.feed(after=began) as feed:
+        monkeypatch.setattr(hubs.Hub, "_understood", fails)
+        await taken(feed, 2)
+        with pytest.raises(SessionStoreError):
+            await taken(feed, 1)
+        assert [change.session_id for change in await taken(feed, 2)] == ["s2", "s3"]
+
+
+async def test_nobody_waits_for_one_who_is_slow_to_take_from_the_log(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    began = await earlier(store, 3)
+    other = BeanieSessionStore(tenant="other")
+    async with store.feed(after=began) as slow:
+        await taken(slow, 1)
+        async with store.feed(after=began) as quick, other.feed(after=began) as theirs:
+            assert len(await taken(quick, 3)) == 3
+            await other.append(KEY, [message("theirs")])
+            assert len(await taken(theirs, 1)) == 1
+        assert [change.session_id for change in await taken(slow, 2)] == ["s1", "s2"]
+    await until_watched(database, 0)
 
 
 async def test_one_change_stream_is_open_for_all_and_none_when_they_left(
