@@ -37,7 +37,10 @@ def last_event(headers: Headers) -> str | None:
 
 
 class EventStream(Response):
-    """Sends events as they come; the generator is closed when the reader leaves."""
+    """Sends events as they come; the generator is closed when the reader leaves.
+
+    Who asks for the head alone gets that, and no event is waited for.
+    """
 
     def __init__(self, events: AsyncGenerator[bytes]) -> None:
         super().__init__(media_type="text/event-stream")
@@ -47,6 +50,11 @@ class EventStream(Response):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            await self._events.aclose()
+            await send(self._start)
+            await _sent(send, b"", more=False)
+            return
         sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
@@ -58,9 +66,12 @@ class EventStream(Response):
         if isinstance(done[0], Exception) and not isinstance(done[0], (OSError, TimeoutError)):
             raise done[0]
 
+    @property
+    def _start(self) -> dict[str, Any]:
+        return {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+
     async def _send(self, send: Send) -> None:
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(start)
+        await send(self._start)
         async with aclosing(self._events) as events:
             await _sent(send, f"retry: {_AGAIN_MS}\n\n".encode())
             coming = asyncio.ensure_future(anext(events))

@@ -16,6 +16,7 @@ from typing import Any
 from claude_agent_sdk import SessionKey
 from starlette.responses import Response
 
+from ...models import SessionSummary
 from ..database.deadlines import started_without_deadline
 from ..errors import SessionStoreError, StandaloneError
 from ..feed.changes import SessionChange
@@ -59,6 +60,9 @@ async def _ended_in_words(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes
     try:
         async for each in events:
             yield each
+    except Refused:
+        # It was deleted while it was read.
+        yield event("gone", "deleted")
     except StandaloneError:
         yield event("off", "This server does not tell of changes.")
     except SessionStoreError as error:
@@ -80,7 +84,7 @@ async def _of_session(viewer: Viewer, key: SessionKey, position: int) -> AsyncGe
         yield event("live", {"position": until, "session": str(summary.id)})
         while True:
             while until > position:
-                came = await _shared_fragments(viewer, key, feed, position, until)
+                came = await _shared_fragments(viewer, summary, feed, position, until)
                 for place, html in came:
                     yield event("entry", html, place)
                 position = came[-1][0] if came else until
@@ -95,13 +99,22 @@ async def _of_session(viewer: Viewer, key: SessionKey, position: int) -> AsyncGe
 
 
 async def _shared_fragments(
-    viewer: Viewer, key: SessionKey, feed: Feed, position: int, until: int
+    viewer: Viewer, summary: SessionSummary, feed: Feed, position: int, until: int
 ) -> Fragments:
+    # One of the same key that was made anew is another one, and what was read stays with its own.
     name = (
-        *("entries", feed.source, viewer.store.tenant, key["project_key"], key["session_id"]),
+        *("entries", feed.source, viewer.store.tenant, summary.id),
         *(viewer.links.mount, viewer.who, position, until),
     )
-    return await _once(name, lambda: live_fragments(viewer, key, position))
+
+    async def fragments() -> Fragments:
+        came = await live_fragments(viewer, summary.key(), position)
+        now = await viewer.store.summary(summary.key())
+        if now is None or now.id != summary.id:
+            raise no_such_session()
+        return came
+
+    return await _once(name, fragments)
 
 
 async def _of_list(viewer: Viewer, wanted: ListFilters) -> AsyncGenerator[bytes]:

@@ -29,7 +29,14 @@ LIVE = "/s/project/session/live"
 class Reader:
     """A browser that reads events of one request, without a socket."""
 
-    def __init__(self, app: Any, path: str, query: str = "", headers: dict[str, str] | None = None):
+    def __init__(
+        self,
+        app: Any,
+        path: str,
+        query: str = "",
+        headers: dict[str, str] | None = None,
+        method: str = "GET",
+    ):
         self.status = 0
         self.headers: dict[str, str] = {}
         self.events: asyncio.Queue[tuple[str, str | None, Any] | None] = asyncio.Queue()
@@ -37,7 +44,7 @@ class Reader:
         self._text = ""
         scope = {
             "type": "http",
-            "method": "GET",
+            "method": method,
             "path": path,
             "raw_path": path.encode(),
             "query_string": query.encode(),
@@ -148,6 +155,55 @@ async def test_a_session_that_is_deleted_says_so_and_ends(store: BeanieSessionSt
     async with reading(app, headers={"last-event-id": "1"}) as anew:
         name, _, data = (await anew.take(1))[0]
     assert (name, data["session"] == first["session"]) == ("live", False)
+
+
+async def test_nothing_of_a_deleted_session_is_shown_in_one_made_anew(
+    store: BeanieSessionStore,
+) -> None:
+    app = app_of(store)
+    # It keeps the feed open between the two readers.
+    async with reading(app, "/live") as others:
+        await others.take(1)
+        for text, other in (("erased", "anew"), ("anew", "erased")):
+            await store.append(KEY, [prompt(text)])
+            async with reading(app) as reader:
+                shown = json.dumps(await reader.take(2))
+            assert text in shown
+            assert other not in shown
+            await store.delete(KEY)
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+async def test_a_session_that_is_deleted_while_it_is_read_is_gone(
+    store: BeanieSessionStore, monkeypatch: pytest.MonkeyPatch, is_made_anew: bool
+) -> None:
+    real = live_routes.live_fragments
+
+    async def just_before(*read: Any) -> Any:
+        await store.delete(KEY)
+        if is_made_anew:
+            await store.append(KEY, [prompt("anew")])
+        return await real(*read)
+
+    monkeypatch.setattr(live_routes, "live_fragments", just_before)
+    await store.append(KEY, [prompt("one")])
+    async with reading(app_of(store)) as reader:
+        found = await reader.take(3)
+        await reader.ended()
+    assert [each and each[0] for each in found] == ["live", "gone", None]
+
+
+@pytest.mark.parametrize("path", [LIVE, "/live"])
+async def test_the_head_of_live_events_is_answered_at_once(
+    store: BeanieSessionStore, database: Database, path: str
+) -> None:
+    await store.append(KEY, [prompt("one")])
+    reader = Reader(app_of(store), path, method="HEAD")
+    assert await reader.take(1) == [None]
+    await reader.ended()
+    assert reader.status == 200
+    assert reader.headers["content-type"].startswith("text/event-stream")
+    await until_watched(database, 0)
 
 
 async def test_a_session_of_which_one_hears_late_that_it_was_made_is_live(
