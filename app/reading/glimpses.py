@@ -18,7 +18,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
-from ...models.packing import full_stack, unpack
+from ...models.packing import unpack
 from ...models.plain import JSON_CODEC
 from ..database.documents import Row
 from ..database.reads import retried
@@ -66,6 +66,8 @@ class StoredWhole:
     seq: int
     subpath: str
     entry: dict[str, Any] | None
+    size: int | None = None
+    """Bytes that it took to read; ``None`` for one that was packed, which may be many more."""
 
 
 class SessionReader:
@@ -173,8 +175,8 @@ class SessionReader:
     async def stored(self, is_wanted: Callable[[bytes], bool]) -> AsyncIterator[StoredWhole]:
         """Those entries, whole, of which what is stored is wanted, transcript by transcript.
 
-        ``is_wanted`` gets the bytes of an entry, in which its texts stand as UTF-8; of one that
-        is packed, its JSON. One that is damaged comes without its content.
+        ``is_wanted`` gets the bytes of an entry, in which its texts stand as UTF-8. One that is
+        packed has none such, and comes in any case; one that is damaged without its content.
 
         Raises:
             SessionStoreError: as for the store.
@@ -197,7 +199,7 @@ class SessionReader:
                     row = _decoded(stored)
                     found: object = row["entry"]
                     content = cast("dict[str, Any]", found) if isinstance(found, dict) else None
-                    yield StoredWhole(row["seq"], row["subpath"], content)
+                    yield StoredWhole(row["seq"], row["subpath"], content, len(stored.raw))
                     continue
                 row = _decoded(stored)
                 seq, subpath = row["seq"], row["subpath"]
@@ -207,8 +209,7 @@ class SessionReader:
                 except CorruptEntryError:
                     yield StoredWhole(seq, subpath, None)
                     continue
-                if is_wanted(await asyncio.to_thread(_utf8, entry)):
-                    yield StoredWhole(seq, subpath, entry)
+                yield StoredWhole(seq, subpath, entry)
 
     async def _living(self, connection: Connection) -> Live | None:
         if not self._is_known:
@@ -278,10 +279,6 @@ class SessionReader:
 
 def _decoded(stored: RawBSONDocument) -> dict[str, Any]:
     return bson.decode(bytes(stored.raw), JSON_CODEC)  # pyright: ignore[reportUnknownMemberType]
-
-
-def _utf8(entry: dict[str, Any]) -> bytes:
-    return full_stack(lambda: json.dumps(entry, ensure_ascii=False)).encode("utf-8", "replace")
 
 
 async def _glimpse(connection: Connection, key: TranscriptKey, row: dict[str, Any]) -> Glimpse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -9,13 +10,13 @@ from typing import Any, Final, cast
 from ...models.views.blocks import TextBlock, ThinkingBlock
 from ...models.views.messages import AssistantEntry, UserEntry
 from ...models.views.parsing import parse_entry
-from ..reading.glimpses import SessionReader
+from ..reading.glimpses import SessionReader, StoredWhole
 from ..sdk import SessionKey
 from ..text import line
 from ..transcripts.outline import Outline
 from ..transcripts.tool_calls import CallBlock, ResultBlock
 from .addresses import Addresses
-from .found_words import FoundWords, texts_of
+from .found_words import FoundWords, texts_of, texts_of_input
 
 SEARCHES: Final = {
     "everything": "everything",
@@ -28,6 +29,8 @@ SEARCHES: Final = {
 
 MOST_HITS: Final = 1_000
 """So many are listed; the rest is counted."""
+
+_BYTES_AT_ONCE: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +74,37 @@ async def find(
         SessionStoreError: as for the store.
     """
     hits: list[HitInSession] = []
-    more = unread = 0
+    more = unread = size = 0
+    waiting: list[StoredWhole] = []
+
+    async def look() -> None:
+        # What is long takes long, and the loop is for all who look at pages.
+        found = await asyncio.to_thread(_hits, waiting.copy(), words, search, outline)
+        hits.extend(found)
+        waiting.clear()
+
     async for stored in reader.stored(words.may_be_in):
         if stored.entry is None:
             unread += 1
             continue
-        found = _hit(stored.seq, stored.subpath, stored.entry, words, search, outline)
-        if found is not None:
-            hits.append(found)
+        waiting.append(stored)
+        size += stored.size or _BYTES_AT_ONCE
+        if size >= _BYTES_AT_ONCE:
+            await look()
+            size = 0
+    await look()
     hits.sort(key=lambda hit: hit.seq)
     more = max(0, len(hits) - MOST_HITS)
     return FoundInSession(words, search, hits[:MOST_HITS], more, unread)
+
+
+def _hits(
+    entries: list[StoredWhole], words: FoundWords, search: str, outline: Outline | None
+) -> list[HitInSession]:
+    found = [
+        _hit(each.seq, each.subpath, each.entry or {}, words, search, outline) for each in entries
+    ]
+    return [hit for hit in found if hit is not None]
 
 
 def _hit(
@@ -130,7 +153,7 @@ def _texts_in(entry: Mapping[str, Any], search: str) -> Iterator[str]:
                 yield block.text
             elif search == "calls" and isinstance(block, CallBlock):
                 yield block.name
-                yield from texts_of(block.input)
+                yield from texts_of_input(block.input)
         if search == "failures" and view.is_api_error_message:
             yield view.text
 

@@ -47,30 +47,45 @@ class FoundWords:
         return re.compile(f"({re.escape(escape(plain(self.words)))})|&#?\\w+;", re.IGNORECASE)
 
     @cached_property
-    def _in_bytes(self) -> re.Pattern[bytes] | None:
+    def _in_bytes(self) -> bytes | None:
         """For a first look at what is stored; ``None`` where case is more than that of ASCII."""
-        if not self.words.isascii():
-            return None
-        return re.compile(re.escape(self.words.encode()), re.IGNORECASE)
+        return self.words.lower().encode() if self.words.isascii() else None
 
     def may_be_in(self, stored: bytes) -> bool:
         """Whether an entry, as it is stored, can have the words."""
-        return self._in_bytes is None or self._in_bytes.search(stored) is not None
+        return self._in_bytes is None or self._in_bytes in stored.lower()
 
     def count(self, text: str) -> int:
         """How often they are in a text."""
-        return sum(1 for _ in self._pattern.finditer(text)) if self.words else 0
+        if not self.words:
+            return 0
+        if self._is_plain(text):
+            return text.lower().count(self.words.lower())
+        return sum(1 for _ in self._pattern.finditer(text))
+
+    def _is_plain(self, text: str) -> bool:
+        # Of a pattern that nearly fits at each character the search takes as long as both together
+        # are long, times each other; of a string it does not.
+        return text.isascii() and self.words.isascii()
+
+    def _first(self, text: str) -> tuple[int, int] | None:
+        if self._is_plain(text):
+            at = text.lower().find(self.words.lower())
+            return None if at < 0 else (at, at + len(self.words))
+        found = self._pattern.search(text)
+        return None if found is None else found.span()
 
     def excerpt(self, text: str) -> tuple[str, str, str] | None:
         """What is before, at and behind the first of them."""
-        found = self._pattern.search(text)
-        if found is None:
+        first = self._first(text)
+        if first is None:
             return None
-        start, end = max(0, found.start() - _EXCERPT_CHARACTERS), found.end() + _EXCERPT_CHARACTERS
+        at, behind = first
+        start, end = max(0, at - _EXCERPT_CHARACTERS), behind + _EXCERPT_CHARACTERS
         return (
-            ("… " if start else "") + plain(text[start : found.start()]).replace("\n", " "),
-            plain(found.group()),
-            plain(text[found.end() : end]).replace("\n", " ") + (" …" if end < len(text) else ""),
+            ("… " if start else "") + plain(text[start:at]).replace("\n", " "),
+            plain(text[at:behind]),
+            plain(text[behind:end]).replace("\n", " ") + (" …" if end < len(text) else ""),
         )
 
     def marked(self, html: str, *, is_here: bool = False) -> str:
@@ -90,16 +105,29 @@ class FoundWords:
 
 def texts_of(entry: Mapping[str, Any]) -> Iterator[str]:
     """All texts of an entry that a page shows, folded ones included."""
-    waiting: list[Any] = [entry]
+    return _texts(entry, _NEVER)
+
+
+def texts_of_input(arguments: Mapping[str, Any]) -> Iterator[str]:
+    """All texts of a call's arguments; they are shown whatever they are named."""
+    return _texts(arguments, frozenset())
+
+
+def _texts(top: Mapping[str, Any], never: frozenset[str]) -> Iterator[str]:
+    waiting: list[tuple[Any, frozenset[str]]] = [(top, never)]
     while waiting:
-        value = waiting.pop()
+        value, never = waiting.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, dict):
             known = cast("dict[str, Any]", value)
-            names = [name for name in known if name not in _NEVER]
-            waiting += [known[name] for name in reversed(names)]
+            names = [name for name in known if name not in never]
+            calls = str(known.get("type")).endswith("tool_use")
+            waiting += [
+                (known[name], frozenset() if calls and name == "input" else never)
+                for name in reversed(names)
+            ]
             # A call is named on its line, and its arguments stand in it with their names.
             yield from (name for name in names if isinstance(known[name], (int, float)))
         elif isinstance(value, list):
-            waiting += reversed(cast("list[Any]", value))
+            waiting += [(each, never) for each in reversed(cast("list[Any]", value))]
