@@ -25,7 +25,7 @@ from .event_stream import EventStream, event, last_event
 from .list_filters import ListFilters
 from .live_pieces import live_fragments
 from .refusals import Refused, no_such_session
-from .session_rows import row_html
+from .session_rows import anchor_of, row_html
 from .viewer import PageRoute, Viewer
 
 _logger = logging.getLogger("beanie_session_store.web")
@@ -122,7 +122,7 @@ async def _of_list(viewer: Viewer, wanted: ListFilters) -> AsyncGenerator[bytes]
         yield event("live", {"session": "all"})
         while True:
             changed = await _changed_together(feed)
-            gone = [viewer.links.session(key) for key, kind in changed if kind == "deleted"]
+            gone = [anchor_of(key) for key, kind in changed if kind == "deleted"]
             if gone:
                 yield event("gone", gone)
             there = [(key, kind) for key, kind in changed if kind != "deleted"]
@@ -174,7 +174,7 @@ async def _shared_rows(
         *("rows", feed.source, viewer.store.tenant, viewer.access.contents, viewer.who),
         *(viewer.links.mount, tuple(wanted.query), names),
     )
-    new = {viewer.links.session(key) for key, kind in changed if kind == "created"}
+    new = {anchor_of(key) for key, kind in changed if kind == "created"}
 
     async def rows() -> list[dict[str, Any]]:
         now = datetime.now(timezone.utc)
@@ -189,7 +189,7 @@ async def _shared_rows(
         return [
             {"at": at, "html": row_html(viewer, each, now)}
             for each in found.sessions
-            for at in [viewer.links.session(each.key())]
+            for at in [anchor_of(each.key())]
         ]
 
     return [{**row, "new": row["at"] in new} for row in await _once(name, rows)]

@@ -34,8 +34,13 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
+def kept_of(token: str) -> str:
+    """What a browser keeps of a token in its cookie: it opens no address."""
+    return hmac.new(token.encode(), b"cookie", "sha256").hexdigest()
+
+
 def served_pages(store: BeanieSessionStore, token: str, port: int) -> ASGIApp:
-    """The pages of a store's sessions for who has the token, which a browser keeps in a cookie."""
+    """The pages of a store's sessions for who has the token, or the cookie that it gave."""
 
     async def access(_: object) -> Access:
         return Access(store)
@@ -51,6 +56,7 @@ class _Guarded:
         self._token = token
         # Browsers send cookies of one port of a host to all others.
         self._cookie = f"session-store-{port}"
+        self._kept = kept_of(token)
         self._refused = Secured(self._refuse, ())
         self._opened = Secured(self._open, ())
 
@@ -68,14 +74,11 @@ class _Guarded:
             return self._refused
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if "token" in query:
-            return self._opened if self._is_token(query["token"]) else self._refused
-        if self._is_token(_cookies(headers).get(self._cookie, "")):
+            return self._opened if _is_same(query["token"], self._token) else self._refused
+        if _is_same(_cookies(headers).get(self._cookie, ""), self._kept):
             return self._pages
         # The refusal has its looks from there, and nothing is in them.
         return self._pages if _STATIC.fullmatch(scope["path"]) else self._refused
-
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self._token.encode())
 
     async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same address without the token, so that it stays out of histories and pictures."""
@@ -83,7 +86,7 @@ class _Guarded:
         rest = urlencode([(name, value) for name, value in said if name != "token"])
         path = "/" + scope.get("raw_path", scope["path"].encode()).decode("latin-1").lstrip("/\\")
         answer = RedirectResponse(f"{path}?{rest}" if rest else path, HTTPStatus.SEE_OTHER)
-        answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
+        answer.set_cookie(self._cookie, self._kept, httponly=True, samesite="strict", path="/")
         await answer(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,6 +112,10 @@ def _is_of_this_machine(headers: Headers) -> bool:
     # A link on another page may lead here, and finds what any stranger finds.
     site = headers.get("sec-fetch-site", "none")
     return site in ("none", "same-origin") or headers.get("sec-fetch-mode") == "navigate"
+
+
+def _is_same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
 def _cookies(headers: Headers) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from ...models import SessionSummary
+from ..sdk import SessionKey
 from ..stored_times import moment_of_ms
 from ..text import line
 from .list_filters import LIVE_SECONDS
@@ -48,10 +49,7 @@ class SessionRow:
     @property
     def anchor(self) -> str:
         """Names the row in the page, always the same."""
-        key = (
-            f"{len(self.summary.project_key)} {self.summary.project_key} {self.summary.session_id}"
-        )
-        return f"s-{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:16]}"
+        return anchor_of(self.summary.key())
 
     @property
     def short_id(self) -> str:
@@ -102,6 +100,12 @@ class SessionRow:
             row.input + row.output + row.cache_creation + row.cache_read
             for row in self.summary.totals.usage
         )
+
+
+def anchor_of(key: SessionKey) -> str:
+    """The name of a session's row, which does not tell its id."""
+    named = f"{len(key['project_key'])} {key['project_key']} {key['session_id']}"
+    return f"s-{hashlib.sha256(named.encode('utf-8', 'replace')).hexdigest()[:16]}"
 
 
 def row_html(viewer: Viewer, summary: SessionSummary, now: datetime | None = None) -> str:

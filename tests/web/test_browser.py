@@ -19,6 +19,7 @@ from support.conversation import Conversation, shop
 from support.database import Databases
 from support.hostile import HOSTILE, everywhere
 
+from beanie_session_store.app.web.session_rows import anchor_of
 from beanie_session_store.demo.agent import Target
 
 if TYPE_CHECKING:
@@ -344,21 +345,21 @@ def test_the_list_moves_in_place_and_offers_what_is_new(
     page = context.new_page()
     page.goto(pages.url + "/")
     page.wait_for_selector("body[data-connection=live]")
-    row = page.locator(f"[data-session$='/{key['session_id']}']")
+    row = page.locator(f"#{anchor_of(key)}")
     turns = row.locator("td.n").first
     assert turns.inner_text() == "1"
     pages.append(key, entries[2:])
     page.wait_for_function(
-        "(end) => document.querySelector(`[data-session$='/${end}'] td.n`).innerText === '3'",
-        arg=key["session_id"],
+        "(id) => document.querySelector(`#${id} td.n`).innerText === '3'",
+        arg=anchor_of(key),
     )
     assert row.locator(".live").is_visible()
     pages.append(later, talk(1, "later"))
     page.get_by_text("1 more session has begun.").wait_for()
     page.get_by_text("Show them").click()
-    page.locator(f"[data-session$='/{later['session_id']}']").wait_for()
+    page.locator(f"#{anchor_of(later)}").wait_for()
     pages.run(pages.store.delete(key))
-    page.locator(f"[data-session$='/{key['session_id']}']").get_by_text("deleted").wait_for()
+    page.locator(f"#{anchor_of(key)}").get_by_text("deleted").wait_for()
 
 
 def test_windows_come_as_they_are_reached_and_no_more_than_a_few_stay(

@@ -21,6 +21,7 @@ from beanie_session_store import BeanieSessionStore
 from beanie_session_store.app.database.driver import Database
 from beanie_session_store.app.feed import hub
 from beanie_session_store.app.web import event_stream, live_routes
+from beanie_session_store.app.web.session_rows import anchor_of
 from beanie_session_store.web import Access, session_pages
 
 LIVE = "/s/project/session/live"
@@ -258,6 +259,11 @@ async def test_who_sees_figures_alone_is_refused_entries_and_sees_rows_of_figure
         ((name, _, (row,)),) = await rows.take(1)
         assert name == "rows"
         assert "secret" not in json.dumps(row)
+        # Nor can an address of the session be made of it, or of what is said at its end.
+        await store.delete(KEY)
+        last = await rows.take(1)
+        assert [name for name, _, _ in last] == ["gone"]
+        assert f"/{KEY['session_id']}" not in json.dumps([row, last])
 
 
 async def test_the_list_hears_of_its_rows_and_no_others(store: BeanieSessionStore) -> None:
@@ -269,12 +275,12 @@ async def test_the_list_hears_of_its_rows_and_no_others(store: BeanieSessionStor
         await store.append(KEY, [prompt("here")])
         ((name, _, rows),) = await reader.take(1)
         assert name == "rows"
-        assert [(row["at"], row["new"]) for row in rows] == [("/s/project/session", True)]
+        assert [(row["at"], row["new"]) for row in rows] == [(anchor_of(KEY), True)]
         assert "here" in rows[0]["html"]
         await store.append(KEY, [message("more")])
         assert [row["new"] for row in (await reader.take(1))[0][2]] == [False]
         await store.delete(KEY)
-        assert (await reader.take(1))[0] == ("gone", None, ["/s/project/session"])
+        assert (await reader.take(1))[0] == ("gone", None, [anchor_of(KEY)])
 
 
 async def test_many_read_at_the_cost_of_one_and_leave_nothing_open(

@@ -21,9 +21,10 @@ from support.watchdog import WATCHDOG_SECONDS
 from beanie_session_store import BeanieSessionStore
 from beanie_session_store.app.database.driver import Database
 from beanie_session_store.app.jobs import following
-from beanie_session_store.app.web.served import new_token, served_pages
+from beanie_session_store.app.web.served import kept_of, new_token, served_pages
 
 TOKEN = new_token()
+KEPT = kept_of(TOKEN)
 OWN = "http://127.0.0.1:8765"
 
 
@@ -39,6 +40,7 @@ async def test_the_token_opens_the_pages_and_leaves_the_address(store: BeanieSes
         assert (opened.status_code, opened.headers["location"]) == (303, "/?branch=main")
         cookie = opened.headers["set-cookie"]
         assert "HttpOnly" in cookie
+        assert TOKEN not in cookie
         assert "SameSite=strict" in cookie
         page = await browser.get("/")
         assert page.status_code == 200
@@ -64,7 +66,10 @@ async def test_an_address_with_the_token_leads_nowhere_else(store: BeanieSession
         {"params": {"token": TOKEN + "x"}},
         {"params": {"token": "²"}},
         {"cookies": {"session-store-8765": "x"}},
-        {"cookies": {"session-store-1": TOKEN}},
+        {"cookies": {"session-store-1": KEPT}},
+        # What one of the two opens with is nothing to the other.
+        {"cookies": {"session-store-8765": TOKEN}},
+        {"params": {"token": KEPT}},
     ],
 )
 async def test_without_the_token_there_is_nothing(
@@ -99,7 +104,7 @@ async def test_without_the_token_there_is_nothing(
 async def test_what_another_page_asks_for_is_refused_with_the_token_too(
     store: BeanieSessionStore, headers: dict[str, str]
 ) -> None:
-    async with client(store, cookies={"session-store-8765": TOKEN}) as browser:
+    async with client(store, cookies={"session-store-8765": KEPT}) as browser:
         for path in ("/", f"/?token={TOKEN}", "/live"):
             answer = await browser.get(path, headers=headers)
             assert answer.status_code == 403
@@ -122,12 +127,12 @@ async def test_what_another_page_asks_for_is_refused_with_the_token_too(
 async def test_what_the_person_asks_for_is_answered(
     store: BeanieSessionStore, headers: dict[str, str]
 ) -> None:
-    async with client(store, cookies={"session-store-8765": TOKEN}) as browser:
+    async with client(store, cookies={"session-store-8765": KEPT}) as browser:
         assert (await browser.get("/", headers=headers)).status_code == 200
 
 
 async def test_nothing_can_be_changed(store: BeanieSessionStore) -> None:
-    async with client(store, cookies={"session-store-8765": TOKEN}) as browser:
+    async with client(store, cookies={"session-store-8765": KEPT}) as browser:
         for method in ("POST", "PUT", "DELETE", "PATCH"):
             assert (await browser.request(method, "/s/project/session")).status_code == 405
 

@@ -158,12 +158,11 @@ function sessionGone() {
 /* ---------------------------------------------------------------- the list */
 
 const begun = new Set();
-const rowOf = (at) => [...document.querySelectorAll("[data-session]")].find((row) => row.dataset.session === at);
 const fade = (row) => setTimeout(() => row.querySelector(".live")?.remove(), 60_000);
 
 function rowsCame(event) {
   for (const { at, html, new: isNew } of JSON.parse(event.data)) {
-    const row = rowOf(at);
+    const row = document.getElementById(at);
     if (!row && isNew) begun.add(at);
     if (!row) continue;
     const came = parsed(html).firstElementChild;
@@ -183,7 +182,7 @@ function rowsCame(event) {
 function rowsGone(event) {
   for (const at of JSON.parse(event.data)) {
     begun.delete(at);
-    const row = rowOf(at);
+    const row = document.getElementById(at);
     row?.querySelectorAll("a").forEach((link) => link.removeAttribute("href"));
     row?.querySelector(".live")?.remove();
     row?.querySelector("th").append(Object.assign(document.createElement("span"), { className: "failed", textContent: " deleted" }));
