@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 from ..files.layout import main_path
 from ..files.staging import StagedFiles
@@ -12,6 +14,9 @@ from ..store import BeanieSessionStore
 from ..stored_times import moment_of_ms
 from ..transcripts.workflows import is_journal
 from .report import Progress
+
+# So many entries are rendered in a thread at a time: others are served meanwhile.
+_ENTRIES_AT_ONCE = 20
 
 
 async def write_page(
@@ -53,8 +58,13 @@ async def page_texts(
         if subpath:
             metadata = await store.agent_metadata(listing.key(subpath)) or {}
             yield page.subagent(subagent_title(subpath, metadata)), 0
+        waiting: list[Mapping[str, Any]] = []
         async for entry in store.stream(listing.key(subpath)):
-            yield "".join(map(page.piece, pieces.of(entry))), 1
+            waiting.append(entry)
+            if len(waiting) == _ENTRIES_AT_ONCE:
+                yield await asyncio.to_thread(_rendered, page, pieces, waiting), len(waiting)
+                waiting = []
+        yield await asyncio.to_thread(_rendered, page, pieces, waiting), len(waiting)
         yield "".join(map(page.piece, pieces.rest())), 0
     if journals:
         entries = 0
@@ -63,6 +73,10 @@ async def page_texts(
                 entries += 1
         yield page.piece(journals_left_out(len(journals), entries)), entries
     yield page.foot(), 0
+
+
+def _rendered(page: Page, pieces: Pieces, entries: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(page.piece(piece) for entry in entries for piece in pieces.of(entry))
 
 
 def _facts(store: BeanieSessionStore, listing: SessionListing) -> dict[str, str]:

@@ -151,9 +151,17 @@ class SessionReader:
             return Glimpse(seq, row["subpath"], cast("dict[str, Any]", entry), 0)
 
     async def rows(
-        self, projection: dict[str, Any], *, after: int = 0, batch: int = 1_000
+        self,
+        projection: dict[str, Any],
+        *,
+        after: int = 0,
+        until: int | None = None,
+        batch: int = 1_000,
     ) -> AsyncIterator[dict[str, Any]]:
-        """Some fields of all entries behind a position, transcript by transcript.
+        """Some fields of all entries behind a position up to another, transcript by transcript.
+
+        Without ``until``, what is written to one transcript while another is read is in it or
+        not, as it comes.
 
         Raises:
             SessionStoreError: as for the store.
@@ -163,8 +171,9 @@ class SessionReader:
             if live is None:
                 return
             query: dict[str, Any] = {**self.key.of_session, **live.in_session()}
-            if after:
-                query["seq"] = {"$gt": max(after, live.first_seq - 1)}
+            query["seq"] = {"$gt": max(after, live.first_seq - 1)}
+            if until is not None:
+                query["seq"]["$lte"] = until
             # The driver's own: a model of each row would take as long as all the rest.
             cursor = connection.entries.collection.find(
                 query, projection, sort=[("subpath", 1), ("seq", 1)], batch_size=batch

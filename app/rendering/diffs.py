@@ -80,19 +80,24 @@ def _of_texts(old: list[str], new: list[str]) -> Iterator[DiffRow]:
 
 
 def _with_words(rows: Sequence[DiffRow]) -> Iterator[DiffRow]:
-    """The rows; where as many lines came as went, with where each differs from its other."""
+    """The rows; where as many lines came as went, with where each differs from its other.
+
+    Of the rows behind those that are shown nothing is found out.
+    """
     place = 0
-    while place < len(rows):
+    while place < min(len(rows), MAX_ROWS):
         removed = _run(rows, place, "-")
         added = _run(rows, place + len(removed), "+")
         if removed and len(removed) == len(added):
-            pairs = [_differing(old, new) for old, new in zip(removed, added, strict=True)]
-            yield from (old for old, _ in pairs)
-            yield from (new for _, new in pairs)
-            place += len(removed) + len(added)
-        else:
-            yield rows[place]
-            place += 1
+            room = MAX_ROWS - place
+            pairs = [_differing(*each) for each in zip(removed[:room], added[:room], strict=True)]
+            removed[:room] = [old for old, _ in pairs]
+            added[:room] = [new for _, new in pairs]
+        # Neither of them: a row between.
+        found = [*removed, *added] or [rows[place]]
+        yield from found
+        place += len(found)
+    yield from rows[place:]
 
 
 def _run(rows: Sequence[DiffRow], place: int, sign: str) -> list[DiffRow]:

@@ -14,7 +14,7 @@ from pygments.util import ClassNotFound
 _MAX_LENGTH = 5_000
 # On texts made for it, some of the others take minutes for a page of code.
 _LANGUAGES = {
-    *("bash", "sh", "shell", "console", "powershell", "docker", "dockerfile", "terraform", "hcl"),
+    *("bash", "sh", "shell", "console", "powershell", "docker", "dockerfile"),
     *("json", "yaml", "yml", "toml", "ini", "xml", "html", "css", "scss", "markdown", "md", "diff"),
     *("python", "py", "pycon", "javascript", "js", "jsx", "typescript", "ts", "tsx", "sql"),
     *("c", "cpp", "c++", "rust", "rs", "go", "zig", "java", "kotlin", "scala", "swift", "ruby"),

@@ -7,7 +7,7 @@ be outlined in little room, and goes on with what is written later. A transcript
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -123,9 +123,11 @@ class Outline:
     _by_call: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
     _told: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
     _runs: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
+    _left: list[LeftBehind] | None = None
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take in the :data:`OUTLINE_FIELDS` of one more entry."""
+        self._left = None
         seq: int = row["seq"]
         subpath: str = row.get("subpath") or ""
         self.until = max(self.until, seq)
@@ -207,8 +209,17 @@ class Outline:
 
         It goes back from the last turn, from each to the one that it went on from.
         """
-        if not self.turns:
-            return []
+        if self._left is None:
+            self._left = self._found_left_behind() if self.turns else []
+        return self._left
+
+    def left_at(self, seq: int) -> LeftBehind | None:
+        """What is left behind that a position of the main transcript is in."""
+        left = self.left_behind()
+        place = bisect_right(left, seq, key=lambda each: each.first) - 1
+        return left[place] if place >= 0 and seq < left[place].until else None
+
+    def _found_left_behind(self) -> list[LeftBehind]:
         kept: list[tuple[int, int]] = []
         turn, until = self.turns[-1], self.turns[-1].last
         kept.append((turn.first, until))
@@ -222,7 +233,8 @@ class Outline:
         for (_, end), (begin, _) in pairwise(kept):
             gap = self._messages_between(end, begin)
             if gap is not None:
-                turns = sum(1 for each in self.turns if end < each.first < begin)
+                until = bisect_left(self.turns, begin, key=lambda turn: turn.first)
+                turns = until - 1 - (self._turn_place(end) or 0)
                 found.append(LeftBehind(gap[0], gap[1], begin, turns, gap[2]))
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -94,6 +95,8 @@ async def _in_larger_parts(parts: AsyncIterator[str]) -> AsyncIterator[bytes]:
         if size >= _PART_CHARACTERS:
             yield "".join(waiting).encode("utf-8", "replace")
             waiting, size = [], 0
+            # A reader who is fast is never waited for, and others are to be served as well.
+            await asyncio.sleep(0)
     yield "".join(waiting).encode("utf-8", "replace")
 
 

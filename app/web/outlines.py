@@ -56,7 +56,8 @@ class Outlines:
         is_awaited = is_awaited or behind <= AT_ONCE
         if task is None:
             wait = 0 if is_awaited else _AFTER_SECONDS
-            task = started_without_deadline(self._made(key, reader, known or Outline(), wait))
+            work = self._made(key, reader, known or Outline(), until, wait)
+            task = started_without_deadline(work)
             self._making[key] = task
             task.add_done_callback(lambda done: self._has_ended(key, done))
         return await asyncio.shield(task) if is_awaited else None
@@ -66,16 +67,19 @@ class Outlines:
         self._known.clear()
 
     async def _made(
-        self, key: _Key, reader: SessionReader, outline: Outline, wait: float
+        self, key: _Key, reader: SessionReader, outline: Outline, until: int, wait: float
     ) -> Outline:
         await asyncio.sleep(wait)
         count = 0
-        async for row in reader.rows(OUTLINE_FIELDS, after=outline.until, batch=_ROWS_AT_ONCE):
+        rows = reader.rows(OUTLINE_FIELDS, after=outline.until, until=until, batch=_ROWS_AT_ONCE)
+        async for row in rows:
             outline.add(row)
             count += 1
             if count % _ROWS_AT_ONCE == 0:
                 # Others are served meanwhile.
                 await asyncio.sleep(0)
+        # A position that nothing is stored at any more is not looked for again.
+        outline.until = max(outline.until, until)
         self._known.put(key, outline)
         return outline
 

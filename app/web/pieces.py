@@ -51,7 +51,7 @@ from .piece_markup import (
 
 _logger = logging.getLogger("beanie_session_store.web")
 
-_FIRST_SENTENCE = re.compile(r"\s*(.{1,200}?[.!?…])(?:\s|$)", re.S)
+_FIRST_SENTENCE = re.compile(r"(.{1,200}?[.!?…])(?:\s|$)", re.S)
 _TAG = re.compile(r"\s*<([a-zA-Z_-]{1,40})[^>]{0,200}>")
 _KINDS = {
     "system-reminder": "Reminder",
@@ -253,7 +253,7 @@ class TranscriptPieces:
         if not text.strip():
             body = '<p class="notice">Thinking, redacted by the API or not kept</p>'
             return entry_piece(self.context, seq, "meta", body, part=part)
-        first = _FIRST_SENTENCE.match(text)
+        first = _FIRST_SENTENCE.match(text.lstrip()[:400])
         what = said_inline(first[1] if first else text)
         out = counted(len(text.split()), "word") if glimpse.is_whole else ""
         inside = self._markdown(glimpse, text, kind="quiet-prose") + facts(self.context, seq)

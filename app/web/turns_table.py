@@ -46,7 +46,6 @@ def turns_shown(view: SessionView, asked: SessionQuery, window: Window) -> dict[
         if turn is not None:
             place = links.entry(key, agent.first)
             agents.setdefault(turn.number, []).append((agent, place))
-    left = outline.left_behind()
     rows = [
         TurnRow(
             turn,
@@ -55,7 +54,7 @@ def turns_shown(view: SessionView, asked: SessionQuery, window: Window) -> dict[
             cost_of_tokens(used(turn), turn.at),
             agents.get(turn.number, ()),
             turn is here,
-            any(each.first <= turn.first < each.until for each in left),
+            outline.left_at(turn.first) is not None,
         )
         for turn in turns[start - 1 : start - 1 + TURNS_AT_ONCE]
     ]

@@ -67,12 +67,10 @@ class WindowMaker:
     _starts: Mapping[tuple[int, str], list[str]] = field(
         default_factory=dict[tuple[int, str], list[str]]
     )
-    _left: Sequence[LeftBehind] = ()
 
     def __post_init__(self) -> None:
         if self.outline is not None:
             self._starts = self.outline.starts()
-            self._left = self.outline.left_behind()
 
     async def window(
         self,
@@ -257,7 +255,7 @@ class WindowMaker:
 
     def left_at(self, seq: int) -> LeftBehind | None:
         """The branch that a position of the main transcript is in."""
-        return next((each for each in self._left if each.first <= seq < each.until), None)
+        return self.outline.left_at(seq) if self.outline is not None else None
 
 
 class _Turns:

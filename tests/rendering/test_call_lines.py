@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from beanie_session_store.app.rendering.amounts import byte_size, counted, seconds
 from beanie_session_store.app.rendering.call_lines import CallLine, call_line
 from beanie_session_store.app.rendering.clamps import clamped, cut_line
-from beanie_session_store.app.rendering.diffs import diff_rows
+from beanie_session_store.app.rendering.diffs import DiffRow, _with_words, diff_rows
 from beanie_session_store.app.rendering.folded_calls import FoldedCall
 from beanie_session_store.app.rendering.tool_lines import _LINES
 
@@ -183,3 +183,21 @@ def test_amounts_are_read_by_people() -> None:
         *("0.0 s", "9.9 s", "10 s", "41 s", "1 min", "1 min", "9 min 40 s", "1 h", "2 h 5 min"),
         "0.0 s",
     ]
+
+
+class Lines(list[DiffRow]):
+    """Rows that count how many of them are looked at."""
+
+    looked_at = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        self.looked_at += len(found) if isinstance(place, slice) else 1
+        return found
+
+
+@pytest.mark.parametrize(("old", "new"), [(2_000, 2_001), (2_000, 0), (0, 2_000), (2_000, 2_000)])
+def test_each_row_of_a_change_is_looked_at_a_few_times(old: int, new: int) -> None:
+    rows = Lines([*[DiffRow("-", "old")] * old, *[DiffRow("+", "new")] * new])
+    assert len(list(_with_words(rows))) == old + new
+    assert rows.looked_at < 4 * (old + new) + 10
