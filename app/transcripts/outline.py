@@ -209,9 +209,11 @@ class Outline:
 
         It goes back from the last turn, from each to the one that it went on from.
         """
-        if self._left is None:
-            self._left = self._found_left_behind() if self.turns else []
-        return self._left
+        left = self._left
+        if left is None:
+            # It may grow while another thread asks.
+            left = self._left = self._found_left_behind() if self.turns else []
+        return left
 
     def left_at(self, seq: int) -> LeftBehind | None:
         """What is left behind that a position of the main transcript is in."""

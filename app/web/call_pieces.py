@@ -24,12 +24,11 @@ from ..rendering.call_lines import CallLine, call_line
 from ..rendering.clamps import clamped, cut_line
 from ..rendering.diffs import MAX_ROWS, DiffRow, diff_rows
 from ..rendering.folded_calls import MINUS, FoldedCall, LinePart, Told
-from ..rendering.markup import code, one_line, prose
-from ..rendering.pieces import is_long
+from ..rendering.markup import code, one_line
 from ..rendering.tool_lines import todo_items
 from ..text import plain
 from ..transcripts.tool_calls import CallBlock, ResultBlock
-from .pictures import picture_of
+from .pictures import MAX_PICTURES, picture_of
 from .piece_markup import (
     Html,
     PieceContext,
@@ -40,12 +39,15 @@ from .piece_markup import (
     hits_shown,
     line_of,
     said_inline,
+    stopped,
 )
+from .shown_prose import shown_prose
 
 _DIFFS = frozenset({"Edit", "MultiEdit", "Write"})
 _SHELLS = frozenset({"Bash", "PowerShell"})
 _QUIET = frozenset({"TodoWrite", "Write"})
 _UNFOLDED_DIFF = 24
+_MAX_TODOS = 50
 _STATES = {"completed": ("done", "done"), "in_progress": ("now", "now")}
 _DRAWN = {
     "done": '<path d="M2 7.5 5.5 11 12 3.5"/>',
@@ -244,9 +246,9 @@ def _inside(
     has_agents: bool,
 ) -> Iterator[Html]:
     if told.name == "TodoWrite" and (items := todo_items(told.input)):
-        yield _todo_list(context, items)
+        yield _todo_list(context, call.seq, items)
     elif told.name == "ExitPlanMode" and told.text("plan"):
-        yield _markdown(context, call.seq, told.text("plan"))
+        yield shown_prose(context, call.seq, told.text("plan"))
     elif rows:
         yield _diff(context, call.seq, rows)
     elif told.name in _SHELLS and told.text("command"):
@@ -267,10 +269,13 @@ def _inside(
         shown = clamped_text(context, seq, text, is_whole=call.result_is_whole)
         bad = " bad" if line.has_failed else ""
         yield f'<pre class="came{bad}" dir="auto" tabindex="0">{shown}</pre>'
-    for number, picture in enumerate(result_pictures(call.result), call.pictures_before):
+    pictures = list(result_pictures(call.result))
+    for number, picture in enumerate(pictures[:MAX_PICTURES], call.pictures_before):
         yield picture_of(
             context, seq, number, picture, "returned by the tool", is_whole=call.result_is_whole
         )
+    if (hidden := len(pictures) - MAX_PICTURES) > 0:
+        yield stopped(context, seq, counted(hidden, "more picture"), hidden)
     said = [
         said_inline(told.name, 120) if told.name != line.label else "",
         f"took {seconds(took)}" if (took := call.took) is not None and call.result else "",
@@ -296,23 +301,18 @@ def _shell(context: PieceContext, call: AnsweredCall, told: FoldedCall) -> Html:
     return f'{name}<pre class="given" dir="auto" tabindex="0">{text}</pre>'
 
 
-def _markdown(context: PieceContext, seq: int, text: str) -> Html:
-    if is_long(text):
-        shown = clamped_text(context, seq, clamped(plain(text)))
-        return f'<pre class="came" dir="auto" tabindex="0">{shown}</pre>'
-    return f'<div class="prose" dir="auto">{context.found.marked(prose(text))}</div>'
-
-
-def _todo_list(context: PieceContext, items: Sequence[tuple[str, str]]) -> Html:
+def _todo_list(context: PieceContext, seq: int, items: Sequence[tuple[str, str]]) -> Html:
     shown: list[str] = []
-    for state, text in items:
+    for state, text in items[:_MAX_TODOS]:
         kind, word = _STATES.get(state, ("open", "open"))
         shown.append(
             f'<li class="{kind}"><svg viewBox="0 0 14 14" aria-hidden="true">{_DRAWN[kind]}</svg>'
             f'<span dir="auto"><span class="sr">{word}: </span>'
             f"{context.found.marked(one_line(text, 1_000))}</span></li>"
         )
-    return f'<ul class="todo">{"".join(shown)}</ul>'
+    hidden = len(items) - _MAX_TODOS
+    rest = stopped(context, seq, counted(hidden, "more item"), hidden) if hidden > 0 else ""
+    return f'<ul class="todo">{"".join(shown)}</ul>{rest}'
 
 
 def _diff(context: PieceContext, seq: int, rows: Sequence[DiffRow]) -> Html:

@@ -75,7 +75,7 @@ def page_of_entry(entry: Mapping[str, Any], number: int) -> EntryPage:
         text = texts[place]
         start = begin[1] if place == begin[0] else 0
         stop = end[1] if place == end[0] else len(text.text)
-        if stop > start or not text.text:
+        if stop > start or (not text.text and place != end[0]):
             parts.append(EntryText(text.name, plain(text.text[start:stop])))
     lines = sum(text.text.count("\n") + 1 for text in texts)
     first = begin[2] + 1
@@ -90,6 +90,13 @@ def _page_starts(texts: list[EntryText]) -> Iterator[tuple[int, int, int]]:
     for place, text in enumerate(texts):
         at = 0
         size = len(text.text)
+        if not size:
+            # That there is nothing in it is said in a line.
+            if lines >= PAGE_LINES:
+                yield (place, 0, total)
+                lines = characters = 0
+            lines += 1
+            total += 1
         while at < size:
             end = text.text.find("\n", at)
             end = size if end < 0 else end + 1
@@ -109,7 +116,8 @@ def _of_block(block: Any) -> Iterator[EntryText]:
         if block.text:
             yield EntryText("Text", block.text)
     elif isinstance(block, ThinkingBlock):
-        yield EntryText("Thinking", block.thinking)
+        if block.thinking:
+            yield EntryText("Thinking", block.thinking)
     elif isinstance(block, CallBlock):
         yield from _of_call(block)
     elif isinstance(block, ResultBlock):

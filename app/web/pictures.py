@@ -7,12 +7,15 @@ import binascii
 import struct
 from collections.abc import Iterator, Mapping
 from html import escape
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from ...models.views.blocks import DocumentBlock, ImageBlock
 from ..rendering.amounts import byte_size
 from ..rendering.folded_calls import TIMES
 from .piece_markup import Html, PieceContext, said_inline
+
+MAX_PICTURES: Final = 50
+"""So many of one entry are shown; the others are named in a line."""
 
 _BEGINNING_CHARACTERS = 4_000
 _NAMES = {"image/png": "PNG", "image/jpeg": "JPEG", "image/gif": "GIF", "image/webp": "WebP"}

@@ -154,6 +154,15 @@ def clamped_text(context: PieceContext, seq: int, text: Clamped, *, is_whole: bo
     )
 
 
+def stopped(context: PieceContext, seq: int, words: str, count: int) -> Html:
+    """The line that stands for so many things of an entry that there is no room for."""
+    is_or_are = "is" if count == 1 else "are"
+    return (
+        f'<p class="clamp"><span>{words} {is_or_are} not shown here.</span>'
+        f'<a href="{context.addresses.whole(seq)}">Show all of entry {seq}</a></p>'
+    )
+
+
 def moment_shown(at: datetime | None) -> Html:
     """A time of day, which the script turns into the reader's zone."""
     if at is None:

@@ -27,15 +27,13 @@ from ..reading.glimpses import Glimpse
 from ..rendering.amounts import byte_size, counted
 from ..rendering.clamps import MAX_TYPED_CHARACTERS, MAX_TYPED_LINES, clamped
 from ..rendering.folded_calls import Told
-from ..rendering.markup import prose
-from ..rendering.pieces import is_long
 from ..text import line, plain
 from ..transcripts.tool_calls import CallBlock, ResultBlock
 from .call_pieces import call_piece, json_shown, result_text
 from .folded_texts import fold, folded_text
 from .joined_answers import JoinedAnswers
 from .notices import attachment_piece, record_piece, system_piece, trouble_piece
-from .pictures import picture_of
+from .pictures import MAX_PICTURES, picture_of
 from .piece_markup import (
     Html,
     PieceContext,
@@ -47,9 +45,15 @@ from .piece_markup import (
     into,
     moment_shown,
     said_inline,
+    stopped,
 )
+from .shown_prose import shown_prose
 
 _logger = logging.getLogger("beanie_session_store.web")
+
+# A window of 500 kB is to have room for an entry, whatever is in it.
+_MAX_BLOCKS = 200
+_MAX_ENTRY_CHARACTERS = 100_000
 
 _FIRST_SENTENCE = re.compile(r"(.{1,200}?[.!?…])(?:\s|$)", re.S)
 _TAG = re.compile(r"\s*<([a-zA-Z_-]{1,40})[^>]{0,200}>")
@@ -151,13 +155,20 @@ class TranscriptPieces:
         return any(call is not None and self.answers.is_shown(call) for call in calls)
 
     def _blocks(self, glimpse: Glimpse, view: UserEntry | AssistantEntry) -> Iterator[Html]:
-        part = pictures = 0
-        for block in view.blocks:
+        part = pictures = size = 0
+        for place, block in enumerate(view.blocks):
+            if part >= _MAX_BLOCKS or size >= _MAX_ENTRY_CHARACTERS:
+                rest = counted(len(view.blocks) - place, "more part")
+                words = f"{rest} of this entry, with what answers them,"
+                shown = stopped(self.context, glimpse.seq, words, len(view.blocks) - place)
+                yield entry_piece(self.context, glimpse.seq, "meta", shown, part=part)
+                return
             shown = self._block(glimpse, view, block, part, pictures)
             if isinstance(block, ImageBlock | DocumentBlock):
                 pictures += 1
             if shown:
                 part += 1
+                size += len(shown)
                 yield shown
 
     def _block(
@@ -204,8 +215,10 @@ class TranscriptPieces:
             body += f'<div class="prose typed" dir="auto">{self._typed(glimpse, text)}</div>'
         pictures = [each for each in view.blocks if isinstance(each, ImageBlock | DocumentBlock)]
         whose = f"given by {self.context.who or 'the user'}"
-        for number, picture in enumerate(pictures):
+        for number, picture in enumerate(pictures[:MAX_PICTURES]):
             body += picture_of(self.context, seq, number, picture, whose, is_whole=glimpse.is_whole)
+        if (hidden := len(pictures) - MAX_PICTURES) > 0:
+            body += stopped(self.context, seq, counted(hidden, "more picture"), hidden)
         html = entry_piece(self.context, seq, "prompt", body, with_json=True)
         return html + (self._added(glimpse, added, 1) if added.strip() else "")
 
@@ -325,12 +338,7 @@ class TranscriptPieces:
         return clamped_text(self.context, glimpse.seq, shown, is_whole=glimpse.is_whole)
 
     def _markdown(self, glimpse: Glimpse, text: str, kind: str = "prose") -> Html:
-        if is_long(text) or not glimpse.is_whole:
-            shown = clamped_text(
-                self.context, glimpse.seq, clamped(plain(text)), is_whole=glimpse.is_whole
-            )
-            return f'<pre class="came" dir="auto" tabindex="0">{shown}</pre>'
-        return f'<div class="{kind}" dir="auto">{self.context.found.marked(prose(text))}</div>'
+        return shown_prose(self.context, glimpse.seq, text, kind=kind, is_whole=glimpse.is_whole)
 
     def _by(self, name: str, model: str, view: UserEntry | AssistantEntry) -> Html:
         models = f"<span><bdi>{escape(line(model, 80))}</bdi></span>" if model else ""

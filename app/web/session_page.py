@@ -23,6 +23,7 @@ from .viewer import Viewer
 from .windows import IN_PLACE, Window, WindowMaker
 
 _BEFORE = 20
+_MAX_STRAYS = 100
 
 _KEPT_SECONDS = 60
 _FOUND = Kept[Hashable, FoundInSession](_KEPT_SECONDS, 16, lambda found: 1)
@@ -94,6 +95,7 @@ async def _shown(
     if subpath and not window.first:
         raise no_such_session()
     agent = outline.subagents.get(subpath) if outline is not None else None
+    strays = _strays(view) if not subpath and window.next is None else []
     return page(
         viewer,
         "session.html",
@@ -106,7 +108,8 @@ async def _shown(
         agent=agent,
         agent_at=outline.above(subpath) if outline is not None and subpath else None,
         found=found,
-        strays=_strays(view) if not subpath and window.next is None else [],
+        strays=strays[:_MAX_STRAYS],
+        more_strays=len(strays[_MAX_STRAYS:]),
         here=here,
         searches=SEARCHES,
         turns=turns_shown(view, asked, window),

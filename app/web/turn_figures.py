@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from typing import Final
 
+from ..rendering.amounts import counted, seconds
 from ..transcripts.outline import Outline, OutlinedTurn, used
 from ..transcripts.tokens import Tokens
 from .prices import Cost, context_of, has_tokens, price_of
-from .wording import dollars
+from .wording import dollars, shortened
 
 MOST_BARS: Final = 120
 """Of more turns than so many, several share a bar."""
@@ -80,6 +82,21 @@ class Lanes:
     limit: int | None
     """Tokens that the context of the model holds, where anybody knows it."""
     top_context: int
+
+
+def turn_sum(turn: OutlinedTurn) -> str:
+    """What a turn came to, as HTML."""
+    said: list[str] = []
+    if turn.calls:
+        failed = f', <span class="failed">{turn.failures} failed</span>' if turn.failures else ""
+        said.append(counted(turn.calls, "tool call") + failed)
+    if tokens := tokens_of(used(turn)):
+        said.append(f"{shortened(tokens)} tokens")
+        cost = cost_shown(cost_of_tokens(used(turn), turn.at))
+        said.append(f'<span class="est">{escape(cost)}</span>')
+    if turn.at and turn.ended_at and turn.ended_at > turn.at:
+        said.append(seconds((turn.ended_at - turn.at).total_seconds()))
+    return " · ".join(said)
 
 
 def lanes_of(outline: Outline) -> Lanes | None:

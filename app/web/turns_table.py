@@ -13,6 +13,7 @@ from .turn_figures import cost_of_tokens, tokens_of
 from .windows import Window
 
 TURNS_AT_ONCE: Final = 200
+_MAX_AGENTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class TurnRow:
     tokens: int
     cost: Cost
     agents: Sequence[tuple[OutlinedSubagent, str]]
+    more_agents: int
+    """Subagents that there is no room for."""
     is_here: bool
     is_left: bool
 
@@ -46,18 +49,23 @@ def turns_shown(view: SessionView, asked: SessionQuery, window: Window) -> dict[
         if turn is not None:
             place = links.entry(key, agent.first)
             agents.setdefault(turn.number, []).append((agent, place))
-    rows = [
-        TurnRow(
-            turn,
-            _turn_href(view, turn, window),
-            tokens_of(used(turn)),
-            cost_of_tokens(used(turn), turn.at),
-            agents.get(turn.number, ()),
-            turn is here,
-            outline.left_at(turn.first) is not None,
+    room = _MAX_AGENTS
+    rows: list[TurnRow] = []
+    for turn in turns[start - 1 : start - 1 + TURNS_AT_ONCE]:
+        started = agents.get(turn.number, [])
+        rows.append(
+            TurnRow(
+                turn,
+                _turn_href(view, turn, window),
+                tokens_of(used(turn)),
+                cost_of_tokens(used(turn), turn.at),
+                started[:room],
+                len(started[room:]),
+                turn is here,
+                outline.left_at(turn.first) is not None,
+            )
         )
-        for turn in turns[start - 1 : start - 1 + TURNS_AT_ONCE]
-    ]
+        room -= len(started[:room])
     hundreds = range(1, len(turns) + 1, 100) if len(turns) > TURNS_AT_ONCE else ()
     return {
         "rows": rows,

@@ -21,7 +21,7 @@ from .call_pieces import AnsweredCall
 from .joined_answers import JoinedAnswers, Seen
 from .piece_markup import Html, PieceContext, said_inline
 from .pieces import ShownEntry, TranscriptPieces
-from .turn_figures import cost_of_tokens, cost_shown, tokens_of
+from .turn_figures import cost_of_tokens, cost_shown, tokens_of, turn_sum
 from .wording import shortened
 
 WINDOW_ENTRIES: Final = 120
@@ -37,6 +37,7 @@ AROUND: Final = 80
 """So many entries from a call its answer is looked for."""
 
 _MAX_BELOW = 400
+_MAX_BELOW_CHARACTERS = 100_000
 _DEEPEST = 6
 
 
@@ -64,6 +65,7 @@ class WindowMaker:
     outline: Outline | None
     now: datetime
     _below: int = 0
+    _below_characters: int = 0
     _starts: Mapping[tuple[int, str], list[str]] = field(
         default_factory=dict[tuple[int, str], list[str]]
     )
@@ -108,6 +110,17 @@ class WindowMaker:
         reaches_end: bool,
     ) -> Window:
         pieces, seen = await self.pieces_of(subpath, before, shown, behind, reaches_end, depth=0)
+        # What takes long to render holds up nobody else.
+        return await asyncio.to_thread(self._rendered, subpath, before, behind, pieces, seen)
+
+    def _rendered(
+        self,
+        subpath: str,
+        before: Sequence[Glimpse],
+        behind: Sequence[Glimpse],
+        pieces: TranscriptPieces,
+        seen: Sequence[Seen],
+    ) -> Window:
         made = Window(previous=before[-1].seq if before else None)
         turns = _Turns(self, subpath, numbered_from=0 if before else 1)
         size = 0
@@ -121,7 +134,7 @@ class WindowMaker:
                 break
         else:
             made.next = behind[0].seq if behind else None
-        made.first = shown[0].seq if shown else 0
+        made.first = seen[0][0].seq if seen else 0
         made.html = turns.end()
         made.left_out = pieces.left_out
         return made
@@ -178,17 +191,28 @@ class WindowMaker:
 
     async def _agent(self, subpath: str, depth: int) -> tuple[Html, bool]:
         """A subagent in place, and whether it is unfolded."""
-        if depth > _DEEPEST or self._below >= _MAX_BELOW:
-            return self._agent_head(subpath, depth, [], None, "Not shown here."), False
+        agent = self.outline.subagents.get(subpath) if self.outline is not None else None
+        # Others are read at the same time, and are to know what there is no room for any more.
+        reserved = agent.entries if agent is not None else IN_PLACE
+        reserved = reserved if reserved <= IN_PLACE else UNFOLDED
+        if depth > _DEEPEST or self._below + reserved > _MAX_BELOW:
+            return self._agent_head(subpath, depth, [], agent, "Not shown here."), False
+        self._below += reserved
         found = await self.reader.window(0, IN_PLACE + 1, subpath=subpath)
         if not found:
+            self._below -= reserved
             return "", False
         is_long = len(found) > IN_PLACE
         shown, behind = (found[:UNFOLDED], found[UNFOLDED:]) if is_long else (found, [])
-        self._below += len(shown)
+        self._below += len(shown) - reserved
         pieces, seen = await self.pieces_of(subpath, [], shown, behind, not is_long, depth)
-        html = "".join(pieces.of(glimpse, view).html for glimpse, view in seen)
-        agent = self.outline.subagents.get(subpath) if self.outline is not None else None
+        html = await asyncio.to_thread(_joined, pieces, seen)
+        # What stands in another one is counted with that.
+        known = self._below_characters if depth == 1 else 0
+        if known + len(html) > _MAX_BELOW_CHARACTERS:
+            return self._agent_head(subpath, depth, [], agent, "Not shown here."), False
+        if depth == 1:
+            self._below_characters += len(html)
         rest = ""
         if is_long:
             more = counted(agent.entries - len(shown), "more entry") if agent else "More entries"
@@ -344,21 +368,6 @@ def turn_head(ident: str, name: str, turn: OutlinedTurn | None) -> Html:
     )
 
 
-def turn_sum(turn: OutlinedTurn) -> Html:
-    """What a turn came to."""
-    said: list[Html] = []
-    if turn.calls:
-        failed = f', <span class="failed">{turn.failures} failed</span>' if turn.failures else ""
-        said.append(counted(turn.calls, "tool call") + failed)
-    if tokens := tokens_of(used(turn)):
-        said.append(f"{shortened(tokens)} tokens")
-        cost = cost_shown(cost_of_tokens(used(turn), turn.at))
-        said.append(f'<span class="est">{escape(cost)}</span>')
-    if turn.at and turn.ended_at and turn.ended_at > turn.at:
-        said.append(seconds((turn.ended_at - turn.at).total_seconds()))
-    return " · ".join(said)
-
-
 def _branch_opening(maker: WindowMaker, branch: LeftBehind) -> Html:
     who = escape(line(maker.context.who or "Somebody", 80))
     turns = counted(branch.turns, "turn") if branch.turns else "the rest of a turn"
@@ -371,6 +380,10 @@ def _branch_opening(maker: WindowMaker, branch: LeftBehind) -> Html:
         f"(entries {branch.first} to {branch.last}). Not part of what follows.</span></summary>\n"
         '<div class="inside">\n'
     )
+
+
+def _joined(pieces: TranscriptPieces, seen: Sequence[Seen]) -> Html:
+    return "".join(pieces.of(glimpse, view).html for glimpse, view in seen)
 
 
 def _views(glimpses: Sequence[Glimpse]) -> list[Seen]:
