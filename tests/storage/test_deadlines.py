@@ -19,6 +19,7 @@ from beanie_session_store import BeanieSessionStore, SessionSummary
 from beanie_session_store.app.database.deadlines import started_without_deadline
 from beanie_session_store.app.database.driver import Database
 from beanie_session_store.app.storage.background import go_on, gone_on
+from beanie_session_store.app.transcript_key import TranscriptKey
 
 LATER: Any = {**KEY, "session_id": "later"}
 
@@ -96,7 +97,7 @@ async def test_what_an_append_leaves_to_do_goes_on(
 
     with pymongo.timeout(60):
         pass_deadline()
-        go_on(connection, "key", work)  # pyright: ignore[reportArgumentType]
+        go_on(connection, TranscriptKey("default", "project", "later"), work)
         await gone_on()
     assert len(done) == 1
 
