@@ -19,7 +19,7 @@ MOST_PENDING = 10_000
 """How many changes wait for one who takes them too slowly."""
 
 
-class _Earlier:
+class _Missed:
     """The changes that a feed missed, from the server's log.
 
     What was asked for stays asked for when its asker is cancelled, and the next one gets it.
@@ -77,7 +77,7 @@ class Feed:
         self._client = connection.client
         self._topic = topic
         self.doing = "follow", topic if isinstance(topic, TranscriptKey) else f"tenant {topic}"
-        self._earlier: _Earlier | None = None
+        self._earlier: _Missed | None = None
         self._pending: deque[SessionChange] = deque()
         self._came = asyncio.Event()
         self._error: Exception | None = None
@@ -145,7 +145,7 @@ class Feed:
                 self._pending.extend(mine)
                 yield
                 return
-            earlier = self._earlier = _Earlier(hub, self._topic, now)
+            earlier = self._earlier = _Missed(hub, self._topic, now)
             try:
                 yield
             finally:
