@@ -235,6 +235,7 @@ class SessionReader:
         if live is None or seq < live.first_seq:
             return None
         query = {**self.key.of_session, "seq": seq}
+        # The driver's own, for the server cuts what is long, which no class of rows can say.
         row = await connection.entries.collection.find_one(query, projection)
         if row is None or row["seq"] < live.first_of(row["subpath"]):
             return None

@@ -417,7 +417,10 @@ async def test_other_rules_are_those_of_another_collection(
 
 # Beanie has words for these. For the others, which are a hot command, or none of its, a comment
 # says where they stand why.
-WORDS = re.compile(r"^(find_one|update_|delete_|aggregate|count_documents)")
+# What returns the document that it changes is none of them: Beanie parses it into the whole class.
+WORDS = re.compile(r"^(find_one$|update_|delete_|aggregate|count_documents)")
+CUT_BY_THE_SERVER = {"glimpses.py"}
+"""Reads whose projection is made of expressions, which no class of rows can say."""
 
 
 def test_what_beanie_has_words_for_is_not_sent_past_it() -> None:
@@ -425,6 +428,7 @@ def test_what_beanie_has_words_for_is_not_sent_past_it() -> None:
     past = [
         f"{path.name}:{node.lineno} {node.func.attr}"
         for path in app.rglob("*.py")
+        if path.name not in CUT_BY_THE_SERVER
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)

@@ -22,9 +22,9 @@ def health_command(
         float, typer.Option(min=0.1, help="Seconds after which no answer is one.")
     ] = 2.0,
 ) -> None:
-    """Say whether the store can append and read with its promises, and exit with 0 or 1.
+    """Say whether the store can be used now: exits with 0 or 1.
 
-    Nothing is stored. What to do about the rest says doctor.
+    Whether it can append and read with its promises, that is. Nothing is stored; doctor says more.
 
     Example: session-store --url mongodb://localhost/claude health --timeout 5
     """
