@@ -3,11 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 MOTOR := .venv-motor
 SECANTUS := .venv-secantus
-# Most tests wait for servers and clocks, so more at once than there are cores finish sooner.
-WORKERS ?= 4
-# By whole files, for the servers of a file are started by whoever runs it, in the order that
-# tests/conftest.py gives them.
-PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Most tests wait for servers and clocks, so a few at once finish sooner.
+WORKERS ?= 3
+# Each begins with a part of the files, in the order that tests/conftest.py gives them, and who has
+# done with its own takes over from others: one that waits long would hold up all that is behind it.
+PARALLEL = -n $(WORKERS) --dist worksteal
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Where it is set, each process compiles the package and all tests anew, for seconds.
