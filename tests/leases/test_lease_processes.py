@@ -94,7 +94,9 @@ async def test_of_twenty_processes_that_want_a_lease_one_has_it_at_any_time(
     dead = {f"rival-{number}-0" for number in range(dying)}
     assert written == [each["_id"] for each in held if each["_id"] not in dead]
     await assert_summary_is_the_fold(store)
-    assert await store.lease_of(KEY) is None
+    # Who died last has it until it ends by itself.
+    last = await store.lease_of(KEY)
+    assert last is None or last.owner in {f"rival-{number}" for number in range(dying)}
 
 
 # Takes the lease, says so, appends what comes by a line, and says what became of it. With a
