@@ -55,17 +55,26 @@ def _started(
 
 
 async def ended_with_caller(work: Awaitable[T]) -> T:
-    """Await ``work``; if the caller is cancelled meanwhile, so is ``work``, until it has ended.
-
-    Once may not be enough: before Python 3.12 ``asyncio.wait_for``, with which PyMongo sends,
-    forgets a cancellation that comes with the answer. What never ends by itself would go on.
-    """
+    """Await ``work``; if the caller is cancelled meanwhile, so is ``work``, until it has ended."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await completed(_end(task), "end a read")
+        await completed(cancel_and_wait(task), "end a read")
         raise
+
+
+async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> list[Any]:
+    """Cancel tasks until all have ended; what each returned or raised.
+
+    Once may not be enough: before Python 3.12 ``asyncio.wait_for``, with which PyMongo sends,
+    forgets a cancellation that comes with the answer. What never ends by itself would go on.
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def settled(timeout: float = SETTLE_SECONDS) -> list[str]:
@@ -115,14 +124,6 @@ async def ended(work: Work, timeout: float = SETTLE_SECONDS) -> None:
             task.cancel()
         if pending:
             await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
-
-
-async def _end(task: asyncio.Future[Any]) -> None:
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=_AGAIN_SECONDS)
-    # Looked at, so that nobody misses it.
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _settle(outcome: asyncio.Future[T], work: Coroutine[Any, Any, T]) -> None:

@@ -21,7 +21,7 @@ from ..errors import (
     UnreachableError,
 )
 from ..text import shown
-from .cancellation import settled
+from .cancellation import cancel_and_wait, settled
 
 T = TypeVar("T")
 
@@ -85,8 +85,6 @@ async def in_parallel(
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
         # A write under way ends before the caller may close the client.
         await settled(_SETTLE_SECONDS)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from ..concurrency.cancellation import completed
+from ..concurrency.cancellation import cancel_and_wait, completed
 from ..database.failures import reported
 from ..errors import FeedOverrunError
 from ..storage.connection import Connection
@@ -57,8 +57,7 @@ class _Missed:
     async def close(self) -> None:
         """Read no more; nothing stays open."""
         if self._coming is not None:
-            self._coming.cancel()
-            await asyncio.gather(self._coming, return_exceptions=True)
+            await cancel_and_wait(self._coming)
         if self._changes is not None:
             await self._changes.aclose()
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from bson import ObjectId, Timestamp
 from pymongo.errors import OperationFailure, PyMongoError
 
-from ..concurrency.cancellation import completed
+from ..concurrency.cancellation import cancel_and_wait, completed
 from ..database.attempts import STEADY_SECONDS, Attempts
 from ..database.change_streams import open_change_stream
 from ..database.deadlines import started_without_deadline
@@ -267,8 +267,7 @@ class Hub:
         _forget(self)
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel_and_wait(task)
 
 
 def _lost(why: str) -> FeedLostError:

@@ -17,7 +17,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from ...migrations._log import log_of
 from ...models.retention import SERVER_NOW
-from ..concurrency.cancellation import completed
+from ..concurrency.cancellation import cancel_and_wait, completed
 from ..database.deadlines import started_without_deadline
 from ..database.driver import Database
 from ..errors import MigrationLockLostError
@@ -52,8 +52,7 @@ class MigrationLock:
         try:
             yield
         finally:
-            renewing.cancel()
-            await asyncio.wait([renewing])
+            await cancel_and_wait(renewing)
             # Else the next one waits the lease out. That also happens if this fails.
             with contextlib.suppress(PyMongoError):
                 await completed(self._release(), "release the lock of migrations")

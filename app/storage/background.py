@@ -9,6 +9,7 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
+from ..concurrency.cancellation import cancel_and_wait
 from ..database.deadlines import started_without_deadline
 from ..database.transactions import OutcomeUnknownError, TransientFailureError
 from ..errors import SessionStoreError
@@ -46,9 +47,7 @@ async def stop(client: object) -> None:
     """Cut off what goes on with a client, before that is closed; transactions roll back."""
     tasks = [task for name, task in _running.items() if id(client) in name]
     tasks += [task for task, whose in _until_closed.items() if whose == id(client)]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await cancel_and_wait(*tasks)
 
 
 async def gone_on() -> None:

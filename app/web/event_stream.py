@@ -13,6 +13,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ..concurrency.cancellation import cancel_and_wait
+
 ALIVE_SECONDS = 15.0
 """After so long without an event a comment is sent, by which one notices who has gone."""
 
@@ -60,9 +62,7 @@ class EventStream(Response):
         try:
             await asyncio.wait([sending, leaving], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (sending, leaving):
-                task.cancel()
-            done = await asyncio.gather(sending, leaving, return_exceptions=True)
+            done = await cancel_and_wait(sending, leaving)
         if isinstance(done[0], Exception) and not isinstance(done[0], (OSError, TimeoutError)):
             raise done[0]
 
@@ -89,8 +89,7 @@ class EventStream(Response):
                     await _sent(send, found)
                     coming = asyncio.ensure_future(anext(events))
             finally:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
+                await cancel_and_wait(coming)
         await _sent(send, b"", more=False)
 
 

@@ -17,6 +17,7 @@ from claude_agent_sdk import SessionKey
 from starlette.responses import Response
 
 from ...models import SessionSummary
+from ..concurrency.cancellation import cancel_and_wait
 from ..database.deadlines import started_without_deadline
 from ..errors import SessionStoreError, StandaloneError
 from ..feed.changes import SessionChange
@@ -149,8 +150,7 @@ async def _changed_together(feed: Feed) -> Changed:
             await asyncio.wait([coming], timeout=left)
         finally:
             if not coming.done():
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
+                await cancel_and_wait(coming)
         if coming.cancelled():
             break
         change = coming.result()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timezone
 from itertools import count
 from typing import Any
 
 import pytest
 from beanie import init_beanie
+from bson import Timestamp
 from pymongo.errors import AutoReconnect
 from support.database import prepared
 from support.entries import KEY, SUBAGENT, message, turn
@@ -280,12 +281,38 @@ async def test_a_feed_that_is_cancelled_at_any_moment_leaves_nothing_open(
         task = asyncio.create_task(follow())
         await asyncio.sleep(pause)
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=WATCHDOG_SECONDS)
+        assert task.cancelled()
     await until_watched(database, 0)
     assert not hubs._hubs
     async with store.feed() as feed:
         await store.append(KEY, [message("x")])
         assert len(await taken(feed, 1)) == 1
+
+
+async def test_a_feed_is_left_though_the_driver_forgets_a_cancellation(
+    store: BeanieSessionStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forgets(hub: hubs.Hub) -> Timestamp:
+        # As wait_for does before Python 3.12, if the answer comes with the cancellation.
+        with suppress(asyncio.CancelledError):
+            opening.set()
+            await asyncio.Event().wait()
+        return await now(hub)
+
+    async def follow() -> None:
+        async with store.feed():
+            pass
+
+    opening, now = asyncio.Event(), hubs.Hub._now
+    monkeypatch.setattr(hubs.Hub, "_now", forgets)
+    following = asyncio.create_task(follow())
+    await asyncio.wait_for(opening.wait(), WATCHDOG_SECONDS)
+    following.cancel()
+    await asyncio.wait([following], timeout=WATCHDOG_SECONDS)
+    assert following.cancelled()
+    await until_watched(database, 0)
+    assert not hubs._hubs
 
 
 async def test_one_that_leaves_while_another_opens_disturbs_nobody(

@@ -60,6 +60,8 @@ def serve_command(
     async def command(database: Database) -> None:
         import asyncio
 
+        from ...concurrency.cancellation import cancel_and_wait
+
         store = await store_on(context, database)
         taken: int = listener.getsockname()[1]
         pages = served_pages(store, token, taken)
@@ -86,8 +88,7 @@ def serve_command(
             await asyncio.wait(work, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             server.should_exit = True
-            for each in work[1:]:
-                each.cancel()
+            await cancel_and_wait(*work[1:])
             ended = await asyncio.gather(*work, return_exceptions=True)
         for error in ended:
             if isinstance(error, Exception):
