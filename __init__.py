@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         InvalidModelError,
         InvalidOptionsError,
         InvalidQueryError,
+        InvalidReceiptError,
         InvalidRetentionError,
         InvalidURLError,
         LeaseLostError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         ServerError,
         SessionBusyError,
         SessionChangedError,
+        SessionErasedError,
         SessionStoreError,
         SlowQueryError,
         StandaloneError,
@@ -78,7 +80,9 @@ if TYPE_CHECKING:
     from .app.queries.summary_pages import SessionPage
     from .app.reading.listings import SessionListing
     from .app.reading.stream import StreamedEntry
+    from .app.retention.erasure_check import ErasureCheck, ErasureRemnant
     from .app.retention.policies import clear_retention, retention_policies, set_retention
+    from .app.retention.receipts import ErasureReceipt
     from .app.retention.removal import Removal
     from .app.schema.versions import (
         SchemaStatus,
@@ -147,6 +151,9 @@ __all__ = [
     "EmbeddedMongo",
     "EntryChunk",
     "EntryView",
+    "ErasureCheck",
+    "ErasureReceipt",
+    "ErasureRemnant",
     "EventLoopError",
     "Every",
     "Feed",
@@ -162,6 +169,7 @@ __all__ = [
     "InvalidModelError",
     "InvalidOptionsError",
     "InvalidQueryError",
+    "InvalidReceiptError",
     "InvalidRetentionError",
     "InvalidURLError",
     "Lease",
@@ -188,6 +196,7 @@ __all__ = [
     "SessionBusyError",
     "SessionChange",
     "SessionChangedError",
+    "SessionErasedError",
     "SessionListing",
     "SessionPage",
     "SessionReplay",
@@ -264,12 +273,12 @@ _HOMES = {
         "ContentionError CorruptEntryError DriverMismatchError EventLoopError FeedLostError "
         "FeedOverrunError InvalidEntryError InvalidKeyError InvalidLeaseError "
         "InvalidMetadataError InvalidMigrationError InvalidModelError InvalidOptionsError "
-        "InvalidQueryError InvalidRetentionError InvalidURLError LeaseLostError "
-        "MigrationLockLostError MongodNotFoundError MongodStartError NotInitializedError "
-        "ObserverError SchemaOutdatedError SchemaTooNewError ServerError SessionBusyError "
-        "SessionChangedError SessionStoreError SlowQueryError StandaloneError StoreOwnedError "
-        "TransferError UnfitCollectionError UnknownSessionError UnreachableError "
-        "UnsoundSessionError"
+        "InvalidQueryError InvalidReceiptError InvalidRetentionError InvalidURLError "
+        "LeaseLostError MigrationLockLostError MongodNotFoundError MongodStartError "
+        "NotInitializedError ObserverError SchemaOutdatedError SchemaTooNewError ServerError "
+        "SessionBusyError SessionChangedError SessionErasedError SessionStoreError "
+        "SlowQueryError StandaloneError StoreOwnedError TransferError UnfitCollectionError "
+        "UnknownSessionError UnreachableError UnsoundSessionError"
     ),
     ".app.every": "EVERY Every",
     ".app.feed.changes": "SessionChange",
@@ -290,7 +299,9 @@ _HOMES = {
     ".app.queries.summary_pages": "SessionPage",
     ".app.reading.listings": "SessionListing",
     ".app.reading.stream": "StreamedEntry",
+    ".app.retention.erasure_check": "ErasureCheck ErasureRemnant",
     ".app.retention.policies": "clear_retention retention_policies set_retention",
+    ".app.retention.receipts": "ErasureReceipt",
     ".app.retention.removal": "Removal",
     ".app.schema.versions": (
         "SchemaStatus ScriptStatus downgrade_schema schema_status upgrade_schema"

@@ -152,6 +152,14 @@ class UnknownSessionError(SessionStoreError, LookupError):
     """There is no session of that key."""
 
 
+class SessionErasedError(SessionStoreError):
+    """The session was erased, and nothing may be stored under its key for a while."""
+
+
+class InvalidReceiptError(SessionStoreError, ValueError):
+    """What is no receipt of an erasure, was changed since, or is of another tenant."""
+
+
 class UnsoundSessionError(SessionStoreError):
     """Something else than the store took a session's summary, or broke it beyond what it mends."""
 

@@ -18,6 +18,7 @@ from .database.bound_models import lent
 from .database.driver import AnyDatabase
 from .database.failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
 from .errors import InvalidKeyError
+from .every import Every
 from .feed.changes import checked_token
 from .feed.feed import Feed, followed
 from .feed.hub import Topic
@@ -34,7 +35,10 @@ from .reading.glimpses import SessionReader
 from .reading.listings import SessionListing
 from .reading.stream import StreamedEntry
 from .reading.watch import watch
-from .retention import holds
+from .retention import erasure, holds
+from .retention.erasure import WantedErasure
+from .retention.erasure_check import ErasureCheck, check_erasure
+from .retention.receipts import ErasureReceipt
 from .retention.removal import Removal, remove_sessions, require_conditions
 from .schema.versions import upgrade_schema
 from .sdk import (
@@ -260,6 +264,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
 
         Raises:
             InvalidEntryError: an entry is no JSON object; nothing of the batch was stored.
+            SessionErasedError: the session was erased; end who writes to it.
             ContentionError: other writers of the session won until time ran out.
             SessionStoreError: as for the class; trying again with the same entries is safe.
         """
@@ -499,7 +504,11 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             return await listings.sessions(connection, self._tenant, project)
 
     async def all_sessions(
-        self, project_key: str | None = None, session_id: str | None = None
+        self,
+        project_key: str | None = None,
+        session_id: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[SessionListing]:
         """Every session of the tenant, in the order of project and id, in constant memory.
 
@@ -509,15 +518,19 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         Args:
             project_key: only the sessions of this project.
             session_id: only sessions of this id.
+            metadata: only sessions whose metadata has these values, by field.
+
+        Raises:
+            InvalidQueryError: the metadata is of a wrong type.
         """
-        owner = {"tenant": self._tenant}
-        if project_key is not None:
-            owner["project_key"] = checked_name("project_key", project_key)
+        wanted = SessionFilter(project_key=project_key, metadata=metadata)
+        query = wanted.query(self._tenant, with_expired=True, with_packed=True)
         if session_id is not None:
-            owner["session_id"] = checked_name("session_id", session_id)
+            query["session_id"] = checked_name("session_id", session_id)
         async with self._doing("list sessions") as connection:
-            async for listing in listings.session_listings(connection, owner):
-                yield listing
+            async for listing in listings.session_listings(connection, query):
+                if wanted.describes(listing.metadata):
+                    yield listing
 
     async def lost_sessions(
         self, project_key: str | None = None, *, with_expired: bool = False
@@ -626,6 +639,66 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
                     connection, self._tenant, wanted, dry_run=dry_run, on_progress=on_progress
                 )
             )
+
+    async def erase(
+        self,
+        whole: Every | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        forks: bool = False,
+        by: str | None = None,
+        tombstones: timedelta = timedelta(days=30),
+        dry_run: bool = False,
+        on_progress: Callable[[Removal], None] | None = None,
+    ) -> ErasureReceipt:
+        """Erase all sessions of a subject, such as a person, so that none of them comes back.
+
+        ``await store.erase(metadata={"user_id": "u1"})``, or ``store.erase(EVERY)`` for all of the
+        tenant. It finds what :meth:`delete_sessions` finds, and takes what that takes. In the place
+        of each session stays a tombstone with its key: whatever appends to it (an agent that still
+        runs, an import, an adoption) gets :class:`SessionErasedError`, until that is gone too.
+        Sessions that are held stay, and are named; so are forks of erased sessions, which hold
+        copies.
+
+        It may be cut off at any time and called again: the receipt then says what both erased.
+        Where nothing is left to erase, the last receipt of the subject comes again.
+
+        Args:
+            whole: :data:`EVERY` for all sessions of the tenant, instead of ``metadata``.
+            metadata: values that the sessions' metadata has, by field.
+            forks: also erase sessions that were forked from erased ones, whosever they are.
+            by: who erases, for the receipt.
+            tombstones: how long nothing is stored under the keys.
+            dry_run: only look what would be erased.
+            on_progress: called now and then with how many sessions were found and erased.
+
+        Raises:
+            InvalidQueryError: neither a subject nor EVERY was named, or one is of a wrong type.
+            InvalidRetentionError: ``tombstones`` is no time.
+            SessionStoreError: as for the class.
+        """
+        wanted = WantedErasure(whole, metadata, forks, by, tombstones)
+        async with self._doing("erase sessions", outcome=IN_STEPS) as connection:
+            return await completed(
+                erasure.erase(
+                    connection, self._tenant, wanted, dry_run=dry_run, on_progress=on_progress
+                ),
+                "erase sessions",
+            )
+
+    async def verify_erasure(self, receipt: ErasureReceipt | Mapping[str, Any]) -> ErasureCheck:
+        """Look whether what a receipt says was erased is gone from every collection.
+
+        Args:
+            receipt: what :meth:`erase` returned, or the JSON that it was filed as.
+
+        Raises:
+            InvalidReceiptError: it is none, was changed since, or is of another tenant.
+            SessionStoreError: as for the class.
+        """
+        filed = receipt if isinstance(receipt, ErasureReceipt) else ErasureReceipt.of_json(receipt)
+        async with self._doing("verify an erasure") as connection:
+            return await check_erasure(connection, self._tenant, filed)
 
     async def hold(self, key: AnyKey, *, wait: bool = False) -> None:
         """Keep a session from expiring, whatever the policy, until it is released.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from beanie import Document
+from beanie import Document, PydanticObjectId
 from pydantic import Field, field_validator
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
@@ -39,6 +39,15 @@ LISTING_INDEX = IndexModel(
     name="session_listing",
 )
 """Holds all that ``list_sessions`` answers, so that no document is read for it."""
+
+
+TOMBSTONE_INDEX = IndexModel(
+    [("erased_until", ASCENDING)],
+    name="transcript_tombstone",
+    expireAfterSeconds=0,
+    sparse=True,
+)
+"""For MongoDB to take the tombstones of erased sessions at their date."""
 
 
 class SessionSummary(StoreOwned, Document):
@@ -140,11 +149,20 @@ class SessionSummary(StoreOwned, Document):
         '"until"}; over where until has passed.',
     )
 
+    erased_until: Mapped[datetime | None] = mapped(
+        default=None,
+        description="Until when nothing is stored under the key, UTC, for the session was erased "
+        "and this is its tombstone; MongoDB deletes it then.",
+    )
+    erasure: Mapped[PydanticObjectId | None] = mapped(
+        default=None, description="Which erasure a tombstone is of."
+    )
+
     class Settings:
         """Collection and indexes, as Beanie reads them."""
 
         name = "claude_transcript_summaries"
-        indexes = [SESSION_INDEX, ACTIVITY_INDEX, LISTING_INDEX, EXPIRY_INDEX]
+        indexes = [SESSION_INDEX, ACTIVITY_INDEX, LISTING_INDEX, EXPIRY_INDEX, TOMBSTONE_INDEX]
 
     @field_validator("totals", mode="before")
     @classmethod

@@ -24,6 +24,8 @@ from ..errors import (
     InvalidMigrationError,
     InvalidModelError,
     InvalidQueryError,
+    InvalidReceiptError,
+    InvalidRetentionError,
     InvalidURLError,
     SessionStoreError,
     TransferError,
@@ -60,12 +62,14 @@ _MISUSES = (
     InvalidMigrationError,
     InvalidModelError,
     InvalidQueryError,
+    InvalidReceiptError,
+    InvalidRetentionError,
     InvalidURLError,
     TransferError,
 )
 
 COMMANDS = (
-    *("sessions", "show", "stats", "serve", "verify", "delete"),
+    *("sessions", "show", "stats", "serve", "verify", "delete", "erase"),
     *("doctor", "health", "schema", "retention", "lease"),
     *("adopt", "imports", "exports", "copies"),
 )

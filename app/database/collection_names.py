@@ -9,6 +9,9 @@ from ...models.retention import RetentionPolicy
 ADOPTION_RECORDS = "claude_transcript_adoptions"
 """How far each session was adopted. It outlives the session: a deleted one stays deleted."""
 
+ERASURES = "claude_transcript_erasures"
+"""What erasures have come to, for as long as the tombstones of their sessions stand."""
+
 
 def collection_name(model: type[Document]) -> str:
     """The collection of a Document class, initialised or not."""

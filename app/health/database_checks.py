@@ -17,7 +17,7 @@ from ..schema.indexes import missing_indexes
 from ..schema.migrator import Migrator
 from ..schema.unfit_collections import ADVICE, index_information, unfit_collections
 from ..schema.versions import MINIMUM_SCRIPT
-from ..storage.criteria import BEING_DATED, MARKED_DELETED, NOT_LEASED, expired_before
+from ..storage.criteria import BEING_DATED, LEFT_TO_SWEEP, NOT_LEASED, expired_before
 from ..storage.orphans import sessions_with_entries
 from .findings import Finding
 from .target import Target
@@ -150,7 +150,7 @@ async def retention(target: Target) -> Finding:
             "Readers do not see them. Set the server's parameter ttlMonitorEnabled to true.",
         )
     # By the index, for there may be very many summaries.
-    marked = documents.summaries.find(MARKED_DELETED, NOT_LEASED, limit=_MANY)
+    marked = documents.summaries.find(LEFT_TO_SWEEP, NOT_LEASED, limit=_MANY)
     left = await marked.count()
     if left:
         many = "a thousand or more" if left == _MANY else str(left)

@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 
 from ...migrations._log import LOG_COLLECTION
 from ...models import EntryChunk
-from ..database.collection_names import ADOPTION_RECORDS, policy_collection_name
+from ..database.collection_names import ADOPTION_RECORDS, ERASURES, policy_collection_name
 from .findings import Finding
 from .target import Target
 
@@ -103,6 +103,10 @@ def needed_besides(target: Target) -> Mapping[str, Sequence[Need]]:
     return {
         "watch sessions": [Need(summaries, ("changeStream",))],
         "delete sessions by a condition": [Need(ADOPTION_RECORDS, ("remove",))],
+        "erase a person's sessions": [
+            Need(ERASURES, ("find", "insert", "update")),
+            Need(ADOPTION_RECORDS, ("find", "remove")),
+        ],
         "call init_beanie without skip_indexes=True": [
             Need(name, ("createIndex",)) for name in classes
         ],
@@ -112,6 +116,7 @@ def needed_besides(target: Target) -> Mapping[str, Sequence[Need]]:
                 for model in _stored(target)
             ),
             *(Need(name, ("createIndex", "listIndexes")) for name in classes),
+            Need(ERASURES, ("createIndex",)),
             Need("", ("listCollections",)),
             Need(LOG_COLLECTION, written),
         ],

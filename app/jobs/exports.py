@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from ..concurrency.workers import ENDS_A_RUN, checked_workers, in_parallel
 from ..database.failures import require_asyncio
@@ -25,7 +25,9 @@ from ..files.staging import StagedFiles
 from ..reading.listings import SessionListing
 from ..rendering.formats import page_of
 from ..store import BeanieSessionStore
+from ..text import shown
 from .agent_files import write_agent_files
+from .index_page import IndexedSession, index_page
 from .page_export import write_page
 from .report import OnProblem, OnProgress, Progress, TransferReport
 
@@ -42,6 +44,7 @@ async def export_transcripts(
     *,
     project_key: str | None = None,
     session_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
     format: Literal["jsonl", "markdown", "html"] = "jsonl",  # noqa: A002
     archive: bool = False,
     overwrite: bool = False,
@@ -61,6 +64,8 @@ async def export_transcripts(
         target: a folder of projects, such as ``~/.claude/projects``; made if it is not there.
         project_key: only the sessions of this project.
         session_id: only sessions of this id.
+        metadata: only sessions whose metadata has these values, such as those of one user. Then
+            ``index.html`` beside them says in words what there is.
         format: ``"jsonl"``, or ``"markdown"`` or ``"html"`` (with the extra ``export``).
         archive: make ``target`` a ``.tar.gz`` file of such a folder.
         overwrite: replace files that are there.
@@ -70,6 +75,7 @@ async def export_transcripts(
 
     Raises:
         UnknownSessionError: there is no session of what was asked for.
+        InvalidQueryError: the metadata is of a wrong type.
         TransferError: the archive is there already, or an extra is not installed.
         OSError: the disk is full, or the target cannot be written.
         SessionStoreError: the server is away or refuses.
@@ -86,28 +92,24 @@ async def export_transcripts(
         )
     report = TransferReport()
     progress = Progress(report, on_progress, on_problem)
-    await _count(store, project_key, session_id, report)
-    place = _archive if archive else _folder
-    async with place(target, overwrite) as (root, deliver):
-        run = _Export(store, write, root, overwrite, deliver, progress)
-        await in_parallel(store.all_sessions(project_key, session_id), run.session, workers)
-    return report
-
-
-async def _count(
-    store: BeanieSessionStore,
-    project_key: str | None,
-    session_id: str | None,
-    report: TransferReport,
-) -> None:
-    async for _ in store.all_sessions(project_key, session_id):
+    wanted = partial(store.all_sessions, project_key, session_id, metadata=metadata)
+    async for _ in wanted():
         report.listed += 1
     if not report.listed:
         of_project = "" if project_key is None else f" of project {project_key}"
+        if metadata is not None:
+            of_project += f" with the metadata {shown(dict(metadata))}"
         which = "sessions" if session_id is None else f"session {session_id}"
         raise UnknownSessionError(
             f"Tenant {store.tenant} has no {which}{of_project}; nothing was written."
         )
+    place = _archive if archive else _folder
+    async with place(target, overwrite) as (root, deliver):
+        run = _Export(store, write, root, overwrite, deliver, progress)
+        await in_parallel(wanted(), run.session, workers)
+        if metadata is not None:
+            await run.index(metadata)
+    return report
 
 
 @asynccontextmanager
@@ -159,6 +161,15 @@ class _Export:
         self._overwrite = overwrite
         self._deliver = deliver
         self._progress = progress
+        self._written: list[IndexedSession] = []
+
+    async def index(self, subject: Mapping[str, Any]) -> None:
+        """Write what there is for a person to read."""
+        page = index_page(self._store.tenant, subject, self._written)
+        with StagedFiles(self._root, overwrite=self._overwrite) as files:
+            files.create(PurePosixPath("index.html")).write(page.encode())
+            published = files.publish(None)
+        await self._deliver(published)
 
     async def session(self, listing: SessionListing) -> None:
         """Export one session."""
@@ -166,6 +177,7 @@ class _Export:
             with StagedFiles(self._root, overwrite=self._overwrite) as files:
                 await self._write(self._store, listing, files, self._progress)
                 published = files.publish(listing.mtime)
+            paths = [path.relative_to(self._root).as_posix() for path in published]
             await self._deliver(published)
         except ENDS_A_RUN:
             raise
@@ -178,4 +190,6 @@ class _Export:
             self._progress.problem(str(listing), f"cannot be written: {error}")
             self._progress.finished("failed")
         else:
+            # The last one is that of the session itself.
+            self._written.append(IndexedSession(listing, tuple(reversed(paths))))
             self._progress.finished("changed")

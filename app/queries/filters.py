@@ -135,6 +135,18 @@ class SessionFilter:
             query["$and"] = [dict(part) for part in parts]
         return query if with_expired else query | NOT_EXPIRED
 
+    def describes(self, metadata: Mapping[str, Any] | None) -> bool:
+        """Whether metadata that was read has the values that are wanted."""
+        wanted, stored = self.metadata or {}, metadata or {}
+        return all(_equal(stored.get(name), value) for name, value in wanted.items())
+
+
+def _equal(stored: object, wanted: object) -> bool:
+    """As MongoDB compares: a list is also equal to what it holds, and ``True`` is no 1."""
+    if isinstance(stored, list):
+        return any(_equal(each, wanted) for each in cast("list[object]", stored))
+    return isinstance(stored, bool) == isinstance(wanted, bool) and stored == wanted
+
 
 def _is_moment(value: object) -> bool:
     """Whether it is a date with a time zone, and one in UTC too."""

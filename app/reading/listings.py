@@ -74,16 +74,16 @@ async def sessions(
 
 
 async def session_listings(
-    connection: Connection, owner: Mapping[str, str]
+    connection: Connection, query: Mapping[str, Any]
 ) -> AsyncIterator[SessionListing]:
-    """The sessions that ``owner``, a query for fields of the key, asks for, in order."""
+    """The living sessions that a query of one tenant's finds, in order."""
     order = [("project_key", 1), ("session_id", 1)]
     summaries = connection.summaries.confirmed
     attempts = Attempts()
     after: dict[str, Any] = {}
     while True:
         try:
-            rows = summaries.find(owner, NOT_EXPIRED, after, rows=ListedRow, sort=order)
+            rows = summaries.find(query, NOT_EXPIRED, after, rows=ListedRow, sort=order)
             async with confirmed_primary(connection.client):
                 async for row in rows:
                     if not row.is_of_session:

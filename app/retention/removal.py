@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
-
-from pydantic import Field
 
 from ..database.collection_names import ADOPTION_RECORDS
 from ..database.driver import with_store_rules
 from ..database.transactions import DoneInPartError, TransientFailureError
 from ..errors import ContentionError, InvalidQueryError
 from ..queries.filters import SessionFilter
-from ..reading.listings import ListedRow, SessionListing, listing_of
+from ..reading.listings import SessionListing, listing_of
 from ..storage.connection import Connection
-from ..storage.criteria import BY_KEY, MARKED_DELETED, NOT_DELETED, KeyRow
 from ..writing.dating import DatedRow
 from ..writing.deletion import delete_session
-from ..writing.housekeeping import sweep_orphans
-from ..writing.remains import sweep
-
-_PAGE = 100
-_AT_ONCE = 4
+from .matching import AT_ONCE, MatchingRow, matching_pages, sweep_what_is_gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +46,7 @@ async def remove_sessions(
     failed: list[SessionListing] = []
     records = with_store_rules(connection.entries.collection.database)[ADOPTION_RECORDS]
 
-    async def remove(row: _RemovalRow) -> bool:
+    async def remove(row: MatchingRow) -> bool:
         key = row.key
         listing = await listing_of(row)
         if row.held_at is not None:
@@ -80,14 +73,14 @@ async def remove_sessions(
             await records.delete_many(key.of_session)
         return is_deleted
 
-    async for rows in _pages(connection, tenant, wanted):
+    async for rows in matching_pages(connection, tenant, wanted):
         found += len(rows)
-        for start in range(0, len(rows), _AT_ONCE):
-            deleted += sum(await asyncio.gather(*map(remove, rows[start : start + _AT_ONCE])))
+        for start in range(0, len(rows), AT_ONCE):
+            deleted += sum(await asyncio.gather(*map(remove, rows[start : start + AT_ONCE])))
         if on_progress is not None:
             on_progress(Removal(found, deleted, tuple(held), tuple(failed)))
     if not dry_run:
-        await _sweep_what_is_gone(connection, tenant, wanted)
+        await sweep_what_is_gone(connection, tenant, wanted)
     return Removal(found, deleted, tuple(held), tuple(failed))
 
 
@@ -106,58 +99,3 @@ def require_conditions(wanted: SessionFilter) -> None:
             "No condition says which sessions to delete, and that would be all of the tenant; "
             "nothing was deleted. Name at least one, such as metadata={'user_id': 'u1'}."
         )
-
-
-class _RemovalRow(ListedRow):
-    id: Any = Field(default=None, alias="_id")
-    held_at: Any = None
-
-
-async def _pages(
-    connection: Connection, tenant: str, wanted: SessionFilter
-) -> AsyncIterator[list[_RemovalRow]]:
-    """The summaries that meet the conditions, expired ones too, a page by a query of its own."""
-    query = wanted.query(tenant, with_expired=True, with_packed=True)
-    after: dict[str, Any] = {}
-    while True:
-        page = await connection.summaries.find(
-            query,
-            NOT_DELETED,
-            after,
-            rows=_RemovalRow,
-            sort=BY_KEY,
-            limit=_PAGE,
-        ).to_list()
-        rows = [row for row in page if row.is_of_session and await _meets(row, wanted)]
-        if rows:
-            yield rows
-        if len(page) < _PAGE:
-            return
-        after = page[-1].behind
-
-
-async def _meets(row: _RemovalRow, wanted: SessionFilter) -> bool:
-    """Whether metadata that the server cannot look into is as wanted."""
-    if "packed_metadata" not in row.model_fields_set or not wanted.metadata:
-        return True
-    metadata = (await listing_of(row)).metadata or {}
-    return all(_equal(metadata.get(name), value) for name, value in wanted.metadata.items())
-
-
-def _equal(stored: object, wanted: object) -> bool:
-    """As MongoDB compares: a list is also equal to what it holds, and ``True`` is no 1."""
-    if isinstance(stored, list):
-        return any(_equal(each, wanted) for each in cast("list[object]", stored))
-    return isinstance(stored, bool) == isinstance(wanted, bool) and stored == wanted
-
-
-async def _sweep_what_is_gone(connection: Connection, tenant: str, wanted: SessionFilter) -> None:
-    """Sweep what expired or was deleted before, of which nobody can say any more whose it was."""
-    owner = {"tenant": tenant}
-    if wanted.project_key is not None:
-        owner["project_key"] = wanted.project_key
-    marked = connection.summaries.find(owner, MARKED_DELETED, rows=KeyRow)
-    async for row in marked:
-        if row.is_of_session:
-            await sweep(connection, row.key)
-    await sweep_orphans(connection, owner, spares_lost=False)

@@ -44,6 +44,28 @@ LEASED: dict[str, Any] = {
 NOT_LEASED: dict[str, Any] = {"$expr": {"$not": [LEASED["$expr"]]}}
 """All other summaries."""
 
+ERASED: dict[str, Any] = {
+    "$expr": {
+        "$and": [
+            {"$eq": [{"$type": "$erased_until"}, "date"]},
+            {"$gt": ["$erased_until", SERVER_NOW]},
+        ]
+    }
+}
+"""Tombstones: they stand for a session that was erased, and that nobody may begin again yet."""
+
+NOT_ERASED: dict[str, Any] = {"$expr": {"$not": [ERASED["$expr"]]}}
+"""All other summaries."""
+
+SWEPT_TOMBSTONE: dict[str, Any] = {
+    "erased_until": {"$type": "date"},
+    "remains": {"$ne": True},
+}
+"""Tombstones of sessions of which nothing else is left; MongoDB takes them at their date."""
+
+LEFT_TO_SWEEP: dict[str, Any] = {**MARKED_DELETED, "$nor": [SWEPT_TOMBSTONE]}
+"""Summaries that stand for what may be left of a deleted session."""
+
 WITH_MAIN: dict[str, Any] = {"mtime": {"$exists": True}}
 """Summaries of sessions that have a main transcript."""
 
@@ -59,7 +81,8 @@ UNFINISHED: dict[str, Any] = {
         {"remains": True},
         {"removed.0": {"$exists": True}},
         BEING_DATED,
-    ]
+    ],
+    "$nor": [SWEPT_TOMBSTONE],
 }
 """Summaries of sessions that are gone, or have something on its way."""
 

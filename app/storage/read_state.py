@@ -81,6 +81,7 @@ async def _state(
         expires_at=row.get("expires_at"),
         held_at=row.get("held_at"),
         is_expired=row["is_expired"],
+        erased_until=row["erased_until"] if row["is_erased"] else None,
         backstop=row.get("backstop"),
         first_seq=first_seq,
         has_remains=bool(row.get("remains") or removed),

@@ -16,7 +16,7 @@ from ...models.totals import TEXTS
 from ..sdk import SessionKey, SessionStoreEntry, SessionSummaryEntry
 from ..transcript_key import TranscriptKey
 from .backstop import Backstop, Dated, backstop_in
-from .criteria import EXPIRED
+from .criteria import ERASED, EXPIRED
 
 logger = logging.getLogger("beanie_session_store.storage")
 
@@ -27,11 +27,12 @@ STATE_PROJECTION: dict[str, Any] = {
     **dict.fromkeys(
         (
             *("next_seq", "mtime", *DATA_FIELDS, "totals", *TEXTS, "expires_at", "held_at"),
-            *("backstop", "first_seq", "remains", "removed"),
+            *("backstop", "first_seq", "remains", "removed", "erased_until"),
         ),
         1,
     ),
     "is_expired": EXPIRED["$expr"],
+    "is_erased": ERASED["$expr"],
 }
 
 HIGHEST = 2**62
@@ -63,6 +64,8 @@ class SessionState(NamedTuple):
     """The totals as they were read, word for word."""
     is_expired: bool = False
     """Whether its date had passed, by the server's clock, when it was read, or it was deleted."""
+    erased_until: datetime | None = None
+    """Until when nobody may begin it again; ``None`` of a session that was not erased."""
     backstop: Backstop | None = None
     first_seq: int = 1
     """The position of its first entry; those before it are remains of another session."""

@@ -7,6 +7,7 @@ the rest from what lives; the summary says that it is gone, and whoever comes by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -32,15 +33,20 @@ from ..storage.read_state import state_in
 from ..storage.state import SessionState
 from ..transcript_key import TranscriptKey
 from .dating import DatedRow
-from .recount import Recount, recount
+from .erasure_counts import SAME, counted_to_erase, since_counted
+from .recount import Recount, is_appended, recount
 from .remains import sweep, sweep_unowned
 from .summary_update import StaleStateError, SummaryUpdate, advance_summary, changed_texts, mirrored
+from .tombstones import Erasing
 from .write_policy import AS_IT_IS, WritePolicy
 
 _DELETED = (
     "it is deleted, and what is left of it in the database goes with the next sweep; calling it "
     "again is safe"
 )
+
+# What makes it the session that was looked at, and that nothing was written to it since.
+_UNCHANGED = (*SAME, "next_seq")
 
 AT_ONCE = 2_000
 """Entries of a session up to which the caller waits for all of it."""
@@ -53,6 +59,7 @@ async def delete_session(
     unless: Callable[[DatedRow], bool] | None = None,
     wait: bool = False,
     policy: WritePolicy = AS_IT_IS,
+    erasing: Erasing | None = None,
 ) -> bool:
     """Delete a session with its subagents, and return whether there was one.
 
@@ -62,6 +69,7 @@ async def delete_session(
         unless: says of the summary, as it is at that moment, whether the session is to stay.
         wait: also wait for all of a large one to be swept.
         policy: says what the session must meet besides.
+        erasing: leave a tombstone, and count it as a part of this erasure.
 
     Raises:
         ContentionError: it was written to all the time; nothing was deleted.
@@ -87,7 +95,7 @@ async def delete_session(
             if unless is not None and unless(row):
                 return False
             try:
-                is_swept = await _mark(connection, key, row, attempts, policy.fence)
+                is_swept = await _mark(connection, key, row, attempts, policy.fence, erasing)
             except (StaleStateError, TransientFailureError) as error:
                 if isinstance(error, StaleStateError):
                     await policy.confirm(connection, key)
@@ -194,29 +202,11 @@ async def _counted_without(
         if (
             before is not None
             and before.id == live.id
-            and await _is_appended(connection, key, before.next_seq, state.next_seq, session)
+            and await is_appended(connection, key, before.next_seq, state.next_seq, session)
         ):
             onto = before.onto()
         counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)
         return _CountedWithout(live.id, state.next_seq, counted)
-
-
-async def _is_appended(
-    connection: Connection,
-    key: TranscriptKey,
-    first_seq: int,
-    next_seq: int,
-    session: ClientSession | None,
-) -> bool:
-    """Whether a session went from one position to another by appends alone.
-
-    An append takes as many positions as it has entries; a position without one is of a delete.
-    """
-    if first_seq == next_seq:
-        return True
-    taken = {"seq": {"$gte": Int64(first_seq), "$lt": Int64(next_seq)}}
-    since = connection.entries.find(key.of_session, taken, session=session)
-    return await since.count() == next_seq - first_seq
 
 
 async def _remove(
@@ -245,7 +235,7 @@ async def _remove(
     if state.next_seq - next_seq > MARKED:
         raise StaleStateError
     # What another delete took is in the count.
-    if not await _is_appended(connection, key, next_seq, state.next_seq, session):
+    if not await is_appended(connection, key, next_seq, state.next_seq, session):
         raise StaleStateError
     onto = looked.onto()
     counted = await recount(connection, key.session, session, without=key.subpath, onto=onto)
@@ -271,47 +261,78 @@ async def _mark(
     row: DatedRow,
     attempts: Attempts,
     fence: Mapping[str, Any],
+    erasing: Erasing | None,
 ) -> bool:
     """Make a session gone for readers, and return whether nothing of it is left."""
     entries, summaries, chunks = connection.entries, connection.summaries, connection.chunks
     owner = key.of_session
-    unchanged = {**row.as_read("id", "next_seq", "expires_at", "held_at"), **fence}
+    counts: dict[str, int] = {}
+    if erasing is not None:
+        # Not in the transaction, which would grow with the session.
+        row, counts = await counted_to_erase(connection, key, row, erasing)
     is_small = (
         row.entries <= MARKED
         and not row.has_remains
         and not await chunks.find(owner, limit=1).skip(MARKED).count()
     )
 
+    async def latest(session: ClientSession | None) -> tuple[DatedRow, dict[str, int]]:
+        if erasing is None:
+            return row, counts
+        now, since = await since_counted(connection, key, row, fence, session)
+        if is_small and (now.entries > MARKED or now.has_remains):
+            raise StaleStateError
+        return now, {name: count + since.get(name, 0) for name, count in counts.items()}
+
     async def all_of_it(session: ClientSession | None) -> None:
+        now, counts = await latest(session)
         names = [entries.name, summaries.name]
         await chunks.find(owner, In("collection", names)).delete(session=session)
         await entries.find(owner).delete(session=session)
         # Last: on a server without transactions, what was cut short can then be repeated.
+        if erasing is not None:
+            await put(erasing.tombstone(connection, key), now, counts, session)
+            return
+        unchanged = {**now.as_read(*_UNCHANGED), **fence}
         result = await summaries.find_one(owner, unchanged).delete(session=session)
         if not result.deleted_count:
             raise StaleStateError
 
     async def head_of_it(session: ClientSession | None) -> None:
+        now, counts = await latest(session)
         mark = {
             **owner,
             # What is none cannot bound anything; a new session then looks where it may begin.
-            "next_seq": row.next_seq,
+            "next_seq": now.next_seq,
             # All of it is to be swept, whatever it is of.
-            "first_seq": Int64(1 if row.has_remains else row.first_seq),
-            "created_at": row.created_at,
+            "first_seq": Int64(1 if now.has_remains else now.first_seq),
+            "created_at": now.created_at,
             "expires_at": DELETED,
         }
-        # The driver's own, for Beanie's replace takes a whole document of the class.
-        this = {**owner, **unchanged}
-        result = await summaries.collection.replace_one(this, mark, session=session)
-        if not result.matched_count:
-            raise StaleStateError
+        if erasing is not None:
+            mark = {**erasing.tombstone(connection, key), "next_seq": now.next_seq, "remains": True}
+        await put(mark, now, counts, session)
         folds = chunks.find(owner, {"collection": summaries.name})
         await folds.delete(session=session)
         await _delete_head(connection, owner, session)
 
+    async def put(
+        mark: dict[str, Any],
+        now: DatedRow,
+        counts: Mapping[str, int],
+        session: ClientSession | None,
+    ) -> None:
+        # The driver's own, for Beanie's replace takes a whole document of the class.
+        this = {**owner, **now.as_read(*_UNCHANGED), **fence}
+        result = await summaries.collection.replace_one(this, mark, session=session)
+        if not result.matched_count:
+            raise StaleStateError
+        if erasing is not None:
+            await erasing.note(key, counts, session)
+
     work = all_of_it if is_small else head_of_it
-    await transact(connection.client, connection.server, work, attempts)
+    async with nullcontext() if erasing is None else erasing.one_at_a_time:
+        await transact(connection.client, connection.server, work, attempts)
     return is_small
 
 

@@ -26,7 +26,7 @@ from ..errors import InvalidEntryError
 from ..sdk import SessionKey
 from ..storage.codec import EncodedEntry, EncodedValue, encode_entries
 from ..storage.connection import Connection
-from ..storage.criteria import NOT_EXPIRED, KeyRow
+from ..storage.criteria import ERASED, NOT_EXPIRED, KeyRow
 from ..storage.state import Folded, fold_on
 from ..storage.values import CONTENT, content_of
 from ..stored_times import whole_ms
@@ -178,15 +178,19 @@ async def _insert(connection: Connection, documents: _NewDocuments) -> bool:
     return True
 
 
+# One that was erased is left to the write path, which refuses it.
+_KNOWN = {"$or": [NOT_EXPIRED, ERASED]}
+
+
 class _KnownRow(KeyRow):
     next_seq: Any = None
 
 
 async def _known(connection: Connection, keys: Sequence[TranscriptKey]) -> dict[TranscriptKey, Any]:
-    """Those of the sessions that are stored, with what each has for its next position."""
+    """Those of the sessions that are stored or erased, with what each has for its next position."""
     known: dict[TranscriptKey, Any] = {}
     for owner in _owners(keys):
-        async for row in connection.summaries.find(owner, NOT_EXPIRED, rows=_KnownRow):
+        async for row in connection.summaries.find(owner, _KNOWN, rows=_KnownRow):
             known[row.key] = row.next_seq
     return known
 

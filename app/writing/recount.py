@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bson.int64 import Int64
+
 from ...models.counting.tally import Tally
 from ..database.driver import ClientSession
 from ..database.reads import retried
@@ -99,3 +101,21 @@ async def counted_on(connection: Connection, key: TranscriptKey) -> Recount:
     counted = await retried(connection.client, attempt)
     counted.totals.is_exact = connection.has_marks
     return replace(counted, totals=counted.totals.resumed())
+
+
+async def is_appended(
+    connection: Connection,
+    key: TranscriptKey,
+    first_seq: int,
+    next_seq: int,
+    session: ClientSession | None,
+) -> bool:
+    """Whether a session went from one position to another by appends alone.
+
+    An append takes as many positions as it has entries; a position without one is of a delete.
+    """
+    if first_seq == next_seq:
+        return True
+    taken = {"seq": {"$gte": Int64(first_seq), "$lt": Int64(next_seq)}}
+    since = connection.entries.find(key.of_session, taken, session=session)
+    return await since.count() == next_seq - first_seq

@@ -9,7 +9,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from beanie.operators import In, Pull, Unset
+from beanie.operators import In, Pull, Set, Unset
 from bson.int64 import Int64
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from ..database.driver import ClientSession
 from ..database.reads import retried
 from ..database.transactions import TransientFailureError, transact
 from ..storage.connection import Connection
-from ..storage.criteria import DELETED, MARKED_DELETED, NOT_LEASED
+from ..storage.criteria import DELETED, MARKED_DELETED, NOT_ERASED, NOT_LEASED
 from ..storage.living import removed_in
 from ..transcript_key import TranscriptKey
 
@@ -98,8 +98,15 @@ async def sweep(connection: Connection, key: TranscriptKey) -> None:
                 if row.remains is not False:
                     # All of it: no session lives beside the mark.
                     await _Evidence(connection, mark, owner).sweep(owner, _BEHIND_ALL)
-                # Whoever holds the lease of a session that is not there has it in the mark.
-                await unless_refused(summaries.find_one(mark, NOT_LEASED).delete)
+                # Whoever holds the lease of a session that is not there has it in the mark, and a
+                # tombstone stays.
+                over = summaries.find_one(mark, NOT_LEASED, NOT_ERASED)
+                await unless_refused(over.delete)
+                if row.remains:
+                    # How much there was of an erased session is nobody's business any more.
+                    emptied = Set({"next_seq": Int64(1), "first_seq": Int64(1)})
+                    swept = summaries.find_one(mark)
+                    await unless_refused(partial(swept.update, emptied, Unset({"remains": ""})))
             elif row.remains:
                 await _Evidence(connection, this, owner).sweep(owner, row.first_seq)
                 clear = partial(summaries.find_one(this).update, Unset({"remains": ""}))

@@ -9,7 +9,7 @@ from bson import ObjectId
 from bson.int64 import Int64
 
 from ..database.reads import retried
-from ..errors import UnknownSessionError, UnsoundSessionError
+from ..errors import SessionErasedError, UnknownSessionError, UnsoundSessionError
 from ..storage.connection import Connection
 from ..storage.orphans import orphan_of
 from ..storage.read_state import read_state
@@ -49,11 +49,19 @@ async def exact_state(
 
     Raises:
         PositionTakenError: it is older than what is stored of the session, or there is none.
+        SessionErasedError: the session was erased, and may not be begun again yet.
     """
     known = await read_state(connection, key)
     if known is None:
         return await _state_without_summary(connection, key)
     if known.is_expired:
+        if known.erased_until is not None:
+            raise SessionErasedError(
+                f"{key} was erased; nothing was stored, and until "
+                f"{known.erased_until:%Y-%m-%d %H:%M} UTC nothing is stored under its key. End the "
+                "agent that still runs on it, or leave the session out of what you import; a new "
+                "conversation begins as a session of another id."
+            )
         return known._replace(next_seq=await _next_position(connection, key, known))
     is_counted = known.totals is not None and (known.totals.is_exact or not connection.has_marks)
     if known.next_seq and is_counted and not known.nulls and newest is None:

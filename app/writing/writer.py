@@ -23,7 +23,7 @@ from ..errors import ContentionError
 from ..storage.background import go_on
 from ..storage.codec import EncodedEntry, EncodedValue
 from ..storage.connection import Connection
-from ..storage.criteria import EXPIRED
+from ..storage.criteria import EXPIRED, NOT_ERASED
 from ..storage.state import Folded, SessionState, StateCache, fold
 from ..storage.values import batch_contents
 from ..transcript_key import TranscriptKey
@@ -335,7 +335,7 @@ class Writer:
         if update.clears or fence:
             # The driver's own, for Beanie does not return what it deletes. A lease outlives the
             # mark that it was taken in.
-            gone = joined((key.of_session, EXPIRED, fence))
+            gone = joined((key.of_session, EXPIRED, NOT_ERASED, fence))
             replaced = await connection.summaries.collection.find_one_and_delete(
                 gone, {"lease": 1}, session=session
             )
@@ -347,7 +347,7 @@ class Writer:
             # The driver's own: what a class of a team adds is encoded already.
             await connection.summaries.collection.insert_one(summary, session=session)
         except DuplicateKeyError:
-            # Another writer created the session first.
+            # Another writer created the session first, or it was erased.
             raise StaleStateError from None
         if update.leaves_remains:
             of_summaries = {"collection": connection.summaries.name}

@@ -15,7 +15,9 @@ _ENTRIES = "claude_transcript_entries"
 _SUMMARIES = "claude_transcript_summaries"
 _CHUNKS = "claude_transcript_chunks"
 
-_COMMANDS = {
+_ERASURES = "claude_transcript_erasures"
+
+_WRITES = {
     "update": ("update", _SUMMARIES),
     "insert": ("insert", _ENTRIES),
     "commit": ("commitTransaction", None),
@@ -26,7 +28,14 @@ _COMMANDS = {
     "delete chunks": ("delete", _CHUNKS),
     "move chunks": ("update", _CHUNKS),
 }
-POINTS = [f"{when} {what}" for what in _COMMANDS for when in ("before", "after")]
+POINTS = [f"{when} {what}" for what in _WRITES for when in ("before", "after")]
+
+_COMMANDS = {
+    **_WRITES,
+    "insert erasure": ("insert", _ERASURES),
+    "put tombstone": ("update", _SUMMARIES),
+    "count erased": ("update", _ERASURES),
+}
 
 
 class CrashPoint(monitoring.CommandListener):

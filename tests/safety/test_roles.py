@@ -121,6 +121,10 @@ async def run_store(database: Database) -> None:
     await store.delete({**key, "subpath": "subagents/agent-a1"})
     await store.delete({**key, "session_id": fork.session_id})
     await store.delete_sessions(metadata={"user_id": "u1"})
+    await store.append({**key, "session_id": str(uuid.uuid4())}, [message()])
+    await store.erase(metadata={"user_id": "u1"}, dry_run=True)
+    receipt = await store.erase(metadata={"user_id": "u1"})
+    assert (await store.verify_erasure(receipt)).holds
     await sweep_sessions(database)
 
 

@@ -121,11 +121,11 @@ def beanie(mongo_url: str, empty: Database, folder: Path) -> Beanie:
 
 
 async def indexes(database: Database) -> dict[str, Any]:
-    """Those of the store's collections."""
+    """Those of the collections that have a Document class."""
     return {
         name: await database[name].index_information()
         for name in sorted(await database.list_collection_names())
-        if name.startswith("claude_") and name != "claude_transcript_migrations"
+        if name.startswith("claude_") and not name.endswith(("_migrations", "_erasures"))
     }
 
 

@@ -44,7 +44,7 @@ async def indexes(database: Database) -> dict[str, Any]:
     return {
         name: await database[name].index_information()
         for name in sorted(await database.list_collection_names())
-        if name.startswith("claude_transcript") and "migrations" not in name
+        if name.startswith("claude_transcript") and not name.endswith(("_migrations", "_erasures"))
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..completion import projects, session_ids
+from ..filters import WithMetadata, metadata_of
 from ..root import app, run
 from ..stores import store_on
 from ..terminal.progress import finish, problem_shown, progress_shown
@@ -42,6 +43,7 @@ def export_command(
     project: Annotated[
         str | None, typer.Option(help="Only this project key.", autocompletion=projects)
     ] = None,
+    metadata: WithMetadata = None,
     form: Annotated[
         ExportFormat,
         typer.Option("--format", help="The agent's own files, or a page per session to read."),
@@ -57,11 +59,14 @@ def export_command(
     """Write sessions as the agent's own files, or as pages.
 
     They are those of --tenant. Exported to ~/.claude/projects, `claude --resume` finds them. On
-    pages, all that a transcript says is escaped or sanitised. Exits with 1 if a session could not
-    be exported.
+    pages, all that a transcript says is escaped or sanitised. With --metadata it is one archive of
+    all that is stored of a person, with an index.html. Exits with 1 if a session could not be
+    exported.
 
     Example: session-store --tenant acme export --session 6645a6b0 ~/.claude/projects
+    Example: session-store --tenant acme export --metadata user_id=u1 --format html u1.tar.gz
     """
+    subject = metadata_of(metadata)
     from ...jobs.exports import export_transcripts
 
     async def command(database: Database) -> TransferReport:
@@ -73,8 +78,9 @@ def export_command(
                 target,
                 project_key=project if key is None else key["project_key"],
                 session_id=None if key is None else key["session_id"],
+                metadata=subject,
                 format=form.value,
-                archive=archive,
+                archive=archive or subject is not None,
                 overwrite=overwrite,
                 workers=workers,
                 on_progress=on_progress,

@@ -1,0 +1,78 @@
+"""What an erasure leaves of a session: a tombstone, which holds its key and nothing of what it was.
+
+It stands in the place of the summary, so whoever begins a session meets it: there can be only one
+summary of a key. Readers take it for the mark of a deleted session, which it is too until all of
+that is swept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from beanie.operators import In
+from bson import ObjectId
+from bson.int64 import Int64
+
+from ..database.driver import ClientSession, Collection
+from ..storage.connection import Connection
+from ..storage.criteria import DELETED
+from ..transcript_key import TranscriptKey
+
+
+@dataclass(frozen=True, slots=True)
+class Erasing:
+    """An erasure under way, which counts what goes in the transaction that it goes in."""
+
+    id: ObjectId
+    until: datetime
+    """When the tombstones go."""
+    records: Collection
+    """Where what it came to is kept."""
+    adoptions: Collection
+    """How far sessions were adopted; a record outlives its session, but no erasure."""
+    one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """All sessions are counted in one record, where two transactions would meet."""
+
+    async def counted(
+        self, connection: Connection, key: TranscriptKey, session: ClientSession | None = None
+    ) -> dict[str, int]:
+        """How many documents there are of a session, remains of earlier ones included."""
+        names = [connection.entries.name, connection.summaries.name]
+        entries = connection.entries.find(key.of_session, session=session)
+        chunks = connection.chunks.find(key.of_session, In("collection", names), session=session)
+        return {
+            "sessions": 1,
+            "entries": await entries.count(),
+            "chunks": await chunks.count(),
+        }
+
+    def tombstone(self, connection: Connection, key: TranscriptKey) -> dict[str, Any]:
+        """What takes the place of a summary."""
+        return {
+            **key.of_session,
+            "next_seq": Int64(1),
+            "first_seq": Int64(1),
+            "created_at": connection.server.now(),
+            "expires_at": DELETED,
+            "erased_until": self.until,
+            "erasure": self.id,
+        }
+
+    async def note(
+        self, key: TranscriptKey, counts: Mapping[str, int], session: ClientSession | None
+    ) -> None:
+        """Take what is known of a session's adoption too, and add it all up."""
+        taken = await self.adoptions.delete_many(key.of_session, session=session)
+        added = {**counts, "adoption_records": taken.deleted_count}
+        await self.records.update_one(
+            {"_id": self.id},
+            {
+                "$inc": {f"counts.{name}": Int64(count) for name, count in added.items()},
+                "$max": {"expires_at": self.until},
+            },
+            session=session,
+        )
