@@ -23,6 +23,7 @@ from .feed.changes import checked_token
 from .feed.feed import Feed, followed
 from .feed.hub import Topic
 from .health.readiness import Readiness, readiness_by, require_ready
+from .instruments.operations import measured
 from .leases import grants
 from .leases.held_lease import held_lease
 from .leases.lease import Lease, OnLost, WantedLease, checked_lease
@@ -248,7 +249,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         given = getattr(options, "session_store", None)
         store = given if isinstance(given, LeasedStore) and given.store is self else self
         place = runs.checked(options, store, config)
-        async with self._doing("read the session to resume") as connection:
+        async with self._doing("resume", "read the session to resume") as connection:
             resumed = await runs.resumed(connection, self._tenant, options)
         async with runs.options_of_run(store, options, resumed, place) as ready:
             yield ready
@@ -278,17 +279,20 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
     async def _append(self, writer: Writer, transcript: TranscriptKey, entries: object) -> None:
         # Before anything is awaited: the caller may change its entries meanwhile.
         draft = draft_entries(entries)
-        async with self._turns.turn(transcript) as is_free:
-            batch = await draft.encoded()
-            if not batch:
-                return
-            is_loaded = await preloaded()
-            connection, is_new = await self._bound()
-            with reported(connection.client, "append to", transcript):
-                is_fresh = is_free and is_loaded and not is_new
-                stored = await writer.append(connection, transcript, batch, is_fresh=is_fresh)
-            if self._observer is not None and stored is not None:
-                await self._observer.tell(transcript, stored)
+        with measured("append", transcript.session_id) as operation:
+            async with self._turns.turn(transcript) as is_free:
+                batch = await draft.encoded()
+                if not batch:
+                    return
+                is_loaded = await preloaded()
+                connection, is_new = await self._bound()
+                operation.on_collection(connection.entries.collection)
+                operation.note(entries=len(batch))
+                with reported(connection.client, "append to", transcript):
+                    is_fresh = is_free and is_loaded and not is_new
+                    stored = await writer.append(connection, transcript, batch, is_fresh=is_fresh)
+                if self._observer is not None and stored is not None:
+                    await self._observer.tell(transcript, stored)
 
     def _refuse_observer(self) -> None:
         if self._observer is not None:
@@ -340,7 +344,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
     async def _insert_sessions(
         self, sessions: Sequence[tuple[TranscriptKey, NewSession]]
     ) -> list[int | None]:
-        async with self._doing("store new sessions") as connection:
+        async with self._doing("insert_sessions", "store new sessions") as connection:
             await preloaded()
             return await insert_sessions(connection, sessions, self._metadata)
 
@@ -353,9 +357,12 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         """
         require_asyncio()
         transcript = TranscriptKey.parse(self._tenant, key)
-        connection = await self._connection()
-        with reported(connection.client, "load", transcript):
-            entries = await load.load(connection, transcript)
+        with measured("load", transcript.session_id) as operation:
+            connection = await self._connection()
+            operation.on_collection(connection.entries.collection)
+            with reported(connection.client, "load", transcript):
+                entries = await load.load(connection, transcript)
+            operation.note(entries=len(entries or ()))
         return cast("list[SessionStoreEntry] | None", entries)
 
     def stream(
@@ -384,12 +391,18 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
     async def _stream(
         self, transcript: TranscriptKey, after: int, with_subagents: bool
     ) -> AsyncGenerator[StreamedEntry]:
+        doing = self._doing("stream", "stream", transcript, is_current=False)
+        count = 0
         async with (
-            self._doing("stream", transcript) as connection,
+            doing as connection,
             aclosing(stream.stream(connection, transcript, after, with_subagents)) as entries,
         ):
-            async for entry in entries:
-                yield entry
+            try:
+                async for entry in entries:
+                    count += 1
+                    yield entry
+            finally:
+                doing.measured.note(entries=count)
 
     def _followed(self, key: AnyKey, with_subagents: bool) -> TranscriptKey:
         transcript = TranscriptKey.parse(self._tenant, key)
@@ -426,12 +439,19 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
     async def _watch(
         self, transcript: TranscriptKey, after: int, with_subagents: bool
     ) -> AsyncGenerator[StreamedEntry]:
+        # How long it took is how long somebody wanted to see it.
+        doing = self._doing("watch", "watch", transcript, is_current=False, is_timed=False)
+        count = 0
         async with (
-            self._doing("watch", transcript) as connection,
+            doing as connection,
             aclosing(watch(connection, transcript, after, with_subagents)) as entries,
         ):
-            async for entry in entries:
-                yield entry
+            try:
+                async for entry in entries:
+                    count += 1
+                    yield entry
+            finally:
+                doing.measured.note(entries=count)
 
     def feed(
         self, key: AnyKey | None = None, *, after: str | None = None
@@ -480,7 +500,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             SessionStoreError: as for the class.
         """
         session = TranscriptKey.parse(self._tenant, key).session
-        async with self._doing("read the transcripts of", session) as connection:
+        async with self._doing("transcript", "read the transcripts of", session) as connection:
             transcripts, copied, carried_usd = await load.load_session(connection, session)
         if not transcripts:
             return None
@@ -490,7 +510,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
     async def agent_metadata(self, key: AnyKey) -> dict[str, Any] | None:
         """What the agent says of the subagent whose transcript it is; the last of it counts."""
         transcript = TranscriptKey.parse(self._tenant, key)
-        async with self._doing("read", transcript) as connection:
+        async with self._doing("agent_metadata", "read", transcript) as connection:
             return await load.last_agent_metadata(connection, transcript)
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
@@ -500,7 +520,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         without a main transcript are not listed. The order is unspecified.
         """
         project = checked_name("project_key", project_key)
-        async with self._doing("list sessions") as connection:
+        async with self._doing("list_sessions", "list sessions") as connection:
             return await listings.sessions(connection, self._tenant, project)
 
     async def all_sessions(
@@ -527,7 +547,8 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         query = wanted.query(self._tenant, with_expired=True, with_packed=True)
         if session_id is not None:
             query["session_id"] = checked_name("session_id", session_id)
-        async with self._doing("list sessions") as connection:
+        doing = self._doing("all_sessions", "list sessions", is_current=False)
+        async with doing as connection:
             async for listing in listings.session_listings(connection, query):
                 if wanted.describes(listing.metadata):
                     yield listing
@@ -548,7 +569,8 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         owner = {"tenant": self._tenant}
         if project_key is not None:
             owner["project_key"] = checked_name("project_key", project_key)
-        async with self._doing("look for lost sessions") as connection:
+        doing = self._doing("lost_sessions", "look for lost sessions", is_current=False)
+        async with doing as connection:
             async for key in orphans.lost_sessions(connection, owner, with_expired):
                 yield SessionListing(key.project_key, key.session_id, None)
 
@@ -565,7 +587,9 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         """
         session = TranscriptKey.parse(self._tenant, key).session
         encoded = encode_metadata(metadata)
-        async with self._doing("set the metadata of", session, unanswered=NOT_KNOWN) as connection:
+        async with self._doing(
+            "set_metadata", "set the metadata of", session, unanswered=NOT_KNOWN
+        ) as connection:
             await set_metadata(connection, session, encoded)
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
@@ -574,7 +598,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         Each equals ``fold_session_summary`` over the session's stored main transcript.
         """
         project = checked_name("project_key", project_key)
-        async with self._doing("list session summaries") as connection:
+        async with self._doing("list_session_summaries", "list session summaries") as connection:
             return await listings.session_summaries(connection, self._tenant, project)
 
     async def delete(self, key: AnyKey, *, wait: bool = False) -> None:
@@ -633,7 +657,9 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         """
         wanted = SessionFilter(criteria, project_key, tag, branch, title, metadata, since, until)
         require_conditions(wanted)
-        async with self._doing("delete sessions", outcome=IN_STEPS) as connection:
+        async with self._doing(
+            "delete_sessions", "delete sessions", outcome=IN_STEPS
+        ) as connection:
             return await completed(
                 remove_sessions(
                     connection, self._tenant, wanted, dry_run=dry_run, on_progress=on_progress
@@ -678,7 +704,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             SessionStoreError: as for the class.
         """
         wanted = WantedErasure(whole, metadata, forks, by, tombstones)
-        async with self._doing("erase sessions", outcome=IN_STEPS) as connection:
+        async with self._doing("erase", "erase sessions", outcome=IN_STEPS) as connection:
             return await completed(
                 erasure.erase(
                     connection, self._tenant, wanted, dry_run=dry_run, on_progress=on_progress
@@ -697,7 +723,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             SessionStoreError: as for the class.
         """
         filed = receipt if isinstance(receipt, ErasureReceipt) else ErasureReceipt.of_json(receipt)
-        async with self._doing("verify an erasure") as connection:
+        async with self._doing("verify_erasure", "verify an erasure") as connection:
             return await check_erasure(connection, self._tenant, filed)
 
     async def hold(self, key: AnyKey, *, wait: bool = False) -> None:
@@ -746,7 +772,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
     ) -> None:
         async with (
             self._turns.turn(transcript),
-            self._doing(doing, transcript, unanswered=NOT_KNOWN) as connection,
+            self._doing(doing, doing, transcript, unanswered=NOT_KNOWN) as connection,
         ):
             await change(connection, transcript)
 
@@ -768,7 +794,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         return await readiness_by(self._require_ready(), timeout)
 
     async def _require_ready(self) -> None:
-        async with self._doing("write and read") as connection:
+        async with self._doing("readiness", "write and read") as connection:
             await require_ready(connection)
 
     @asynccontextmanager
@@ -831,7 +857,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             SessionStoreError: as for the class.
         """
         session = TranscriptKey.parse(self._tenant, key).session
-        async with self._doing("read the lease of", session) as connection:
+        async with self._doing("lease_of", "read the lease of", session) as connection:
             holder = await grants.holder_of(connection, session)
         return None if holder is None else holder.lease
 
@@ -852,7 +878,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         session = TranscriptKey.parse(self._tenant, key).session
         which = checked_lease(lease)
         doing = "break the lease of"
-        async with self._doing(doing, session, unanswered=NOT_KNOWN) as connection:
+        async with self._doing("break_lease", doing, session, unanswered=NOT_KNOWN) as connection:
             return await completed(grants.break_lease(connection, session, which), doing, session)
 
     async def verify(self, key: AnyKey) -> Verification:
@@ -869,7 +895,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             SessionStoreError: as for the class.
         """
         session = TranscriptKey.parse(self._tenant, key).session
-        async with self._doing("verify", session) as connection:
+        async with self._doing("verify", "verify", session) as connection:
             return await repair.verify(connection, session)
 
     async def repair(self, key: AnyKey, *, bring_back: bool = False) -> Verification:
@@ -893,7 +919,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             SessionStoreError: as for the class.
         """
         session = TranscriptKey.parse(self._tenant, key).session
-        async with self._doing("repair", session, unanswered=NOT_KNOWN) as connection:
+        async with self._doing("repair", "repair", session, unanswered=NOT_KNOWN) as connection:
             work = repair.repair(connection, session, bring_back=bring_back)
             return await completed(work, "repair", session)
 
@@ -908,7 +934,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
     async def list_subkeys(self, key: AnyKey) -> list[str]:
         """The subpaths of a session's subagent transcripts, such as ``subagents/agent-a1``."""
         transcript = TranscriptKey.parse(self._tenant, key)
-        async with self._doing("list the subagents of", transcript) as connection:
+        async with self._doing("list_subkeys", "list the subagents of", transcript) as connection:
             return await listings.subkeys(connection, transcript)
 
 

@@ -21,6 +21,8 @@ from pymongo import ReadPreference
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from ..instruments.operations import counted
+
 logger = logging.getLogger("beanie_session_store.database")
 
 _PATIENCE_SECONDS = 0.5
@@ -108,6 +110,7 @@ async def end_abandoned(client: Any, refused_seconds: float) -> None:
             answer = await _on_primary(client, _LOOK)
             for dead in standstill.seen(answer["cursor"]["firstBatch"], now):
                 await _on_primary(client, {"killSessions": [{"id": dead["session"]}]})
+                counted("dead_writers.ended")
                 logger.info("Ended a transaction of a session store writer that stood still.")
     except OperationFailure as error:
         if not error.timeout:

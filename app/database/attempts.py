@@ -11,6 +11,7 @@ from typing import TypeVar
 from pymongo import _csot
 from pymongo.errors import PyMongoError
 
+from ..instruments.operations import count_retry
 from .overload import is_refused
 
 T = TypeVar("T")
@@ -61,6 +62,7 @@ class Attempts:
         # Writers that collided once would otherwise collide again at the same pace.
         await asyncio.sleep(random.uniform(0, self._longest))
         self._longest = min(self._longest * 2, self._limit)
+        count_retry()
         return True
 
 

@@ -141,6 +141,11 @@ async def _commit(session: ClientSession, attempts: Attempts) -> None:
                 raise
 
 
+def is_conflict(error: TransientFailureError) -> bool:
+    """Whether it failed because another transaction writes to the same document."""
+    return error.__cause__ is not None and _has_code(error.__cause__, WRITE_CONFLICT)
+
+
 def _is_transient(error: BaseException) -> bool:
     # It is interrupted where another writer took it for abandoned.
     return (

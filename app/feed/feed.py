@@ -6,10 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
 
 from ..concurrency.cancellation import cancel_and_wait, completed
 from ..database.failures import reported
 from ..errors import FeedOverrunError
+from ..instruments.followers import Follower
 from ..storage.connection import Connection
 from ..transcript_key import TranscriptKey
 from .changes import OwnedChange, SessionChange
@@ -77,7 +79,9 @@ class Feed:
         self._topic = topic
         self.doing = "follow", topic if isinstance(topic, TranscriptKey) else f"tenant {topic}"
         self._earlier: _Missed | None = None
-        self._pending: deque[SessionChange] = deque()
+        self._pending: deque[tuple[float, SessionChange]] = deque()
+        """Each with when it came, by the monotonic clock."""
+        self.follower = Follower("feed")
         self._came = asyncio.Event()
         self._error: Exception | None = None
         self.source: object = None
@@ -99,7 +103,10 @@ class Feed:
                 )
             )
             return
-        self._pending.append(told.change)
+        now = monotonic()
+        if self.follower.since is None:
+            self.follower.since = now
+        self._pending.append((now, told.change))
         self._came.set()
 
     def ended(self, error: Exception) -> None:
@@ -125,9 +132,11 @@ class Feed:
         while not self._pending:
             if self._error is not None:
                 raise self._error
+            self.follower.since = None
             self._came.clear()
             await self._came.wait()
-        return self._pending.popleft()
+        self.follower.since, change = self._pending.popleft()
+        return change
 
     @asynccontextmanager
     async def entered(self, hub: Hub, after: str | None) -> AsyncGenerator[None]:
@@ -138,9 +147,10 @@ class Feed:
             if after is None:
                 yield
                 return
+            came = self.follower.since = monotonic()
             kept = hub.kept_behind(after)
             if kept is not None:
-                mine = [told.change for told in kept if is_about(told, self._topic)]
+                mine = [(came, told.change) for told in kept if is_about(told, self._topic)]
                 self._pending.extend(mine)
                 yield
                 return
@@ -156,6 +166,7 @@ async def followed(connection: Connection, topic: Topic, after: str | None) -> A
     """A feed of a tenant's sessions, or of one, from now on, or behind a place."""
     feed = Feed(connection, topic)
     async with AsyncExitStack() as stack:
+        stack.enter_context(feed.follower)
         with reported(connection.client, *feed.doing):
             await stack.enter_async_context(feed.entered(hub_of(connection), after))
         yield feed

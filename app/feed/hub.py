@@ -23,6 +23,7 @@ from ..database.deadlines import started_without_deadline
 from ..database.driver import Record, start_session
 from ..database.reads import is_resumable
 from ..errors import ClientClosedError, FeedLostError, InvalidQueryError, StandaloneError
+from ..instruments.operations import apart
 from ..storage.background import stopped_with
 from ..storage.connection import Connection
 from ..storage.criteria import NOT_DELETED
@@ -145,6 +146,7 @@ class Hub:
                     yield told
 
     async def _run(self) -> None:
+        apart()
         try:
             await self._follow_on()
         except asyncio.CancelledError:

@@ -24,6 +24,7 @@ from ..database.failures import NOT_KNOWN, reported
 from ..database.server import steady_seconds
 from ..database.transactions import DoneInPartError, TransientFailureError
 from ..errors import LeaseLostError, SessionBusyError, SessionStoreError
+from ..instruments.operations import counted
 from ..storage.codec import EncodedEntry
 from ..storage.connection import Connection
 from ..text import line
@@ -192,6 +193,7 @@ class HeldLease(WritePolicy):
             return
         self._reason = reason
         self.lost.set()
+        counted("leases.lost")
         logger.warning("The lease of %s was lost: %s.", self._key, reason)
         if self._wanted.on_lost is not None:
             # By itself: it may wait for the agent, which may wait for the append that fails.

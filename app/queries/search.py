@@ -17,6 +17,7 @@ from ..database.failures import IN_STEPS, reported, require_asyncio
 from ..database.reads import retried
 from ..database.server_codes import INDEX_NOT_FOUND
 from ..errors import SchemaOutdatedError
+from ..instruments.operations import measured
 from ..schema.migrator import Migrator
 from ..schema.scripts import optional_folder
 from ..storage.connection import Connection
@@ -90,7 +91,10 @@ async def enable_search(
     """
     require_asyncio()
     migrator = _migrator(database, entries, summaries, on_progress)
-    with reported(database.client, "enable search", outcome=IN_STEPS):
+    with (
+        measured("enable_search", database=database),
+        reported(database.client, "enable search", outcome=IN_STEPS),
+    ):
         await migrator.run_all("forward")
 
 
@@ -104,7 +108,10 @@ async def disable_search(
     """Drop the index that search needs; arguments and errors as for :func:`enable_search`."""
     require_asyncio()
     migrator = _migrator(database, entries, summaries, on_progress)
-    with reported(database.client, "disable search", outcome=IN_STEPS):
+    with (
+        measured("disable_search", database=database),
+        reported(database.client, "disable search", outcome=IN_STEPS),
+    ):
         await migrator.run_all("backward")
 
 

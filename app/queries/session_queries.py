@@ -72,7 +72,7 @@ class SessionQueries(BoundStore, Generic[S_co]):
         wanted = SessionFilter(criteria, project_key, tag, branch, title, metadata, since, until)
         limit = checked_limit(limit)
         position = None if after is None else Position.parse(after)
-        async with self._doing("find sessions") as connection:
+        async with self._doing("sessions", "find sessions") as connection:
             return await session_page(
                 connection, self._tenant, wanted, limit, position, figures_only=figures_only
             )
@@ -80,7 +80,7 @@ class SessionQueries(BoundStore, Generic[S_co]):
     async def summary(self, key: AnyKey) -> S_co | None:
         """The summary of a session, with its totals; ``None`` if there is no such session."""
         session = TranscriptKey.parse(self._tenant, key).session
-        async with self._doing("read the summary of", session) as connection:
+        async with self._doing("summary", "read the summary of", session) as connection:
             return await session_summary(connection, session)
 
     async def session_named(
@@ -99,7 +99,7 @@ class SessionQueries(BoundStore, Generic[S_co]):
             AmbiguousSessionError: there are several; the error names some.
             SessionStoreError: as for the class.
         """
-        async with self._doing("find the session") as connection:
+        async with self._doing("session_named", "find the session") as connection:
             return await session_named(connection, self._tenant, name, project_key, whole_id)
 
     async def projects(self) -> list[str]:
@@ -108,7 +108,7 @@ class SessionQueries(BoundStore, Generic[S_co]):
         Raises:
             SessionStoreError: as for the class.
         """
-        async with self._doing("list the projects") as connection:
+        async with self._doing("projects", "list the projects") as connection:
             return await project_keys(connection, self._tenant)
 
     async def usage(
@@ -146,7 +146,7 @@ class SessionQueries(BoundStore, Generic[S_co]):
         wanted = SessionFilter(
             criteria, project_key, tag, branch, None, metadata, days.active_since
         )
-        async with self._doing("add up usage") as connection:
+        async with self._doing("usage", "add up usage") as connection:
             return await statistics.usage(connection, self._tenant, wanted, days, groups)
 
     async def tools(
@@ -168,7 +168,7 @@ class SessionQueries(BoundStore, Generic[S_co]):
             SessionStoreError: as for the class.
         """
         wanted = SessionFilter(criteria, project_key, tag, branch, None, metadata, since, until)
-        async with self._doing("add up calls of tools") as connection:
+        async with self._doing("tools", "add up calls of tools") as connection:
             return await statistics.tools(connection, self._tenant, wanted)
 
     async def search(
@@ -193,5 +193,5 @@ class SessionQueries(BoundStore, Generic[S_co]):
         if project_key is not None:
             checked_name("project_key", project_key)
         limit = checked_limit(limit)
-        async with self._doing("search") as connection:
+        async with self._doing("search", "search") as connection:
             return await search(connection, self._tenant, text, project_key, limit)

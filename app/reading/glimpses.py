@@ -95,7 +95,7 @@ class SessionReader:
             SessionStoreError: as for the store.
         """
         key = self.key.with_subpath(subpath)
-        async with self._doing("read a part of", key) as connection:
+        async with self._doing("read_window", "read a part of", key) as connection:
             live = await self._living(connection)
             if live is None:
                 return []
@@ -114,7 +114,7 @@ class SessionReader:
         Raises:
             SessionStoreError: as for the store.
         """
-        async with self._doing("read what came to", self.key) as connection:
+        async with self._doing("read_since", "read what came to", self.key) as connection:
             live = await self._living(connection)
             if live is None:
                 return []
@@ -129,7 +129,7 @@ class SessionReader:
 
     async def place_of(self, seq: int) -> str | None:
         """The subpath of the transcript that has the entry of a position; ``None`` for none."""
-        async with self._doing("find an entry of", self.key) as connection:
+        async with self._doing("find_entry", "find an entry of", self.key) as connection:
             row = await self._at(connection, seq, {"_id": 0, "subpath": 1, "seq": 1})
             return None if row is None else row["subpath"]
 
@@ -140,7 +140,7 @@ class SessionReader:
             CorruptEntryError: it is damaged.
             SessionStoreError: as for the store.
         """
-        async with self._doing("read an entry of", self.key) as connection:
+        async with self._doing("read_entry", "read an entry of", self.key) as connection:
             row = await self._at(connection, seq, {**CONTENT, "subpath": 1})
             if row is None:
                 return None
@@ -166,7 +166,7 @@ class SessionReader:
         Raises:
             SessionStoreError: as for the store.
         """
-        async with self._doing("read", self.key) as connection:
+        async with self._doing("read_whole", "read", self.key) as connection:
             live = await self._living(connection)
             if live is None:
                 return
@@ -190,7 +190,7 @@ class SessionReader:
         Raises:
             SessionStoreError: as for the store.
         """
-        async with self._doing("look through", self.key) as connection:
+        async with self._doing("look_through", "look through", self.key) as connection:
             live = await self._living(connection)
             if live is None:
                 return

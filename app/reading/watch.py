@@ -16,6 +16,7 @@ from ..database.change_streams import open_change_stream
 from ..database.driver import Record, start_session
 from ..database.reads import is_resumable
 from ..errors import StandaloneError
+from ..instruments.followers import Follower
 from ..storage.connection import Connection
 from ..transcript_key import TranscriptKey
 from .stream import Place, StreamedEntry, read_on
@@ -43,23 +44,27 @@ async def watch(
         summaries=connection.summaries.confirmed,
         chunks=connection.chunks.confirmed,
     )
-    entries = _watch(confirmed, Place(key, after, with_subagents=with_subagents))
-    while True:
-        entry = await ended_with_caller(anext(entries))
-        try:
-            yield entry
-        except GeneratorExit:
-            await entries.aclose()
-            raise
+    with Follower("watch") as follower:
+        place = Place(key, after, with_subagents=with_subagents)
+        entries = _watch(confirmed, place, follower)
+        while True:
+            entry = await ended_with_caller(anext(entries))
+            try:
+                yield entry
+            except GeneratorExit:
+                await entries.aclose()
+                raise
 
 
-async def _watch(confirmed: Connection, place: Place) -> AsyncGenerator[StreamedEntry]:
+async def _watch(
+    confirmed: Connection, place: Place, follower: Follower
+) -> AsyncGenerator[StreamedEntry]:
     """Follow a transcript over lost connections and elections."""
     attempts = Attempts()
     while True:
         began = monotonic()
         try:
-            async with aclosing(_follow(confirmed, place)) as entries:
+            async with aclosing(_follow(confirmed, place, follower)) as entries:
                 async for entry in entries:
                     yield entry
         except PyMongoError as error:
@@ -72,13 +77,16 @@ async def _watch(confirmed: Connection, place: Place) -> AsyncGenerator[Streamed
                 raise
 
 
-async def _follow(connection: Connection, place: Place) -> AsyncGenerator[StreamedEntry]:
+async def _follow(
+    connection: Connection, place: Place, follower: Follower
+) -> AsyncGenerator[StreamedEntry]:
     """Follow a session until it is made, or until its changes are no longer told."""
     session = await start_session(connection.client)
     async with session:
         # Tells the time on the server; whatever comes later is seen as a change.
         await connection.entries.collection.database.command("ping", session=session)
         start = session.operation_time
+        follower.since = monotonic()
         async with aclosing(read_on(connection, place, session)) as entries:
             async for entry in entries:
                 yield entry
@@ -90,8 +98,11 @@ async def _follow(connection: Connection, place: Place) -> AsyncGenerator[Stream
         async with changes:
             # It ends when the collection is dropped.
             while changes.alive:
+                follower.since = None
                 change = await changes.next()
+                follower.since = monotonic()
                 if change is None:
+                    follower.since = None
                     await asyncio.sleep(_REST_SECONDS)
                     continue
                 if change["operationType"] == "delete":

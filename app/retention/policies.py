@@ -28,6 +28,7 @@ from ..errors import (
     UnknownSessionError,
 )
 from ..every import EVERY, Every
+from ..instruments.operations import measured
 from ..schema.other_collections import other_entry_collections
 from ..storage.backstop import Dated
 from ..storage.connection import Connection, StoreModels, connect_models
@@ -109,7 +110,10 @@ async def set_retention(
     seconds = checked_seconds(keep)
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
     connection = await retention_connection(database, entries, summaries)
-    with reported(database.client, "set the retention", unanswered=NOT_KNOWN):
+    with (
+        measured("set_retention", database=database),
+        reported(database.client, "set the retention", unanswered=NOT_KNOWN),
+    ):
         values = {"keep_seconds": seconds, "updated_at": connection.server.now()}
         policy = connection.policies.find_one(owner)
         await unless_refused(lambda: policy.update(Set(values), upsert=True))
@@ -133,7 +137,10 @@ async def clear_retention(
     require_asyncio()
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
     connection = await retention_connection(database, entries, summaries)
-    with reported(database.client, "clear the retention", unanswered=NOT_KNOWN):
+    with (
+        measured("clear_retention", database=database),
+        reported(database.client, "clear the retention", unanswered=NOT_KNOWN),
+    ):
         await unless_refused(lambda: connection.policies.find_one(owner).delete())
         with holds_already(_IN_FORCE):
             return await _follow(connection, owner, on_progress)
@@ -147,7 +154,10 @@ async def retention_policies(database: AnyDatabase) -> list[dict[str, Any]]:
     require_asyncio()
     collection = with_store_rules(as_pymongo(database))[policy_collection_name()]
     policies = Documents(RetentionPolicy, collection)
-    with reported(database.client, "read the retention"):
+    with (
+        measured("retention_policies", database=database),
+        reported(database.client, "read the retention"),
+    ):
         order = [("tenant", 1), ("project_key", 1)]
         rows = await policies.find(rows=PolicyRow, sort=order).to_list()
     return [

@@ -20,6 +20,7 @@ from ..database.collection_names import collection_name, policy_collection_name
 from ..database.driver import AnyDatabase, Database, as_pymongo, with_store_rules
 from ..database.failures import translated
 from ..errors import InvalidMigrationError, SchemaTooNewError
+from ..instruments.operations import measured
 from ..text import shown
 from .indexes import missing_indexes
 from .lock import LEASE_SECONDS, MigrationLock
@@ -220,7 +221,9 @@ class Migrator:
         self, script: MigrationScript, direction: str, by: str, lock: MigrationLock
     ) -> None:
         started = monotonic()
-        await self._run_steps(script, direction, lock)
+        with measured("migrate", database=self._database) as operation:
+            operation.note(migration=script.name, direction=direction)
+            await self._run_steps(script, direction, lock)
         await write_run(
             self._database,
             entries=self._entries,

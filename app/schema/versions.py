@@ -11,6 +11,7 @@ from ..database.collection_names import collection_name, policy_collection_name
 from ..database.driver import AnyDatabase, Collection, with_store_rules
 from ..database.failures import IN_STEPS, reported, require_asyncio
 from ..errors import SchemaOutdatedError
+from ..instruments.operations import measured
 from ..sdk import preloaded
 from .indexes import missing_indexes
 from .log import SchemaRun, applied_scripts
@@ -63,7 +64,10 @@ async def upgrade_schema(
     warn_of_hooks(summaries)
     await preloaded()
     migrator = Migrator(database, entries, summaries, announce=on_progress)
-    with reported(database.client, "upgrade the schema", outcome=IN_STEPS):
+    with (
+        measured("upgrade_schema", database=database),
+        reported(database.client, "upgrade the schema", outcome=IN_STEPS),
+    ):
         return await migrator.upgrade(to, dry_run)
 
 
@@ -98,7 +102,10 @@ async def downgrade_schema(
     """
     require_asyncio()
     migrator = Migrator(database, entries, summaries, announce=on_progress)
-    with reported(database.client, "downgrade the schema", outcome=IN_STEPS):
+    with (
+        measured("downgrade_schema", database=database),
+        reported(database.client, "downgrade the schema", outcome=IN_STEPS),
+    ):
         return await migrator.downgrade(steps, to, dry_run)
 
 
@@ -115,7 +122,10 @@ async def schema_status(
         AccessDeniedError: the user may not read the database.
     """
     require_asyncio()
-    with reported(database.client, "look at the schema"):
+    with (
+        measured("schema_status", database=database),
+        reported(database.client, "look at the schema"),
+    ):
         return await Migrator(database, entries, summaries).status()
 
 
@@ -127,7 +137,10 @@ async def schema_history(
 ) -> list[SchemaRun]:
     """Every migration that ran to its end, oldest first; raises as :func:`schema_status`."""
     require_asyncio()
-    with reported(database.client, "read the history of the schema"):
+    with (
+        measured("schema_history", database=database),
+        reported(database.client, "read the history of the schema"),
+    ):
         return await Migrator(database, entries, summaries).runs()
 
 

@@ -13,6 +13,7 @@ from ..concurrency.cancellation import cancel_and_wait
 from ..database.deadlines import started_without_deadline
 from ..database.transactions import OutcomeUnknownError, TransientFailureError
 from ..errors import SessionStoreError
+from ..instruments.operations import measured_behind
 from ..transcript_key import TranscriptKey
 from .connection import Connection
 
@@ -59,7 +60,10 @@ async def gone_on() -> None:
 
 async def _guarded(connection: Connection, key: TranscriptKey, work: SessionWork) -> None:
     try:
-        await work(connection, key)
+        # By what it is called: "follow", "sweep".
+        with measured_behind(getattr(work, "__name__", "go_on"), key.session_id) as operation:
+            operation.on_collection(connection.summaries.collection)
+            await work(connection, key)
     except (PyMongoError, SessionStoreError, TransientFailureError, OutcomeUnknownError) as error:
         # Whoever comes to the session next goes on.
         logger.info("Left work on %s to the next one: %s", key, type(error).__name__)

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from types import TracebackType
 
 from ..database.failures import NOTHING, reported, require_asyncio
+from ..instruments.operations import Measured, measured
+from ..transcript_key import TranscriptKey
 from .connection import Binding, Connection, DatabaseBinding
 
 
 class Operation:
     """One operation of a store: ``async with ... as connection``.
 
-    It is refused outside of asyncio, bound to the database, and what the driver raises in it comes
-    as an error of our own tree, see :class:`reported`, of which these are the arguments. An append
-    and a load do the same without it, for they are to cost as little as can be.
+    It is refused outside of asyncio, bound to the database, measured, and what the driver raises in
+    it comes as an error of our own tree, see :class:`reported`, of which these are the arguments.
+    An append and a load do the same without it, for they are to cost as little as can be.
     """
 
-    __slots__ = ("_connected", "_doing", "_outcome", "_reported", "_unanswered")
+    __slots__ = ("_connected", "_doing", "_outcome", "_stack", "_unanswered", "measured")
 
     def __init__(
         self,
         connected: Callable[[], Awaitable[Connection]],
+        measured: Measured,
         doing: tuple[object, ...],
         outcome: str,
         unanswered: str | None,
     ) -> None:
+        self.measured = measured
         self._connected = connected
         self._doing = doing
         self._outcome = outcome
@@ -33,11 +38,15 @@ class Operation:
 
     async def __aenter__(self) -> Connection:
         require_asyncio()
-        connection = await self._connected()
-        self._reported = reported(
-            connection.client, *self._doing, outcome=self._outcome, unanswered=self._unanswered
-        )
-        self._reported.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(self.measured)
+            connection = await self._connected()
+            self.measured.on_collection(connection.summaries.collection)
+            inside = reported(
+                connection.client, *self._doing, outcome=self._outcome, unanswered=self._unanswered
+            )
+            stack.enter_context(inside)
+            self._stack = stack.pop_all()
         return connection
 
     async def __aexit__(
@@ -46,7 +55,7 @@ class Operation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._reported.__exit__(kind, error, traceback)
+        self._stack.__exit__(kind, error, traceback)
 
 
 class BoundStore:
@@ -68,9 +77,18 @@ class BoundStore:
         return self._tenant
 
     def _doing(
-        self, *doing: object, outcome: str = NOTHING, unanswered: str | None = None
+        self,
+        name: str,
+        *doing: object,
+        outcome: str = NOTHING,
+        unanswered: str | None = None,
+        is_current: bool = True,
+        is_timed: bool = True,
     ) -> Operation:
-        return Operation(self._connection, doing, outcome, unanswered)
+        """An operation by the name that it is measured by, and in words."""
+        session = next((each.session_id for each in doing if isinstance(each, TranscriptKey)), None)
+        operation = measured(name, session, is_current=is_current, is_timed=is_timed)
+        return Operation(self._connection, operation, doing, outcome, unanswered)
 
     async def _connection(self) -> Connection:
         connection, _ = await self._bound()

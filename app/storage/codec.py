@@ -59,6 +59,10 @@ class EncodedValue:
         return len(self.packed or b"") + sum(map(len, self.chunks))
 
 
+# How the element of a native entry begins: its type, and its name.
+_NATIVE = b"\x03entry\0"
+
+
 # Not frozen: that makes a new one take three times as long.
 @dataclass(slots=True)
 class EncodedEntry:
@@ -92,6 +96,12 @@ class EncodedEntry:
     def size(self) -> int:
         """Bytes that it takes, chunks included."""
         return len(self.elements) + sum(map(len, self.chunks))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is stored in packed form."""
+        fields = 0 if self.uuid is None else len(bson_elements({"uuid": self.uuid}))
+        return not self.elements.startswith(_NATIVE, fields)
 
     @property
     def is_further(self) -> bool:

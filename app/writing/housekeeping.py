@@ -17,6 +17,7 @@ from ..database.driver import AnyDatabase
 from ..database.failures import IN_STEPS, reported, require_asyncio
 from ..database.transactions import DoneInPartError, TransientFailureError
 from ..errors import ContentionError
+from ..instruments.operations import measured
 from ..storage.connection import Connection, StoreModels, connect_models
 from ..storage.criteria import BY_KEY, EXPIRED, UNFINISHED, KeyRow
 from ..storage.orphans import orphan_of, sessions_with_entries
@@ -71,7 +72,10 @@ async def sweep_sessions(
     )
     connection = await connect_models(StoreModels(entries, summaries), raw)
     owner = {} if tenant is None else {"tenant": tenant}
-    with reported(database.client, "sweep", outcome=IN_STEPS):
+    with (
+        measured("sweep_sessions", database=database),
+        reported(database.client, "sweep", outcome=IN_STEPS),
+    ):
         return await _sweep_all(connection, owner, on_progress)
 
 

@@ -9,6 +9,7 @@ from ..concurrency.cancellation import completed
 from ..database.failures import reported
 from ..database.reads import confirmed
 from ..errors import ContentionError, InvalidEntryError, UnreachableError
+from ..instruments.operations import counted, measured
 from ..reading.load import last_agent_metadata
 from ..storage.codec import EncodedEntry, EncodedValue, encode_entries
 from ..storage.connection import Connection
@@ -100,9 +101,13 @@ class SessionReplay:
             return 0
         # To look takes a while, in which the caller may change its dicts.
         is_fresh = self._free == 1
-        with reported(self._connection.client, "read", key):
-            missing = await self._missing(key, batch)
-        stored = await self._append(key, missing, is_fresh=is_fresh)
+        with measured("replay", key.session_id) as operation:
+            operation.on_collection(self._connection.entries.collection)
+            operation.note(entries=len(batch))
+            with reported(self._connection.client, "read", key):
+                missing = await self._missing(key, batch)
+            counted("append.replays", len(batch) - len(missing))
+            stored = await self._append(key, missing, is_fresh=is_fresh)
         if stored is None:
             return 0
         if missing[-1] is batch[-1]:

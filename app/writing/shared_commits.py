@@ -23,6 +23,7 @@ from ..database.commands import ONE_COMMAND_BYTES, insert_encoded, update_each
 from ..database.driver import Client, ClientSession
 from ..database.overload import is_refused
 from ..database.transactions import OutcomeUnknownError, TransientFailureError, transact
+from ..instruments.operations import Measured, measured_commit
 from ..storage.codec import EncodedEntry
 from ..storage.connection import Connection
 from ..storage.state import SessionState
@@ -56,6 +57,7 @@ class PlannedAppend:
     update: SummaryUpdate
     known: SessionState
     policy: WritePolicy
+    operation: Measured
 
     @property
     def size(self) -> int:
@@ -166,12 +168,15 @@ class SharedCommits:
 
     async def _together(self, group: list[_Waiting], attempts: Attempts) -> bool:
         """Store a group, tell the others, and return whether it was stored."""
-        first = group[0].member.connection
+        members = [each.member for each in group]
+        first = members[0].connection
         lost = CommitLostError()
         told: bool | Exception = lost
         try:
-            work = partial(_store, [each.member for each in group])
-            await transact(first.client, first.server, work, attempts)
+            work = partial(_store, members)
+            with measured_commit([each.operation for each in members]) as commit:
+                await transact(first.client, first.server, work, attempts)
+                commit.shared_by([each.operation for each in members])
             told = True
         except (OutcomeUnknownError, ServerSelectionTimeoutError, InvalidOperation) as error:
             # Nobody would fare better alone.

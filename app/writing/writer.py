@@ -18,8 +18,14 @@ from ..database.attempts import Attempts
 from ..database.documents import joined
 from ..database.driver import ClientSession
 from ..database.reads import confirmed
-from ..database.transactions import OutcomeUnknownError, TransientFailureError, transact
+from ..database.transactions import (
+    OutcomeUnknownError,
+    TransientFailureError,
+    is_conflict,
+    transact,
+)
 from ..errors import ContentionError
+from ..instruments.operations import counted, current_operation
 from ..storage.background import go_on
 from ..storage.codec import EncodedEntry, EncodedValue
 from ..storage.connection import Connection
@@ -27,6 +33,7 @@ from ..storage.criteria import EXPIRED, NOT_ERASED
 from ..storage.state import Folded, SessionState, StateCache, fold
 from ..storage.values import batch_contents
 from ..transcript_key import TranscriptKey
+from .append_figures import count_stored
 from .count_marks import free_marks, learn
 from .dating import follow
 from .deletion import delete_session, delete_transcript
@@ -182,6 +189,7 @@ class Writer:
             if bound is not None and end is not None and position.seq < end:
                 bound = min(bound, end)
             self._replays.put(key, ReplayPosition(position.seq, bound))
+        counted("append.replays", sum(recognised.stored))
         return [entry for entry, stored in zip(batch, recognised.stored, strict=True) if not stored]
 
     async def _store(
@@ -257,9 +265,13 @@ class Writer:
                 if shared is None or update.known is None or not update.is_simple:
                     await alone()
                 else:
-                    member = PlannedAppend(connection, key, batch, update, update.known, policy)
+                    member = PlannedAppend(
+                        *(connection, key, batch, update, update.known, policy),
+                        current_operation(),
+                    )
                     await shared.store(member, alone, attempts)
             except CommitLostError:
+                counted("append.unknown_outcomes")
                 tries.append(update.tries[-1])
                 known = folded = newest = None
             except CountedError:
@@ -271,6 +283,8 @@ class Writer:
                 await heal(connection, session_key, healings)
                 known = folded = newest = None
             except (StaleStateError, TransientFailureError) as error:
+                if isinstance(error, StaleStateError) or is_conflict(error):
+                    counted("append.contention")
                 if isinstance(error, StaleStateError):
                     await policy.confirm(connection, session_key)
                 if not await attempts.pause():
@@ -285,10 +299,12 @@ class Writer:
                 known = folded = None
             except (OutcomeUnknownError, AutoReconnect) as error:
                 if not isinstance(error, ServerSelectionTimeoutError):
+                    counted("append.unknown_outcomes")
                     tries.append(update.tries[-1])
                 raise
             else:
                 self._states.put(session_key, update.next)
+                count_stored(batch)
                 if update.is_followed:
                     go_on(connection, session_key, follow)
                 if update.leaves_remains or (known is not None and known.has_remains):

@@ -25,7 +25,8 @@ SDK = ("claude_agent_sdk", "mcp")
 DRIVERS = ("beanie", "pymongo", "bson", "motor", "lazy_model")
 RENDERERS = ("rich", "markdown_it", "mdformat", "nh3", "pygments")
 PAGES = ("genai_prices", "jinja2", "starlette", "uvicorn")
-HEAVY = (*SDK, *DRIVERS, *RENDERERS, *PAGES, "pydantic_settings", "asyncio")
+TRACING = ("opentelemetry",)
+HEAVY = (*SDK, *DRIVERS, *RENDERERS, *PAGES, *TRACING, "pydantic_settings", "asyncio")
 
 # Whatever ends the process, the exit of the command included.
 REPORT = (

@@ -15,6 +15,7 @@ from support.entries import KEY, assert_summary_is_the_fold, seqs, turn
 from support.processes import PREPARED
 from support.secured import SecuredServer
 from support.server import connected, failing
+from support.telemetry import recording, said
 from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import BeanieSessionStore, upgrade_schema
@@ -91,14 +92,17 @@ async def seconds_of(append: Any) -> float:
 
 @pytest.mark.parametrize("command", ["insert", "commitTransaction"])
 async def test_a_killed_writer_blocks_its_session_for_seconds(
-    database: Database, mongo_url: str, command: str
+    database: Database, mongo_url: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = BeanieSessionStore()
     first, lost, second = turn(1), turn(2), turn(3)
     await store.append(KEY, first)
     async with open_writer(mongo_url, database.name, lost, command) as writer:
         writer.kill()
-        assert await seconds_of(store.append(KEY, second)) < 30
+        with recording(monkeypatch) as recorded:
+            assert await seconds_of(store.append(KEY, second)) < 30
+    assert recorded.total("dead_writers.ended") == 1
+    assert said(recorded.span("append"))["session_store.retries"] > 1
     assert await store.load(KEY) == first + second
     await assert_summary_is_the_fold(store)
 
