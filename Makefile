@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MOTOR := .venv-motor
 SECANTUS := .venv-secantus
+DOCS := .venv-docs
 # Most tests wait for servers and clocks, so a few at once finish sooner.
 WORKERS ?= 3
 # Each begins with a part of the files, in the order that tests/conftest.py gives them, and who has
@@ -13,7 +14,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 # Where it is set, each process compiles the package and all tests anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: captures demo look screenshots test motor matrix secantus bench faults soak-faults soak lint types check clean
+.PHONY: captures demo docs docs-serve look screenshots test motor matrix secantus bench faults soak-faults soak lint types check clean
 
 # Written last, so an interrupted installation is taken up again.
 $(VENV)/.ready: pyproject.toml constraints/shared.txt constraints/beanie2.txt
@@ -31,6 +32,12 @@ $(SECANTUS)/.ready: pyproject.toml constraints/shared.txt constraints/secantus.t
 	$(SECANTUS)/bin/python $(INSTALL) -c constraints/secantus.txt -e '.[dev]' SecantusDB
 	touch $@
 
+# The site is made from the sources, so neither the package nor what it needs is installed.
+$(DOCS)/.ready: constraints/docs.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python $(INSTALL) -r constraints/docs.txt
+	touch $@
+
 ## Run the real agent on "host A", resume it on "host B"; LIVE=1 uses the real API.
 demo: $(VENV)/.ready
 	$(BIN)/python -m demo $(if $(LIVE),--live)
@@ -46,6 +53,14 @@ screenshots: $(VENV)/.ready
 ## Run what docs/cli.md shows, and write down what it prints.
 captures: $(VENV)/.ready
 	$(BIN)/python -m demo.captures
+
+## Build the documentation as a site in .site/html, strictly; what leads nowhere fails.
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/python -m documentation build
+
+## The same at the address that it prints, anew with every change.
+docs-serve: $(DOCS)/.ready
+	$(DOCS)/bin/python -m documentation serve
 
 ## Run all tests against MongoDB servers they start themselves.
 test: $(VENV)/.ready
@@ -92,4 +107,4 @@ types: $(VENV)/.ready
 check: test motor soak lint types
 
 clean:
-	rm -rf $(VENV) $(MOTOR) $(SECANTUS) .tox .types build dist *.egg-info
+	rm -rf $(VENV) $(MOTOR) $(SECANTUS) $(DOCS) .site .tox .types build dist *.egg-info
