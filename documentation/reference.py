@@ -29,8 +29,8 @@ class _Page(NamedTuple):
 _STORE = _Page(
     "reference/store.md",
     "The store",
-    "What a team calls most. Which of these methods the SDK calls too, and what else reads the same: "
-    "[using.md](../using.md#what-reads-what).",
+    "What a team calls most. Which of these methods the SDK calls too, and what else reads the "
+    "same: [using.md](../using.md#what-reads-what).",
 )
 _FUNCTIONS = _Page(
     "reference/functions.md",
@@ -40,8 +40,7 @@ _FUNCTIONS = _Page(
 _DOCUMENTS = _Page(
     "reference/documents.md",
     "Documents",
-    "Beanie's Document classes of the store, and what their fields hold. What is stored in MongoDB, "
-    "with its indexes: [schema.md](../schema.md).",
+    "Beanie's Document classes of the store. What their fields hold: [schema.md](schema.md).",
 )
 _VIEWS = _Page(
     "reference/views.md",
@@ -61,8 +60,9 @@ _ERRORS = _Page(
 _EXTRAS = _Page(
     "reference/extras.md",
     "Pages and testing",
-    "Two modules of their own: pages to mount (`beanie_session_store.web`, [web.md](../web.md)), and a "
-    "plugin for pytest (`beanie_session_store.testing`, [testing.md](../testing.md)).",
+    "Two modules of their own: pages to mount (`beanie_session_store.web`, "
+    "[web.md](../web.md)), and a plugin for pytest (`beanie_session_store.testing`, "
+    "[testing.md](../testing.md)).",
 )
 PAGES = (_STORE, _FUNCTIONS, _DOCUMENTS, _VIEWS, _RESULTS, _ERRORS, _EXTRAS)
 

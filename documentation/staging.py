@@ -6,7 +6,6 @@ lead to pages of the site; one to a file that is none becomes the file's name.
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .reference import reference
+from .schema import schema
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,7 +41,7 @@ _COMMENT = re.compile(r"^<!--.*?-->\n*", re.DOTALL | re.MULTILINE)
 
 
 def stage(root: Path) -> None:
-    """Bring below ``.site`` what the site is built from; a file that did not change stays as it is."""
+    """Bring below ``.site`` what the site is built from; a file that is the same is left alone."""
     wanted = dict(staged(root))
     pages = root / ".site" / "pages"
     for name, content in wanted.items():
@@ -81,14 +81,14 @@ def staged(root: Path) -> list[tuple[str, bytes]]:
             texts[place] = _of_the_site(content.decode(), here, places, root)
             content = texts[place].encode()
         found.append((place, content))
-    for place, text in reference(root):
+    for place, text in [*reference(root), schema(root)]:
         texts[place] = text
         found.append((place, text.encode()))
     return [*found, ("llms.txt", llms(nav(root), texts).encode())]
 
 
 def nav(root: Path) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The site's sections with the titles and files of their pages; those above all have no name."""
+    """The site's sections with titles and files of their pages; those above all have no name."""
     config = tomllib.loads((root / "zensical.toml").read_text())
     sections: list[tuple[str, list[tuple[str, str]]]] = [("", [])]
     entries: list[dict[str, Any]] = config["project"]["nav"]
@@ -139,7 +139,9 @@ def _of_the_site(text: str, here: str, places: dict[str, str], root: Path) -> st
             return found[0]
         there = posixpath.normpath(posixpath.join(folder, name))
         if there in places:
-            return f"{mark}[{label}]({posixpath.relpath(places[there], place or '.')}{hash_}{anchor})"
+            return (
+                f"{mark}[{label}]({posixpath.relpath(places[there], place or '.')}{hash_}{anchor})"
+            )
         # What is there is named; what is not stays, for the strict build to find.
         return label if (root / there).exists() else found[0]
 

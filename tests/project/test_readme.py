@@ -1,14 +1,14 @@
-"""What the README shows works as shown."""
+"""What the README and docs show works as shown."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.processes import PREPARED
+from typed.blocks import blocks_of, documents
 
 from beanie_session_store.app.database.driver import IS_MOTOR
 from beanie_session_store.app.loopback.messages_api import LoopbackMessagesApi
@@ -16,24 +16,22 @@ from beanie_session_store.demo.agent import Host
 from beanie_session_store.demo.script import obedient_script
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+
+# Its blocks are files of one folder, and run so by tests/testing/test_testing_plugin.py.
+_RUN_ELSEWHERE = {"testing.md"}
 
 
-def python_blocks(document: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
+def programs() -> Iterator[tuple[str, str]]:
+    """Each block that is a program or an application, by where it stands."""
+    for document in documents(ROOT):
+        if document.name in _RUN_ELSEWHERE:
+            continue
+        for block in blocks_of(document.read_text()):
+            if "asyncio.run(" in block.module or "FastAPI(" in block.module:
+                yield f"{document.relative_to(ROOT)}:{block.line}", block.module
 
 
-BLOCKS = python_blocks(README)
-MOTOR_BLOCKS = python_blocks(ROOT / "docs" / "compatibility.md")
-LIVE_BLOCKS = python_blocks(ROOT / "docs" / "live-tail.md")
-OPERATING_BLOCKS = python_blocks(ROOT / "docs" / "operating.md")
-USING_BLOCKS = python_blocks(ROOT / "docs" / "using.md")
-# Others go on from something.
-ALL_BLOCKS = [
-    block
-    for block in BLOCKS + MOTOR_BLOCKS + LIVE_BLOCKS + OPERATING_BLOCKS + USING_BLOCKS
-    if "asyncio.run(" in block or "FastAPI(" in block
-]
+PROGRAMS = dict(programs())
 
 # Drives the FastAPI example the way its users would, over HTTP, with its lifespan.
 FASTAPI_CLIENT = """
@@ -70,6 +68,51 @@ import block
 with TestClient(block.app) as client:
     assert client.get("/health/livez").json() == {{"live": True}}
     assert client.get("/health/readyz").json() == {{"ready": True}}
+print("done")
+"""
+
+# Twice, as after a restart: what was begun is gone on with.
+GETTING_STARTED_CLIENT = """
+import sys
+sys.path.insert(0, {folder!r})
+from fastapi.testclient import TestClient
+import block
+
+def ask(client, **more):
+    return client.post("/ask", params={{"tenant": "acme", "prompt": "PLAIN hello", **more}})
+
+with TestClient(block.app) as client:
+    first = ask(client)
+    assert first.status_code == 200, first.text
+    session_id = first.json()["session_id"]
+with TestClient(block.app) as client:
+    assert ask(client, session_id=session_id).json()["session_id"] == session_id
+    assert ask(client, session_id=session_id, tenant="umbrella").status_code == 404
+    pages = client.get("/sessions/")
+    assert pages.status_code == 200 and "PLAIN hello" in pages.text
+print("done")
+"""
+
+# Behind the login that the document has, which knows somebody or nobody.
+PAGES_CLIENT = """
+import asyncio, os, sys
+sys.path.insert(0, {folder!r})
+import httpx
+from beanie import init_beanie
+from beanie_session_store import DOCUMENT_MODELS, upgrade_schema
+from beanie_session_store.app.storage.client import open_database
+import block
+
+async def main():
+    async with open_database(os.environ["MONGODB_URL"], {name!r}) as database:
+        await upgrade_schema(database)
+        await init_beanie(database=database, document_models=DOCUMENT_MODELS)
+        transport = httpx.ASGITransport(app=block.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            user = await block.current_user(None)
+            assert (await http.get("/sessions/")).status_code == (200 if user else 401)
+
+asyncio.run(main())
 print("done")
 """
 
@@ -147,11 +190,22 @@ def run(program: Path, environment: dict[str, str]) -> str:
     return finished.stdout
 
 
-@pytest.mark.parametrize("number", range(len(ALL_BLOCKS)))
-def test_readme_block_runs(number: int, tmp_path: Path, environment: dict[str, str]) -> None:
+def client_of(code: str) -> str:
+    """The program that visits a documented application as its users would."""
+    if "text/event-stream" in code:
+        return LIVE_CLIENT
+    if "HealthChecks" in code:
+        return HEALTH_CLIENT
+    if "EmbeddedMongo" in code:
+        return GETTING_STARTED_CLIENT
+    return PAGES_CLIENT if "session_pages" in code else FASTAPI_CLIENT
+
+
+@pytest.mark.parametrize("where", PROGRAMS)
+def test_readme_block_runs(where: str, tmp_path: Path, environment: dict[str, str]) -> None:
     # A database of the block's own, so that blocks do not meet.
-    name = f"readme_{tmp_path.name}_{number}"[:60]
-    code = ALL_BLOCKS[number]
+    name = f"readme_{tmp_path.name}"[:60]
+    code = PROGRAMS[where]
     if ("AsyncMongoClient" if IS_MOTOR else "AsyncIOMotorClient") in code:
         pytest.skip("it shows the other driver")
     for shown in ('"claude"', '"app"]', '"test"'):
@@ -160,10 +214,7 @@ def test_readme_block_runs(number: int, tmp_path: Path, environment: dict[str, s
         # The example serves from /srv, which every machine of this kind has.
         (tmp_path / "block.py").write_text(code)
         driver = tmp_path / "client.py"
-        visit = LIVE_CLIENT if "text/event-stream" in code else FASTAPI_CLIENT
-        if "HealthChecks" in code:
-            visit = HEALTH_CLIENT
-        driver.write_text(visit.format(folder=str(tmp_path)))
+        driver.write_text(client_of(code).format(folder=str(tmp_path), name=name))
         assert run(driver, environment).endswith("done\n")
         return
     program = tmp_path / "block.py"
@@ -172,21 +223,13 @@ def test_readme_block_runs(number: int, tmp_path: Path, environment: dict[str, s
     assert ("print(" in code) == bool(output.strip())
 
 
-def test_readme_has_the_examples_it_promises() -> None:
-    shown = "\n".join(BLOCKS)
+def test_the_documents_have_the_examples_they_promise() -> None:
+    shown = "\n".join(PROGRAMS.values())
     for name in ("lifespan", "connect(", "EmbeddedMongo()", "TranscriptEntry.Settings"):
         assert name in shown
+    assert len(PROGRAMS) > 20
 
 
 def test_the_documents_show_either_driver() -> None:
-    assert any("AsyncMongoClient[" in block for block in BLOCKS)
-    assert any("AsyncIOMotorClient(" in block for block in MOTOR_BLOCKS)
-
-
-def test_every_error_is_in_the_readme() -> None:
-    import beanie_session_store
-
-    errors = [name for name in beanie_session_store.__all__ if name.endswith("Error")]
-    assert len(errors) > 10
-    missing = [name for name in errors if f"`{name}`" not in README.read_text()]
-    assert not missing
+    assert any("AsyncMongoClient[" in code for code in PROGRAMS.values())
+    assert any("AsyncIOMotorClient(" in code for code in PROGRAMS.values())

@@ -25,7 +25,7 @@ from beanie_session_store.app.database.driver import IS_MOTOR, Database, close_c
 from beanie_session_store.app.storage.client import open_database
 
 ROUNDS = 30
-README = Path(__file__).parents[2] / "README.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "fastapi.md"
 
 # Four sessions that are written to for ever.
 WRITES = """
@@ -56,7 +56,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 )
 
-# The README's application as it stands there, on the test's database, with one more endpoint.
+# The documented application as it stands there, on the test's database, with one more endpoint.
 SERVICE = (
     """
 import asyncio, sys
@@ -295,7 +295,7 @@ async def test_a_script_that_is_terminated_blocks_its_sessions_for_seconds(
     assert time.monotonic() - began < 30
 
 
-@pytest.mark.skipif(IS_MOTOR, reason="the README's application is of Beanie 2")
+@pytest.mark.skipif(IS_MOTOR, reason="the documented application is of Beanie 2")
 @pytest.mark.parametrize(
     ("sent", "seconds"),
     [
@@ -305,7 +305,7 @@ async def test_a_script_that_is_terminated_blocks_its_sessions_for_seconds(
         pytest.param(signal.SIGTERM, 0.1, marks=pytest.mark.soak),
     ],
 )
-async def test_the_readmes_service_that_is_stopped_leaves_nothing_open(
+async def test_the_documented_service_that_is_stopped_leaves_nothing_open(
     mongo_url: str,
     database_name: str,
     tmp_path: Path,
@@ -315,7 +315,7 @@ async def test_the_readmes_service_that_is_stopped_leaves_nothing_open(
 ) -> None:
     import socket
 
-    (block,) = re.findall(r"```python\n(.*?FastAPI.*?)```", README.read_text(), re.DOTALL)[:1]
+    (block,) = re.findall(r"```python\n(.*?FastAPI.*?)```", DOCUMENT.read_text(), re.DOTALL)[:1]
     assert "settled()" in block
     block = block.replace('client["app"]', f'client["{database_name}"]')
     (tmp_path / "block.py").write_text(block.replace('"/srv"', f'"{tmp_path}"'))

@@ -1,4 +1,4 @@
-"""How much one batch may hold, on a server with the cache that the README's figures are for."""
+"""How much one batch may hold, on a server with the cache that docs/limits.md has figures for."""
 
 from __future__ import annotations
 
