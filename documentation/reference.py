@@ -6,6 +6,7 @@ They are made of what the package exports, so no name is forgotten and none has 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +70,11 @@ PAGES = (_STORE, _FUNCTIONS, _DOCUMENTS, _VIEWS, _RESULTS, _ERRORS, _EXTRAS)
 _OF_THE_STORE = {"BeanieSessionStore", "LeasedStore", "Lease"}
 _HELPERS = {"EmbeddedMongo", "HealthChecks", "SessionReplay", "Feed"}
 _MODULES = ("web.py", "testing/__init__.py")
+_TOPS = ("app", "models", "migrations", "testing")
+
+_ROLE = re.compile(r":(?:class|func|meth|exc|mod|attr|data):`~?([\w.]+)`")
+# "as follows::" before lines that are set in; no code ends in two colons.
+_LITERAL = re.compile(r"(?<=\w)::$", re.MULTILINE)
 
 
 def reference(root: Path) -> Iterator[tuple[str, str]]:
@@ -83,6 +89,21 @@ def reference(root: Path) -> Iterator[tuple[str, str]]:
     for page, listed in names.items():
         entries = "".join(f"\n::: {name}\n" for name in listed)
         yield page.place, f"# {page.title}\n\n{page.opening}\n{entries}"
+
+
+def sources(root: Path) -> Iterator[tuple[str, bytes]]:
+    """The package's modules, with what docstrings say to Sphinx said to Markdown."""
+    public = {name for name, _ in public_names(root)}
+
+    def linked(found: re.Match[str]) -> str:
+        name = found[1].rpartition(".")[2]
+        return f"[`{name}`][{PACKAGE}.{name}]" if name in public else f"`{name}`"
+
+    for path in sorted(each for top in _TOPS for each in (root / top).rglob("*.py")):
+        text = _LITERAL.sub(":", _ROLE.sub(linked, path.read_text()))
+        yield path.relative_to(root).as_posix(), text.encode()
+    for name in ("__init__.py", "web.py"):
+        yield name, (root / name).read_bytes()
 
 
 def public_names(root: Path) -> list[Public]:

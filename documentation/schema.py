@@ -29,7 +29,7 @@ def schema(root: Path) -> tuple[str, str]:
     for module, name in _MODELS:
         parts.append(f"\n## {name}\n\n| field | type | meaning |\n| --- | --- | --- |\n")
         parts += [
-            f"| `{field}` | `{kind.replace('|', chr(92) + '|')}` | {meaning} |\n"
+            f"| `{field}` | <code>{kind.replace('|', '&#124;')}</code> | {meaning} |\n"
             for field, kind, meaning in fields(root / module, name)
         ]
     return PLACE, "".join(parts)

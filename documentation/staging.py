@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .reference import reference
+from .reference import PACKAGE, reference, sources
 from .schema import schema
 
 if sys.version_info >= (3, 11):
@@ -42,48 +42,46 @@ _COMMENT = re.compile(r"^<!--.*?-->\n*", re.DOTALL | re.MULTILINE)
 
 def stage(root: Path) -> None:
     """Bring below ``.site`` what the site is built from; a file that is the same is left alone."""
-    wanted = dict(staged(root))
-    pages = root / ".site" / "pages"
+    _bring(root / ".site" / "pages", dict(staged(root)))
+    # A checkout has any name, and a package is found by its own.
+    _bring(root / ".site" / "packages" / PACKAGE, dict(sources(root)))
+
+
+def _bring(folder: Path, wanted: dict[str, bytes]) -> None:
     for name, content in wanted.items():
-        path = pages / name
+        path = folder / name
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    for path in pages.rglob("*"):
-        if path.is_file() and path.relative_to(pages).as_posix() not in wanted:
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in wanted:
             path.unlink()
-    _link_package(root, root / ".site" / "packages" / "beanie_session_store")
-
-
-def _link_package(root: Path, package: Path) -> None:
-    """The package under its own name, whatever a checkout is called, and nothing else of it."""
-    package.mkdir(parents=True, exist_ok=True)
-    for name in ("__init__.py", "web.py", "app", "models", "migrations", "testing"):
-        link = package / name
-        if not link.is_symlink():
-            link.symlink_to(root / name)
 
 
 def staged(root: Path) -> list[tuple[str, bytes]]:
     """Each file of the site's sources, by its name there."""
     docs = root / "docs"
-    sources = {path: path.relative_to(docs).as_posix() for path in sorted(docs.rglob("*"))}
-    sources |= {root / old: new for old, new in ELSEWHERE.items()}
-    places = {path.relative_to(root).as_posix(): place for path, place in sources.items()}
+    files = {path: path.relative_to(docs).as_posix() for path in sorted(docs.rglob("*"))}
+    files |= {root / old: new for old, new in ELSEWHERE.items()}
+    places = {path.relative_to(root).as_posix(): place for path, place in files.items()}
+    titles = {file: title for _, pages in nav(root) for title, file in pages}
     found: list[tuple[str, bytes]] = []
     texts: dict[str, str] = {}
-    for path, place in sources.items():
+    for path, place in files.items():
         if not path.is_file():
             continue
         content = path.read_bytes()
         if path.suffix == ".md":
             here = path.relative_to(root).as_posix()
-            texts[place] = _of_the_site(content.decode(), here, places, root)
+            texts[place] = _of_the_site(content.decode(), here, places, titles, root)
             content = texts[place].encode()
         found.append((place, content))
-    for place, text in [*reference(root), schema(root)]:
-        texts[place] = text
-        found.append((place, text.encode()))
+    made = dict([*reference(root), schema(root)])
+    # These are written as pages of the site, so only words of links change.
+    themselves = {place: place for place in [*places.values(), *made]}
+    for place, text in made.items():
+        texts[place] = _of_the_site(text, place, themselves, titles, root)
+        found.append((place, texts[place].encode()))
     return [*found, ("llms.txt", llms(nav(root), texts).encode())]
 
 
@@ -128,8 +126,13 @@ def _opening(text: str) -> str:
     return ""
 
 
-def _of_the_site(text: str, here: str, places: dict[str, str], root: Path) -> str:
-    """A page's text with the links of the site; what stands in fences is left alone."""
+def _of_the_site(
+    text: str, here: str, places: dict[str, str], titles: dict[str, str], root: Path
+) -> str:
+    """A page's text with the links of the site; what stands in fences is left alone.
+
+    A link whose words are the name of a file gets the title that the page has on the site.
+    """
     folder, place = posixpath.dirname(here), posixpath.dirname(places[here])
 
     def relinked(found: re.Match[str]) -> str:
@@ -139,9 +142,11 @@ def _of_the_site(text: str, here: str, places: dict[str, str], root: Path) -> st
             return found[0]
         there = posixpath.normpath(posixpath.join(folder, name))
         if there in places:
-            return (
-                f"{mark}[{label}]({posixpath.relpath(places[there], place or '.')}{hash_}{anchor})"
+            target = posixpath.relpath(places[there], place or ".")
+            titled = (
+                titles.get(places[there], label) if label == posixpath.basename(name) else label
             )
+            return f"{mark}[{titled}]({target}{hash_}{anchor})"
         # What is there is named; what is not stays, for the strict build to find.
         return label if (root / there).exists() else found[0]
 

@@ -17,7 +17,7 @@ import beanie_session_store as package
 from beanie_session_store import DOCUMENT_MODELS, SessionTotals, ToolRow, UsageRow
 from beanie_session_store.app.cli.root import app, load_commands
 from beanie_session_store.documentation.built import faults_of
-from beanie_session_store.documentation.reference import PAGES, reference
+from beanie_session_store.documentation.reference import PAGES, reference, sources
 from beanie_session_store.documentation.schema import schema
 from beanie_session_store.documentation.staging import ELSEWHERE, nav, stage, staged
 
@@ -72,15 +72,17 @@ def test_every_link_leads_somewhere(name: str) -> None:
 
 def test_pages_lead_to_pages_of_the_site(tmp_path: Path) -> None:
     for name, text in {
-        "docs/one.md": "[a](two.md#x) [b](../README.md) ![c](pictures/p.png) [d](../app/store.py)\n"
-        "[e](https://example.com/two.md) [f](gone.md)\n\n```\n[g](../README.md)\n```\n",
+        "docs/one.md": "[two.md](two.md#x) [b](../README.md) ![c](pictures/p.png) "
+        "[d](../app/store.py)\n[e](https://example.com/two.md) [f](gone.md)\n\n"
+        "```\n[g](../README.md)\n```\n",
         "docs/deep/two.md": "[a](../one.md) [b](../../SECURITY.md)\n",
         "docs/two.md": "# Two\n",
         "docs/pictures/p.png": "",
         "app/store.py": "",
         "README.md": "Hello.\n\n[a](docs/one.md)\n",
         "SECURITY.md": "[a](docs/two.md#two)\n",
-        "zensical.toml": '[project]\nnav = [{Home = "index.md"}, {Part = [{One = "one.md"}]}]',
+        "zensical.toml": "[project]\nnav = [{Home = 'index.md'}, {Part = [{One = 'one.md'}, "
+        "{'The second' = 'two.md'}]}]",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -89,7 +91,7 @@ def test_pages_lead_to_pages_of_the_site(tmp_path: Path) -> None:
     stage(tmp_path)
     pages = tmp_path / ".site" / "pages"
     assert (pages / "one.md").read_text() == (
-        "[a](two.md#x) [b](index.md) ![c](pictures/p.png) d\n"
+        "[The second](two.md#x) [b](index.md) ![c](pictures/p.png) d\n"
         "[e](https://example.com/two.md) [f](gone.md)\n\n```\n[g](../README.md)\n```\n"
     )
     assert (pages / "deep/two.md").read_text() == "[a](../one.md) [b](../project/security.md)\n"
@@ -98,10 +100,18 @@ def test_pages_lead_to_pages_of_the_site(tmp_path: Path) -> None:
     assert "- [Home](./): Hello." in (pages / "llms.txt").read_text()
     # What is gone is gone, and what did not change stays as it is, for whoever watches.
     written = (pages / "one.md").stat().st_mtime_ns
-    (tmp_path / "docs/two.md").unlink()
+    (tmp_path / "docs/deep/two.md").unlink()
     stage(tmp_path)
-    assert not (pages / "two.md").exists()
+    assert not (pages / "deep/two.md").exists()
     assert (pages / "one.md").stat().st_mtime_ns == written
+
+
+def test_docstrings_lead_to_names_of_the_reference() -> None:
+    texts = {name: text.decode() for name, text in sources(ROOT)}
+    assert "[`InvalidKeyError`][beanie_session_store.InvalidKeyError]" in texts["app/store.py"]
+    assert not [name for name, text in texts.items() if re.search(r":\w+:`", text)]
+    for name, text in texts.items():
+        compile(text, name, "exec", dont_inherit=True)
 
 
 def test_programs_are_told_of_every_page_in_a_line() -> None:
@@ -135,7 +145,9 @@ def test_every_stored_field_is_described() -> None:
     assert place in pages_of_nav()
     for model in (*DOCUMENT_MODELS, SessionTotals, UsageRow, ToolRow):
         (section,) = re.findall(rf"^## {model.__name__}\n(.*?)(?=^## |\Z)", text, re.S | re.M)
-        rows = dict(re.findall(r"^\| `(\w+)` \| `.+` \| (.*) \|$", section, re.MULTILINE))
+        rows = dict(
+            re.findall(r"^\| `(\w+)` \| <code>.+</code> \| (.*) \|$", section, re.MULTILINE)
+        )
         inherited = {"id", "revision_id"}
         described = {
             name: " ".join((field.description or "").split())
