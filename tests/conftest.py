@@ -22,6 +22,7 @@ from beanie_session_store import (
     BeanieSessionStore,
     EmbeddedMongo,
 )
+from beanie_session_store.app.database import change_streams
 from beanie_session_store.app.database.driver import Database
 from beanie_session_store.app.storage import codec
 from beanie_session_store.demo import agent
@@ -34,6 +35,9 @@ settings.register_profile(
     "untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("untimed")
+
+# Many hundred watches are left.
+change_streams.MOTOR_WAIT_MS = 50
 
 # Fail points let a test break a chosen command.
 SERVER_PARAMETERS = {

@@ -11,6 +11,9 @@ from pymongo.asynchronous.change_stream import AsyncChangeStream
 from ..concurrency.cancellation import completed
 from .driver import IS_MOTOR, Collection, Record, awaited
 
+MOTOR_WAIT_MS = 1_000
+"""How long Motor's thread waits for a change, which whoever leaves has to wait for too."""
+
 
 class Changes:
     """What a change stream tells, from the entry to the exit of ``async with``.
@@ -59,4 +62,6 @@ def open_change_stream(
     collection: Collection, pipeline: Sequence[Mapping[str, Any]], **options: Any
 ) -> Changes:
     """Start to watch a collection; on Motor, at the first look at what has come."""
+    if IS_MOTOR:
+        options["max_await_time_ms"] = MOTOR_WAIT_MS
     return Changes(awaited(collection.watch(pipeline, **options)))

@@ -37,15 +37,17 @@ from beanie_session_store import BeanieSessionStore
 from beanie_session_store.app.database.driver import close_client, open_client
 
 async def main(url, database, name, rounds, dies, key):
+    # Who lives must not lose it to a busy machine; who dies is waited for.
+    ttl = timedelta(seconds=2 if dies == "dies" else 600)
     client = open_client(url)
     records = client[database]["records"]
     async with BeanieSessionStore.connect(url, database=database, upgrade=False) as store:
         for number in range(int(rounds)):
             async with store.lease(
-                json.loads(key), owner=name, ttl=timedelta(seconds=2), wait=timedelta(minutes=10)
+                json.loads(key), owner=name, ttl=ttl, wait=timedelta(minutes=10)
             ) as leased:
                 record = {"_id": f"{name}-{number}"}
-                begin = [{"$set": {"begin": "$$NOW", "end": leased.until}}]
+                begin = {"$set": {"begin": leased.lease.since, "end": leased.until}}
                 await records.update_one(record, begin, upsert=True)
                 if dies == "dies":
                     os.kill(os.getpid(), signal.SIGKILL)

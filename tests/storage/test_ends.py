@@ -59,7 +59,7 @@ asyncio.run(main(*sys.argv[1:]))
 # The documented application as it stands there, on the test's database, with one more endpoint.
 SERVICE = (
     """
-import asyncio, sys
+import asyncio, socket
 import uvicorn
 from block import BeanieSessionStore, app
 """
@@ -71,9 +71,11 @@ async def endless():
 
 async def main():
     config = uvicorn.Config(
-        app, port=int(sys.argv[1]), log_level="warning", ws="none", timeout_graceful_shutdown=1
+        app, log_level="warning", ws="none", timeout_graceful_shutdown=1
     )
-    await uvicorn.Server(config).serve()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        await uvicorn.Server(config).serve(sockets=[listener])
 
 asyncio.run(main())
 """
@@ -313,28 +315,20 @@ async def test_the_documented_service_that_is_stopped_leaves_nothing_open(
     sent: signal.Signals,
     seconds: float,
 ) -> None:
-    import socket
-
     (block,) = re.findall(r"```python\n(.*?FastAPI.*?)```", DOCUMENT.read_text(), re.DOTALL)[:1]
     assert "settled()" in block
     block = block.replace('client["app"]', f'client["{database_name}"]')
     (tmp_path / "block.py").write_text(block.replace('"/srv"', f'"{tmp_path}"'))
     monkeypatch.setenv("MONGODB_URL", mongo_url)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
-        *(PREPARED, "-c", SERVICE, str(port)),
+        *(PREPARED, "-c", SERVICE),
         cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            break
-        except OSError:
-            assert process.returncode is None
-            await asyncio.sleep(0.1)
+    assert process.stdout is not None
+    port = int(await asyncio.wait_for(process.stdout.readline(), WATCHDOG_SECONDS))
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /write HTTP/1.1\r\nHost: x\r\n\r\n")
     async with connected(mongo_url) as client:
         await until_written(client[database_name])

@@ -22,7 +22,7 @@ from beanie_session_store import BeanieSessionStore
 from beanie_session_store.web import Access, session_pages
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 T = TypeVar("T")
 
@@ -53,6 +53,14 @@ def launched() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=_FLAGS)
         yield browser
         browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, **options: Any) -> Iterator[BrowserContext]:
+    """A profile of its own, which waits for pages for as long as a busy machine takes."""
+    with browser.new_context(**options) as context:
+        context.set_default_timeout(WATCHDOG_SECONDS * 1_000)
+        yield context
 
 
 @dataclass

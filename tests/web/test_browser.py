@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from claude_agent_sdk import project_key_for_directory
 from support.agent import COMMAND_OUTPUT, FIRST_PROMPT, Workplace
-from support.browser import Served, Watched, launched, served
+from support.browser import Served, Watched, launched, opened, served
 from support.conversation import Conversation, shop
 from support.database import Databases
 from support.hostile import HOSTILE, everywhere
@@ -53,8 +53,7 @@ def pages(browser: Browser, mongo_url: str, name: str) -> Iterator[Served]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browser.new_context(viewport={"width": 1440, "height": 900}) as found:
-        found.set_default_timeout(20_000)
+    with opened(browser, viewport={"width": 1440, "height": 900}) as found:
         yield found
 
 
@@ -122,9 +121,7 @@ def test_axe_finds_nothing_on_any_page(
     axe = Axe()
     options = {"rules": {"target-size": {"enabled": True}}}
     found: dict[str, str] = {}
-    with browser.new_context(
-        viewport=size, color_scheme=scheme, reduced_motion="reduce"
-    ) as context:
+    with opened(browser, viewport=size, color_scheme=scheme, reduced_motion="reduce") as context:
         page = context.new_page()
         exported = tmp_path / "exported.html"
         exported.write_bytes(context.request.get(f"{pages.session(whole)}/export.html").body())
@@ -143,7 +140,7 @@ def test_no_page_scrolls_sideways_on_a_small_phone(
     browser: Browser, pages: Served, whole: dict[str, str]
 ) -> None:
     wider: dict[str, list[str]] = {}
-    with browser.new_context(viewport={"width": 320, "height": 640}) as context:
+    with opened(browser, viewport={"width": 320, "height": 640}) as context:
         page = context.new_page()
         for address in addresses(pages, whole):
             page.goto(address)
@@ -197,7 +194,7 @@ def test_a_link_to_an_entry_opens_what_it_is_folded_into(
 def test_all_of_it_is_there_without_the_script(
     browser: Browser, pages: Served, whole: dict[str, str]
 ) -> None:
-    with browser.new_context(java_script_enabled=False) as context:
+    with opened(browser, java_script_enabled=False) as context:
         page = context.new_page()
         page.goto(pages.url + "/")
         page.locator("table.sessions th a").first.click()
@@ -261,9 +258,9 @@ def test_what_comes_is_shown_below_and_the_place_of_the_reader_stays(
     page.wait_for_function("() => !document.getElementById('stay').checked")
     place = page.evaluate("scrollY")
     pages.append(key, entries[20:21])
-    page.wait_for_function("() => document.getElementById('e21')", timeout=3_000)
+    page.wait_for_function("() => document.getElementById('e21')")
     pages.append(key, entries[21:])
-    page.wait_for_function("() => document.getElementById('e24')", timeout=3_000)
+    page.wait_for_function("() => document.getElementById('e24')")
     below = page.locator("#new-below")
     assert re.fullmatch(r"\d new entr(y|ies) below", below.inner_text())
     assert page.evaluate("scrollY") == place
@@ -373,21 +370,25 @@ def test_windows_come_as_they_are_reached_and_no_more_than_a_few_stay(
     watched = Watched.of(context.new_page())
     page = watched.page
     page.goto(pages.session(key) + "?at=1#e1")
-    for _ in range(60):
-        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-        page.wait_for_timeout(60)
-        if page.locator("#e1200").count():
-            break
+    page.wait_for_function(
+        """() => {
+            scrollTo(0, document.documentElement.scrollHeight);
+            return document.getElementById('e1200');
+        }""",
+        polling=60,
+    )
     assert page.locator("#e1200").count() == 1
     ids = page.evaluate("[...document.querySelectorAll('.entry[id]')].map((e) => +e.id.slice(1))")
     assert len(ids) <= 1_000
     assert ids == sorted(set(ids))
     # Back up it is all there again.
-    for _ in range(200):
-        page.evaluate("scrollBy(0, -2000)")
-        page.wait_for_timeout(30)
-        if page.evaluate("scrollY") == 0:
-            break
+    page.wait_for_function(
+        """() => {
+            scrollBy(0, -2000);
+            return scrollY === 0 && document.getElementById('e1');
+        }""",
+        polling=30,
+    )
     ids = page.evaluate("[...document.querySelectorAll('.entry[id]')].map((e) => +e.id.slice(1))")
     assert ids == sorted(set(ids))
     assert {1, 2, 199, 200} <= set(ids)
@@ -448,7 +449,7 @@ def test_a_real_agent_is_watched_while_it_works(
     Path(work.project).mkdir()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(asyncio.run, work.turn(FIRST_PROMPT))
-        page.get_by_text("Show them").click(timeout=60_000)
+        page.get_by_text("Show them").click()
         page.locator("table.sessions th a").first.click()
         page.wait_for_selector("body[data-connection=live]")
         running.result()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
-from support.browser import Served, launched, served
+from support.browser import Served, launched, opened, served
 from support.database import Databases
 from support.pages import account, answer, prompt
 
@@ -56,14 +56,13 @@ def pages(browser: Browser, mongo_url: str, name: str) -> Iterator[Served]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browser.new_context(viewport={"width": 1280, "height": 900}) as found:
-        found.set_default_timeout(20_000)
+    with opened(browser, viewport={"width": 1280, "height": 900}) as found:
         yield found
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/Los_Angeles", "UTC"])
 def test_days_and_times_are_those_of_the_reader(browser: Browser, pages: Served, zone: str) -> None:
-    with browser.new_context(timezone_id=zone) as context:
+    with opened(browser, timezone_id=zone) as context:
         page = context.new_page()
         page.goto(f"{pages.url}/")
         rows = page.locator("table.sessions tbody tr").all_inner_texts()

@@ -210,7 +210,7 @@ async def test_the_first_line_is_the_address_and_an_interrupt_ends_it(
         line = await asyncio.wait_for(process.stdout.readline(), WATCHDOG_SECONDS)
         address = line.decode().strip()
         assert address.startswith("http://127.0.0.1:")
-        async with httpx.AsyncClient(follow_redirects=True) as browser:
+        async with httpx.AsyncClient(follow_redirects=True, timeout=WATCHDOG_SECONDS) as browser:
             assert "hello" in (await browser.get(address)).text
             # A page that is open live does not hold it up.
             async with browser.stream("GET", address.partition("?")[0] + "live") as stream:
