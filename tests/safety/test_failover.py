@@ -97,14 +97,14 @@ async def test_a_writer_killed_inside_its_transaction_leaves_nothing_and_blocks_
     # MongoDB ends the transaction of a dead client after this time, a minute by default.
     await admin.command("setParameter", 1, transactionLifetimeLimitSeconds=4)
     try:
-        async with failing(database, "insert", blockConnection=True, blockTimeMS=3000):
+        async with failing(database, "insert", blockConnection=True, blockTimeMS=3000) as met:
             writer = await asyncio.create_subprocess_exec(
                 *(PREPARED, "-c", WRITER, mongo_url, database.name), stdout=subprocess.PIPE
             )
             assert writer.stdout is not None
             assert await writer.stdout.readline() == b"appending\n"
-            while not await has_open_transaction(database):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+            await met(1)
+            assert await has_open_transaction(database)
             writer.kill()
             await writer.wait()
             while True:

@@ -212,17 +212,15 @@ async def test_what_does_not_end_in_time_is_rolled_back(
     monkeypatch.setattr(cancellation.ended, "__defaults__", (0.2,))
     store = BeanieSessionStore()
     await store.append(KEY, turn(0))
-    fail = {"failCommands": ["commitTransaction"], "blockConnection": True, "blockTimeMS": 1500}
-    began = time.monotonic()
+    block = {"blockConnection": True, "blockTimeMS": 1500}
     async with open_database(mongo_url, database.name) as theirs:
         other = BeanieSessionStore.on(theirs)
         await other.append(KEY, turn(1))
-        await database.client.admin.command(
-            {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": fail}
-        )
-        append = asyncio.create_task(other.append(KEY, turn(2)))
-        await asyncio.sleep(0.1)
-        append.cancel()
+        async with failing(database, "commitTransaction", **block) as met:
+            append = asyncio.create_task(other.append(KEY, turn(2)))
+            await met(1)
+            append.cancel()
+            began = time.monotonic()
     assert time.monotonic() - began < 20
     # While it is held back it is not idle, and not counted.
     await asyncio.sleep(1.5)

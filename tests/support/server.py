@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from pymongo import monitoring
 
 from beanie_session_store.app.database.driver import Client, Database, close_client, open_client
+
+from .watchdog import WATCHDOG_SECONDS
 
 _KILLED = "killed"
 
@@ -47,18 +49,31 @@ class Commands(monitoring.CommandListener):
 @asynccontextmanager
 async def failing(
     database: Database, command: str, mode: Mapping[str, int] | None = None, **data: Any
-) -> AsyncIterator[None]:
-    """Make the server fail a command, once unless ``mode`` says otherwise."""
+) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """Make the server fail a command, once unless ``mode`` says otherwise.
+
+    Inside there is a function to wait until it has begun to fail so many commands.
+    """
     admin = database.client.admin
-    await admin.command(
+    before = await admin.command(
         {
             "configureFailPoint": "failCommand",
             "mode": mode or {"times": 1},
             "data": {"failCommands": [command], **data},
         }
     )
+
+    async def met(times: int) -> None:
+        await admin.command(
+            {
+                "waitForFailPoint": "failCommand",
+                "timesEntered": before["count"] + times,
+                "maxTimeMS": WATCHDOG_SECONDS * 1000,
+            }
+        )
+
     try:
-        yield
+        yield met
     finally:
         await admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 

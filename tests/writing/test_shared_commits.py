@@ -258,9 +258,11 @@ async def test_who_is_cut_off_costs_no_other(
 
     async def cut(together: Awaitable[bool]) -> bool:
         block = {"blockConnection": True, "blockTimeMS": 500}
-        async with failing(database, "commitTransaction", **block):
-            asyncio.get_running_loop().call_later(0.1, work[place].cancel)
-            return await together
+        async with failing(database, "commitTransaction", **block) as met:
+            storing = asyncio.ensure_future(together)
+            await met(1)
+            work[place].cancel()
+            return await storing
 
     _around(monkeypatch, cut)
     appends = [asyncio.ensure_future(store.append(session(n), batches[n])) for n in stored]
@@ -312,8 +314,9 @@ async def test_while_nobody_is_answered_none_waits_for_those_before(
     stored = await begun(store, 6)
     monkeypatch.setattr(SharedCommits, "_turn", counted)
     block = {"blockConnection": True, "blockTimeMS": 3000}
-    async with failing(database, "commitTransaction", {"times": 2}, **block):
+    async with failing(database, "commitTransaction", {"times": 2}, **block) as met:
         stuck = asyncio.ensure_future(append_all(store, stored, range(2)))
+        await met(2)
         await asyncio.sleep(0.3)
         for _ in range(5):
             await append_all(store, stored, [5])
