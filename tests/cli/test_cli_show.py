@@ -291,6 +291,7 @@ async def test_a_full_disk_gives_one_line(
     assert b"No space left on device" in errors
 
 
+@pytest.mark.soak
 async def test_a_long_session_takes_no_more_memory_than_a_short_one(
     store: BeanieSessionStore, command: SessionStoreCommand
 ) -> None:

@@ -60,11 +60,17 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(("dying", "rounds"), [(1, 1), pytest.param(3, 20, marks=pytest.mark.soak)])
-async def test_of_twenty_processes_that_want_a_lease_one_has_it_at_any_time(
-    store: BeanieSessionStore, database: Database, mongo_url: str, dying: int, rounds: int
+@pytest.mark.parametrize(
+    ("rivals", "dying", "rounds"), [(8, 1, 1), pytest.param(20, 3, 20, marks=pytest.mark.soak)]
+)
+async def test_of_many_processes_that_want_a_lease_one_has_it_at_any_time(
+    store: BeanieSessionStore,
+    database: Database,
+    mongo_url: str,
+    rivals: int,
+    dying: int,
+    rounds: int,
 ) -> None:
-    rivals = 20
     started = [
         await asyncio.create_subprocess_exec(
             *(PREPARED, "-c", RIVAL),

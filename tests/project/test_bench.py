@@ -155,6 +155,7 @@ def test_report_says_which_targets_were_missed_and_the_chart_is_valid() -> None:
     assert {"ours", "a & b", "near"} <= set(texts)
 
 
+@pytest.mark.soak
 def test_a_quick_run_writes_its_report(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "--quick", "--only", "disk", "--output", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

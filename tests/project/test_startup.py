@@ -205,7 +205,13 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("source", [CONNECTING, UPGRADING], ids=["connect", "upgrade_schema"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(CONNECTING, id="connect"),
+        pytest.param(UPGRADING, id="upgrade_schema", marks=pytest.mark.soak),
+    ],
+)
 def test_what_an_application_does_at_start_loads_the_sdk(
     source: str, mongo_url: str, database_name: str
 ) -> None:

@@ -287,11 +287,11 @@ async def test_every_entry_comes_once_and_in_order_over_two_step_downs() -> None
         await upgrade_schema(database)
         await init_beanie(database=database, document_models=DOCUMENT_MODELS)
         store = BeanieSessionStore()
-        batches = [[message(f"{batch}.{n}") for n in range(25)] for batch in range(100)]
+        batches = [[message(f"{batch}.{n}") for n in range(25)] for batch in range(50)]
         written = [entry for batch in batches for entry in batch]
         async with Watcher(store.watch(KEY)) as first, Watcher(store.watch(KEY)) as second:
             for number, batch in enumerate(batches):
-                if number in (30, 60):
+                if number in (15, 30):
                     await database.client.admin.command(
                         "replSetStepDown", 5, secondaryCatchUpPeriodSecs=5, force=True
                     )

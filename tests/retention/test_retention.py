@@ -477,9 +477,12 @@ async def test_redating_that_is_killed_goes_on_where_it_was(
     store: BeanieSessionStore, database: Database, mongo_url: str, sessions: int, entries: int
 ) -> None:
     await set_retention(database, timedelta(days=30))
-    for number in range(sessions):
-        key = {"project_key": "project", "session_id": f"session-{number:04}"}
-        await store.append(key, [message(str(n)) for n in range(entries)])
+    batch = [message(str(n)) for n in range(entries)]
+    for first in range(0, sessions, 50):
+        # At once, for those share their commits.
+        names = [f"session-{number:04}" for number in range(first, first + 50)]
+        keys = [{"project_key": "project", "session_id": name} for name in names]
+        await asyncio.gather(*(store.append(key, batch) for key in keys))
     command = [PREPARED, "-c", REDATING, mongo_url, database.name, "90"]
     for _ in range(2):
         process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)

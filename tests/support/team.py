@@ -44,7 +44,7 @@ class Outcome:
 
 
 STARTED_ANEW = (sys.executable, "-m", "pytest")
-_FORKED = (
+FORKED = (
     *(PREPARED, "-c", "import sys, pytest; sys.exit(pytest.main())"),
     # Of plugins that the store imports too.
     *("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"),
@@ -58,7 +58,7 @@ class Team:
     folder: Path
     mode: str = "strict"
     variables: Mapping[str, str] = field(default_factory=dict)
-    program: Sequence[str] = _FORKED
+    program: Sequence[str] = FORKED
 
     def __post_init__(self) -> None:
         (self.folder / "tmp").mkdir(parents=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.team import FILES, STARTED_ANEW, Team
+from support.team import FILES, FORKED, STARTED_ANEW, Team
 from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import SessionSummary, TranscriptEntry
@@ -40,8 +40,15 @@ def test_a_team_tests_stores_loops_and_agents(tmp_path: Path, mongo_url: str) ->
 
 
 @pytest.mark.agent
-def test_what_the_page_shows_works(tmp_path: Path, mongo_url: str) -> None:
-    team = Team(tmp_path / "team", variables={URL: mongo_url}, program=STARTED_ANEW)
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(FORKED, id="forked"),
+        pytest.param(STARTED_ANEW, id="started anew", marks=pytest.mark.soak),
+    ],
+)
+def test_what_the_page_shows_works(tmp_path: Path, mongo_url: str, program: Sequence[str]) -> None:
+    team = Team(tmp_path / "team", variables={URL: mongo_url}, program=program)
     page = (ROOT / "docs" / "testing.md").read_text()
     blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, re.DOTALL)
     assert page.count("```python") == len(blocks) == 4

@@ -35,7 +35,14 @@ const near = new IntersectionObserver(
   (found) => found.forEach((each) => each.isIntersecting && load(each.target)),
   { rootMargin: "100% 0px" },
 );
-const observe = (part) => part.querySelectorAll("[data-window]").forEach((link) => near.observe(link));
+
+// Anew, for of what stays in view it tells once.
+function observe(part) {
+  for (const link of part.querySelectorAll("[data-window]")) {
+    near.unobserve(link);
+    near.observe(link);
+  }
+}
 
 async function load(link) {
   if (isLoading || !link.isConnected || !link.dataset.window) return;
@@ -54,7 +61,8 @@ async function load(link) {
     keepingPlace(() => seam.replaceWith(came));
     parts.push({ seam, nodes });
     if (parts.length >= MOST_WINDOWS) dropFarthest();
-    nodes.forEach((each) => observe(each.parentElement));
+    // With those that were reached meanwhile.
+    observe(document);
   } catch {
     // It stays a link.
   } finally {
