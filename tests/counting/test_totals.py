@@ -319,7 +319,7 @@ def _through_bson(tally: Tally) -> Tally:
     return Tally.of(read["totals"], read)
 
 
-@pytest.mark.parametrize("tries", [80, pytest.param(1000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("tries", [40, pytest.param(1000, marks=pytest.mark.soak)])
 def test_any_entry_is_counted_and_what_is_stored_goes_on_as_if_never_stored(tries: int) -> None:
     @settings(max_examples=tries, deadline=None)
     @given(entries=st.lists(st.tuples(_ENTRY, st.booleans()), max_size=8), cut=st.integers(0, 8))

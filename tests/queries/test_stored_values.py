@@ -65,7 +65,7 @@ FIELDS = [
 FIGURES = ("responses", "input", "output", "cache_creation", "cache_read", "cost_usd")
 
 
-@pytest.fixture(scope="module", params=[6, pytest.param(3, marks=pytest.mark.soak)])
+@pytest.fixture(scope="module", params=[12, pytest.param(3, marks=pytest.mark.soak)])
 def odd(mongo_url: str, request: pytest.FixtureRequest) -> Iterator[tuple[str, str, list[str]]]:
     """A database with one session for each field and value, and one that is sound."""
     database = "test_stored_values"
@@ -177,7 +177,13 @@ def test_what_would_end_is_counted_whatever_their_dates(odd: tuple[str, str, lis
         assert "would end at once" in finished.output
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(value, id=repr(value)[:20], marks=[pytest.mark.soak] if number % 3 else [])
+        for number, value in enumerate(VALUES)
+    ],
+)
 def test_no_stored_policy_crashes_a_command(odd: tuple[str, str, list[str]], value: Any) -> None:
     url, database, _ = odd
     at = datetime.now(timezone.utc)

@@ -298,7 +298,7 @@ def attempted(mongo_url: str, method: Call, strategy: st.SearchStrategy[Any], tr
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("tries", [15, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("tries", [10, pytest.param(100, marks=pytest.mark.soak)])
 def test_a_method_of_the_store(mongo_url: str, database_of_all: str, name: str, tries: int) -> None:
     strategy, method = METHODS[name]
     attempted(mongo_url, method, strategy, tries)

@@ -30,7 +30,10 @@ async def test_appends_go_on_while_the_primary_steps_down() -> None:
         before = await primary(client)
 
         async def step_down() -> None:
-            for _ in range(2):
+            rounds = 0
+            # On a busy machine the same one may be elected again.
+            while rounds < 2 or len(changes - {None}) < 2:
+                rounds += 1
                 await asyncio.sleep(0.5)
                 try:
                     await client.admin.command("replSetStepDown", 5, force=True)
@@ -39,9 +42,9 @@ async def test_appends_go_on_while_the_primary_steps_down() -> None:
                     continue
                 await asyncio.sleep(5)
 
-        elections = asyncio.create_task(step_down())
         written: list[dict] = []
         changes: set[object] = {before}
+        elections = asyncio.create_task(step_down())
         number = 0
         while not elections.done():
             batch = turn(number)
@@ -49,8 +52,8 @@ async def test_appends_go_on_while_the_primary_steps_down() -> None:
             written += batch
             changes.add(await primary(client))
             number += 1
+            await asyncio.sleep(0.02)
         await elections
-        assert len(changes - {None}) > 1, "no other member ever became primary"
         assert await store.load(KEY) == written
         assert await seqs() == list(range(1, len(written) + 1))
         await assert_summary_is_the_fold(store)

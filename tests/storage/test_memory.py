@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
+import pytest
 from bson import ObjectId
 from support.entries import message
 
@@ -42,6 +43,7 @@ def test_large_states_push_others_out() -> None:
     assert len(cache) == before
 
 
+@pytest.mark.soak
 async def test_memory_stays_flat_over_many_sessions(
     store: BeanieSessionStore, database: Database
 ) -> None:

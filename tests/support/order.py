@@ -8,6 +8,7 @@ _TESTS = Path(__file__).parent.parent
 
 # What takes longest, mostly by waiting: begun last, it would go on alone when all else is done.
 LONGEST_FIRST = (
+    "web/test_browser.py",
     "cli/test_cli_errors.py",
     "adoption/test_adopt.py",
     "retention/test_retention.py",
@@ -27,7 +28,6 @@ LONGEST_FIRST = (
     "cli/test_cli_folder.py",
     "jobs/test_reported_transcripts.py",
     "safety/test_failover.py",
-    "storage/test_memory.py",
     "project/test_readme.py",
     "cli/test_cli_docs.py",
     "project/test_startup.py",

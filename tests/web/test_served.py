@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 from pathlib import Path
 
 import httpx
@@ -16,6 +15,7 @@ import pytest
 from support.command import MAIN, SessionStoreCommand
 from support.entries import KEY
 from support.pages import prompt
+from support.processes import PREPARED
 from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import BeanieSessionStore
@@ -199,7 +199,7 @@ async def test_the_first_line_is_the_address_and_an_interrupt_ends_it(
     await store.append(KEY, [prompt("hello")])
     process = await asyncio.create_subprocess_exec(
         # Whoever runs the tests behind something else ignores interrupts, and hands that on.
-        *(sys.executable, "-c", f"{INTERRUPTIBLE}; {MAIN}", "serve", "--port", "0"),
+        *(PREPARED, "-c", f"{INTERRUPTIBLE}; {MAIN}", "serve", "--port", "0"),
         env={**os.environ, "SESSION_STORE_MONGODB_URL": mongo_url}
         | {"SESSION_STORE_DATABASE": database.name},
         stdout=asyncio.subprocess.PIPE,

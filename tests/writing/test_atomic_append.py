@@ -83,6 +83,7 @@ async def test_an_election_in_mid_append_costs_no_entry(
     await assert_summary_is_the_fold(store)
 
 
+@pytest.mark.soak
 async def test_a_batch_sent_in_several_commands_is_still_one(
     store: BeanieSessionStore, database: Database
 ) -> None:

@@ -200,7 +200,7 @@ async def assert_comes_back(
 # The promise, for any JSON
 
 
-@pytest.mark.parametrize("tries", [30, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("tries", [20, pytest.param(200, marks=pytest.mark.soak)])
 def test_any_json_comes_back_and_is_summarised_as_the_sdk_would(
     mongo_url: str, database_name: str, tries: int
 ) -> None:
