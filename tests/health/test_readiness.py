@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,12 +28,13 @@ from beanie_session_store import (
 )
 from beanie_session_store.app.database import bound_models
 from beanie_session_store.app.database.driver import Database
+from beanie_session_store.app.health import endpoints
 
 
 async def test_a_usable_store_is_ready_and_nothing_is_stored(store: BeanieSessionStore) -> None:
-    assert await store.readiness() == Readiness(True)
+    assert await store.readiness(timeout=WATCHDOG_SECONDS) == Readiness(True)
     await store.append(KEY, turn(1))
-    assert await store.readiness() == Readiness(True)
+    assert await store.readiness(timeout=WATCHDOG_SECONDS) == Readiness(True)
     assert await SessionSummary.count() == 1
     assert await TranscriptEntry.count() == 6
 
@@ -42,9 +44,9 @@ async def test_it_asks_for_what_a_majority_confirms(mongo_url: str, database_nam
     async with connected(mongo_url, event_listeners=[commands], w=1) as client:
         await upgrade_schema(client[database_name])
         store = BeanieSessionStore.on(client[database_name])
-        assert (await store.readiness()).is_ready
+        assert (await store.readiness(timeout=WATCHDOG_SECONDS)).is_ready
         commands.sent.clear()
-        assert (await store.readiness()).is_ready
+        assert (await store.readiness(timeout=WATCHDOG_SECONDS)).is_ready
     by_name = dict(commands.sent)
     assert by_name["update"]["writeConcern"] == {"w": "majority"}
     reads = [sent for name, sent in commands.sent if name in ("find", "aggregate")]
@@ -55,13 +57,13 @@ async def test_it_asks_for_what_a_majority_confirms(mongo_url: str, database_nam
 async def test_no_answer_is_one_after_the_timeout(
     store: BeanieSessionStore, database: Database, commands: list[str]
 ) -> None:
-    assert (await store.readiness()).is_ready
+    assert (await store.readiness(timeout=WATCHDOG_SECONDS)).is_ready
     block = {"blockConnection": True, "blockTimeMS": 2000, "failCommands": commands}
     async with failing(database, "", {"times": 2}, **block):
         found = await store.readiness(timeout=0.3)
     assert not found.is_ready
     assert found.reason
-    assert (await store.readiness()).is_ready
+    assert (await store.readiness(timeout=WATCHDOG_SECONDS)).is_ready
 
 
 async def test_what_came_first_in_this_process_holds_up_no_answer(
@@ -77,7 +79,7 @@ async def test_what_came_first_in_this_process_holds_up_no_answer(
         assert not found.is_ready
         assert found.reason
         assert "within 0.1 s" in found.reason
-        assert (await store.readiness()).is_ready
+        assert (await store.readiness(timeout=WATCHDOG_SECONDS)).is_ready
 
 
 async def test_a_server_that_is_not_there(store: BeanieSessionStore) -> None:
@@ -96,14 +98,14 @@ async def test_a_database_without_schema_and_a_closed_client(
 ) -> None:
     async with connected(mongo_url) as client:
         bare = BeanieSessionStore.on(client[f"{database_name}_bare"])
-        found = await bare.readiness()
+        found = await bare.readiness(timeout=WATCHDOG_SECONDS)
         assert not found.is_ready
         assert found.reason
         assert "upgrade" in found.reason
         await upgrade_schema(client[database_name])
         store = BeanieSessionStore.on(client[database_name])
-        assert (await store.readiness()).is_ready
-    found = await store.readiness()
+        assert (await store.readiness(timeout=WATCHDOG_SECONDS)).is_ready
+    found = await store.readiness(timeout=WATCHDOG_SECONDS)
     assert not found.is_ready
     assert found.reason
     assert "closed" in found.reason
@@ -111,7 +113,7 @@ async def test_a_database_without_schema_and_a_closed_client(
 
 async def test_a_standalone_server_keeps_no_promise(standalone_database: Database) -> None:
     await upgrade_schema(standalone_database)
-    found = await BeanieSessionStore.on(standalone_database).readiness()
+    found = await BeanieSessionStore.on(standalone_database).readiness(timeout=WATCHDOG_SECONDS)
     assert not found.is_ready
     assert found.reason
     assert "replica set" in found.reason
@@ -122,7 +124,7 @@ async def test_who_may_only_read_is_not_ready(secured: SecuredServer) -> None:
         await upgrade_schema(client["readiness"])
     _, url = secured.user(("read", "readiness"))
     async with connected(url) as client:
-        found = await BeanieSessionStore.on(client["readiness"]).readiness()
+        found = await BeanieSessionStore.on(client["readiness"]).readiness(timeout=WATCHDOG_SECONDS)
     assert not found.is_ready
     assert found.reason
     assert "readWrite" in found.reason
@@ -141,7 +143,7 @@ def client_of(look: Callable[[], Any], **options: Any) -> AsyncClient:
 
 
 async def test_the_paths_that_an_orchestrator_asks(store: BeanieSessionStore) -> None:
-    async with client_of(store.readiness) as client:
+    async with client_of(partial(store.readiness, timeout=WATCHDOG_SECONDS)) as client:
         for path, status, said in (
             ("livez", 200, {"live": True}),
             ("readyz", 200, {"ready": True}),
@@ -169,7 +171,8 @@ async def test_why_not_is_said_unless_it_is_not_to_be() -> None:
         assert (await client.get("/health/readyz")).json() == {"ready": False}
 
 
-async def test_however_many_ask_one_looks() -> None:
+async def test_however_many_ask_one_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "_KEPT_SECONDS", WATCHDOG_SECONDS)
     looks = 0
     go_on = asyncio.Event()
 
@@ -229,9 +232,10 @@ async def test_it_stands_alone_under_a_server_too() -> None:
 
 
 async def test_the_command_exits_as_containers_expect(mongo_url: str, database: Database) -> None:
-    done = await SessionStoreCommand(mongo_url, database.name)("health")
+    wait = "--timeout", str(WATCHDOG_SECONDS)
+    done = await SessionStoreCommand(mongo_url, database.name)("health", *wait)
     assert (done.code, done.output) == (0, "ready\n")
-    done = await SessionStoreCommand(mongo_url, f"{database.name}_bare")("health", "--json")
+    done = await SessionStoreCommand(mongo_url, f"{database.name}_bare")("health", "--json", *wait)
     assert done.code == 1
     found = json.loads(done.output)
     assert found["ready"] is False
