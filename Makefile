@@ -78,7 +78,7 @@ matrix: $(VENV)/.ready
 
 ## Eight writers on three servers while servers, networks and writers fail; three minutes.
 faults: $(VENV)/.ready
-	$(BIN)/python -m pytest -m faults $(ARGS)
+	$(BIN)/python -m pytest -m faults --timeout 900 $(ARGS)
 
 ## The attack for as long as asked: make soak-faults SECONDS=2000 SEED=8
 soak-faults: $(VENV)/.ready
@@ -86,7 +86,7 @@ soak-faults: $(VENV)/.ready
 
 ## The promises that need more data than the default run has time for.
 soak: $(VENV)/.ready
-	$(BIN)/python -m pytest -m soak -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m soak -n 2 --dist worksteal --timeout 900 $(ARGS)
 
 ## The suite on a second engine that speaks MongoDB's protocol; docs/second-engine.md has what differs.
 secantus: $(SECANTUS)/.ready
