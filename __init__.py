@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .app.adoption.adopt import adopt
     from .app.adoption.report import AdoptionProblem, AdoptionReport
     from .app.adoption.sources import AdoptionSource
+    from .app.audit.chain import AuditCheck, AuditFault, audit_records, verify_audit
+    from .app.audit.records import AuditRecord
     from .app.concurrency.cancellation import settled
     from .app.database.driver import database_of
     from .app.embedded.mongo import EmbeddedMongo
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         AccessDeniedError,
         AdoptionError,
         AmbiguousSessionError,
+        AuditUnavailableError,
         ClientClosedError,
         ContentionError,
         CorruptEntryError,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
         EventLoopError,
         FeedLostError,
         FeedOverrunError,
+        InvalidActorError,
         InvalidEntryError,
         InvalidKeyError,
         InvalidLeaseError,
@@ -137,6 +141,10 @@ __all__ = [
     "AmbiguousSessionError",
     "AssistantEntry",
     "AttachmentEntry",
+    "AuditCheck",
+    "AuditFault",
+    "AuditRecord",
+    "AuditUnavailableError",
     "BeanieSessionStore",
     "Block",
     "ClientClosedError",
@@ -161,6 +169,7 @@ __all__ = [
     "FeedOverrunError",
     "Finding",
     "HealthChecks",
+    "InvalidActorError",
     "InvalidEntryError",
     "InvalidKeyError",
     "InvalidLeaseError",
@@ -238,6 +247,7 @@ __all__ = [
     "Verification",
     "VerificationReport",
     "adopt",
+    "audit_records",
     "clear_retention",
     "copy_sessions",
     "database_of",
@@ -258,6 +268,7 @@ __all__ = [
     "sweep_sessions",
     "unmodelled",
     "upgrade_schema",
+    "verify_audit",
     "verify_sessions",
 ]
 
@@ -265,20 +276,22 @@ _HOMES = {
     ".app.adoption.adopt": "adopt",
     ".app.adoption.report": "AdoptionProblem AdoptionReport",
     ".app.adoption.sources": "AdoptionSource",
+    ".app.audit.chain": "AuditCheck AuditFault audit_records verify_audit",
+    ".app.audit.records": "AuditRecord",
     ".app.concurrency.cancellation": "settled",
     ".app.database.driver": "database_of",
     ".app.embedded.mongo": "EmbeddedMongo",
     ".app.errors": (
-        "AccessDeniedError AdoptionError AmbiguousSessionError ClientClosedError "
-        "ContentionError CorruptEntryError DriverMismatchError EventLoopError FeedLostError "
-        "FeedOverrunError InvalidEntryError InvalidKeyError InvalidLeaseError "
-        "InvalidMetadataError InvalidMigrationError InvalidModelError InvalidOptionsError "
-        "InvalidQueryError InvalidReceiptError InvalidRetentionError InvalidURLError "
-        "LeaseLostError MigrationLockLostError MongodNotFoundError MongodStartError "
-        "NotInitializedError ObserverError SchemaOutdatedError SchemaTooNewError ServerError "
-        "SessionBusyError SessionChangedError SessionErasedError SessionStoreError "
-        "SlowQueryError StandaloneError StoreOwnedError TransferError UnfitCollectionError "
-        "UnknownSessionError UnreachableError UnsoundSessionError"
+        "AccessDeniedError AdoptionError AmbiguousSessionError AuditUnavailableError "
+        "ClientClosedError ContentionError CorruptEntryError DriverMismatchError EventLoopError "
+        "FeedLostError FeedOverrunError InvalidActorError InvalidEntryError InvalidKeyError "
+        "InvalidLeaseError InvalidMetadataError InvalidMigrationError InvalidModelError "
+        "InvalidOptionsError InvalidQueryError InvalidReceiptError InvalidRetentionError "
+        "InvalidURLError LeaseLostError MigrationLockLostError MongodNotFoundError "
+        "MongodStartError NotInitializedError ObserverError SchemaOutdatedError "
+        "SchemaTooNewError ServerError SessionBusyError SessionChangedError SessionErasedError "
+        "SessionStoreError SlowQueryError StandaloneError StoreOwnedError TransferError "
+        "UnfitCollectionError UnknownSessionError UnreachableError UnsoundSessionError"
     ),
     ".app.every": "EVERY Every",
     ".app.feed.changes": "SessionChange",

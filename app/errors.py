@@ -160,6 +160,14 @@ class InvalidReceiptError(SessionStoreError, ValueError):
     """What is no receipt of an erasure, was changed since, or is of another tenant."""
 
 
+class InvalidActorError(SessionStoreError, ValueError):
+    """No name under which an audit could record what somebody does."""
+
+
+class AuditUnavailableError(SessionStoreError):
+    """What was to be done could not be recorded first, and so was not done."""
+
+
 class UnsoundSessionError(SessionStoreError):
     """Something else than the store took a session's summary, or broke it beyond what it mends."""
 

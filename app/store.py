@@ -13,6 +13,8 @@ from typing_extensions import TypeVar
 
 from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
 from ..models.entry import MAX_SEQ
+from .audit.actors import checked_actor, checked_name_of_actor
+from .audit.records import Detail, record
 from .concurrency.cancellation import completed
 from .database.bound_models import lent
 from .database.driver import AnyDatabase
@@ -28,7 +30,7 @@ from .leases import grants
 from .leases.held_lease import held_lease
 from .leases.lease import Lease, OnLost, WantedLease, checked_lease
 from .leases.leased_store import LeasedStore
-from .queries.filters import Criterion, SessionFilter
+from .queries.filters import Criterion, SessionFilter, checked_text
 from .queries.session_queries import SessionQueries
 from .queries.summary_pages import S_co
 from .reading import listings, load, stream
@@ -102,8 +104,14 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             returns and even if its caller was cancelled; for one session in the order of its
             appends by this store. What it raises is logged and harms nothing. Appends wait for
             it, so hand over what takes long; it must not await a write of this store.
+        audit: record who erases, deletes, exports, copies, holds and releases, and who reads on
+            the web pages. What cannot be recorded first is not done; appends and the agent's
+            reads are not recorded, and cost what they cost without. See :func:`audit_records`.
+        actor: who that is, such as a user's address or the name of the service; at most 256
+            bytes. The web pages record the ``actor`` of their own ``Access``.
 
     Raises:
+        InvalidActorError: an audit without an actor, an actor without an audit, or none of a name.
         InvalidKeyError: the tenant is no usable name.
         InvalidMetadataError: the metadata is no JSON object or is too large.
         InvalidModelError: a class is no subclass of the one it stands for.
@@ -118,7 +126,10 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         entries: type[TranscriptEntry] = TranscriptEntry,
         summaries: type[S_co] = SessionSummary,
         on_committed: OnCommitted | None = None,
+        audit: bool = False,
+        actor: str | None = None,
     ) -> None:
+        self._actor = checked_actor(audit, actor)
         tenant = checked_name("tenant", tenant)
         self.metadata = metadata
         """What is put on each session that this store creates."""
@@ -141,6 +152,8 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         entries: type[TranscriptEntry] = TranscriptEntry,
         summaries: type[S] = SessionSummary,
         on_committed: OnCommitted | None = None,
+        audit: bool = False,
+        actor: str | None = None,
         upgrade: bool = True,
     ) -> AsyncGenerator[BeanieSessionStore[S]]:
         """Open a store of its own client, for scripts: ``async with ...connect(uri) as store``.
@@ -159,6 +172,8 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             entries: as for the class.
             summaries: as for the class.
             on_committed: as for the class.
+            audit: as for the class.
+            actor: as for the class.
             upgrade: ``False`` refuses to start on a database that this release cannot use.
 
         Raises:
@@ -172,6 +187,8 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             entries=entries,
             summaries=summaries,
             on_committed=on_committed,
+            audit=audit,
+            actor=actor,
         )
         require_asyncio()
         await preloaded()
@@ -196,6 +213,8 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         entries: type[TranscriptEntry] = TranscriptEntry,
         summaries: type[S] = SessionSummary,
         on_committed: OnCommitted | None = None,
+        audit: bool = False,
+        actor: str | None = None,
     ) -> BeanieSessionStore[S]:
         """A store on a given database, whatever ``init_beanie`` gave to the Document classes.
 
@@ -208,6 +227,8 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             entries=entries,
             summaries=summaries,
             on_committed=on_committed,
+            audit=audit,
+            actor=actor,
         )
         store._binding = DatabaseBinding(StoreModels(entries, summaries), database)
         return store
@@ -660,11 +681,17 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         async with self._doing(
             "delete_sessions", "delete sessions", outcome=IN_STEPS
         ) as connection:
-            return await completed(
+            if not dry_run:
+                await self._record(connection, "delete sessions", details={"by": wanted.conditions})
+            done = await completed(
                 remove_sessions(
                     connection, self._tenant, wanted, dry_run=dry_run, on_progress=on_progress
                 )
             )
+            if not dry_run:
+                counts = {"deleted": done.deleted, "held": len(done.held)}
+                await self._record(connection, "sessions deleted", details=counts)
+            return done
 
     async def erase(
         self,
@@ -693,7 +720,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             whole: :data:`EVERY` for all sessions of the tenant, instead of ``metadata``.
             metadata: values that the sessions' metadata has, by field.
             forks: also erase sessions that were forked from erased ones, whosever they are.
-            by: who erases, for the receipt.
+            by: who erases, for the receipt; the ``actor`` of the store, if it has one.
             tombstones: how long nothing is stored under the keys.
             dry_run: only look what would be erased.
             on_progress: called now and then with how many sessions were found and erased.
@@ -703,14 +730,22 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             InvalidRetentionError: ``tombstones`` is no time.
             SessionStoreError: as for the class.
         """
-        wanted = WantedErasure(whole, metadata, forks, by, tombstones)
+        wanted = WantedErasure(whole, metadata, forks, by or self._actor, tombstones)
         async with self._doing("erase", "erase sessions", outcome=IN_STEPS) as connection:
-            return await completed(
+            if not dry_run:
+                asked = ["everything"] if whole else wanted.filter.conditions
+                await self._record(connection, "erase", details={"by": asked, "forks": forks})
+            receipt = await completed(
                 erasure.erase(
                     connection, self._tenant, wanted, dry_run=dry_run, on_progress=on_progress
                 ),
                 "erase sessions",
             )
+            if not dry_run:
+                counts = {"sessions": len(receipt.sessions), "held": len(receipt.held)}
+                told = {"erasure": receipt.erasure, **counts}
+                await self._record(connection, "erased", details=told)
+            return receipt
 
     async def verify_erasure(self, receipt: ErasureReceipt | Mapping[str, Any]) -> ErasureCheck:
         """Look whether what a receipt says was erased is gone from every collection.
@@ -774,7 +809,52 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             self._turns.turn(transcript),
             self._doing(doing, doing, transcript, unanswered=NOT_KNOWN) as connection,
         ):
+            await self._record(connection, doing, transcript)
             await change(connection, transcript)
+
+    async def _record(
+        self,
+        connection: Connection,
+        action: str,
+        key: TranscriptKey | None = None,
+        details: Mapping[str, Detail] | None = None,
+    ) -> None:
+        """Add to the audit what is about to be done, if this store keeps one."""
+        database = connection.entries.collection.database
+        await record(database, self._tenant, self._actor, action, key, details)
+
+    async def recorded(
+        self,
+        action: str,
+        key: AnyKey | None = None,
+        *,
+        actor: str | None = None,
+        **details: str | int | bool | None,
+    ) -> None:
+        """Add to the audit what an application is about to do by itself; without one, nothing.
+
+        Exports, copies and the web pages of this package do so; an application that shows
+        transcripts by pages of its own does it with ``await store.recorded("read", key)``.
+
+        Args:
+            action: what is done, in a word or two.
+            key: the session or transcript that it is done to.
+            actor: who does it, where it is not the store's own.
+            details: what else to record; nothing of what was said in a session.
+
+        Raises:
+            InvalidActorError: ``actor`` is no name.
+            AuditUnavailableError: it cannot be written, so do not do it.
+            SessionStoreError: as for the class.
+        """
+        if self._actor is None:
+            return
+        checked_text("action", action)
+        who = self._actor if actor is None else checked_name_of_actor(actor)
+        transcript = None if key is None else TranscriptKey.parse(self._tenant, key)
+        async with self._doing("recorded", "record", action) as connection:
+            database = connection.entries.collection.database
+            await record(database, self._tenant, who, action, transcript, details)
 
     async def readiness(self, *, timeout: float = 2.0) -> Readiness:
         """Whether the store can append and read here and now with its promises, or why not.

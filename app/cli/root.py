@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from ..errors import (
+    InvalidActorError,
     InvalidKeyError,
     InvalidMigrationError,
     InvalidModelError,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MISUSES = (
+    InvalidActorError,
     InvalidKeyError,
     InvalidMigrationError,
     InvalidModelError,
@@ -69,7 +71,7 @@ _MISUSES = (
 )
 
 COMMANDS = (
-    *("sessions", "show", "stats", "serve", "verify", "delete", "erase"),
+    *("sessions", "show", "stats", "serve", "verify", "delete", "erase", "audit"),
     *("doctor", "health", "schema", "retention", "lease"),
     *("adopt", "imports", "exports", "copies"),
 )
@@ -134,6 +136,14 @@ def root(
         typer.Option(
             metavar="MODULE:CLASS",
             help="Your own Document class for summaries. [SESSION_STORE_SUMMARIES]",
+        ),
+    ] = None,
+    actor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Who you are: what you erase, delete, export, copy, hold or serve is then "
+            "recorded, see audit. [SESSION_STORE_ACTOR]",
         ),
     ] = None,
     env_file: Annotated[

@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     tenant: str = "default"
     entries: str | None = None
     summaries: str | None = None
+    actor: str | None = None
+    """Who is recorded in the audit; without one, nothing is."""
     mongod: str | None = None
     """The program that ``--embedded`` starts."""
     source_url: SecretStr | None = None
@@ -100,6 +102,11 @@ class Options:
     def classes(self) -> DocumentClasses:
         """The names of the Document classes."""
         return DocumentClasses(self.settings.entries, self.settings.summaries)
+
+    @property
+    def actor(self) -> str | None:
+        """Who is recorded in the audit, if it is kept."""
+        return self.settings.actor
 
     @property
     def source_url(self) -> str | None:

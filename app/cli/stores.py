@@ -23,9 +23,12 @@ async def store_on(
     models = models_of(context)
     if upgrade:
         await upgrade_schema(database, entries=models.entries, summaries=models.summaries)
+    options = options_of(context)
     return BeanieSessionStore.on(
         database,
-        tenant=options_of(context).tenant if tenant is None else tenant,
+        tenant=options.tenant if tenant is None else tenant,
+        audit=options.actor is not None,
+        actor=options.actor,
         entries=models.entries,
         summaries=models.summaries,
     )

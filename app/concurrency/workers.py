@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ..errors import (
     AccessDeniedError,
+    AuditUnavailableError,
     ClientClosedError,
     DriverMismatchError,
     EventLoopError,
@@ -35,6 +36,7 @@ _SETTLE_SECONDS = 60.0
 
 ENDS_A_RUN = (
     AccessDeniedError,
+    AuditUnavailableError,
     ClientClosedError,
     DriverMismatchError,
     EventLoopError,

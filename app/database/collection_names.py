@@ -12,6 +12,9 @@ ADOPTION_RECORDS = "claude_transcript_adoptions"
 ERASURES = "claude_transcript_erasures"
 """What erasures have come to, for as long as the tombstones of their sessions stand."""
 
+AUDIT = "claude_transcript_audit"
+"""What was done by whom, where a store keeps an audit; nothing is ever taken from it."""
+
 
 def collection_name(model: type[Document]) -> str:
     """The collection of a Document class, initialised or not."""

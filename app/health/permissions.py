@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 
 from ...migrations._log import LOG_COLLECTION
 from ...models import EntryChunk
-from ..database.collection_names import ADOPTION_RECORDS, ERASURES, policy_collection_name
+from ..database.collection_names import ADOPTION_RECORDS, AUDIT, ERASURES, policy_collection_name
 from .findings import Finding
 from .target import Target
 
@@ -107,6 +107,7 @@ def needed_besides(target: Target) -> Mapping[str, Sequence[Need]]:
             Need(ERASURES, ("find", "insert", "update")),
             Need(ADOPTION_RECORDS, ("find", "remove")),
         ],
+        "keep an audit": [Need(AUDIT, ("find", "insert"))],
         "call init_beanie without skip_indexes=True": [
             Need(name, ("createIndex",)) for name in classes
         ],

@@ -162,6 +162,7 @@ class _OurSource:
     async def entries(
         self, listing: SessionListing
     ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        await self._store.recorded("copy", listing.key())
         # As they were written: what a subagent says stands between the lines of the main one. One
         # transcript alone is in the order of an index, and need not be sorted.
         with_subagents = bool(await self._store.list_subkeys(listing.subkeys_key))

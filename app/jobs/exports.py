@@ -174,6 +174,7 @@ class _Export:
     async def session(self, listing: SessionListing) -> None:
         """Export one session."""
         try:
+            await self._store.recorded("export", listing.key())
             with StagedFiles(self._root, overwrite=self._overwrite) as files:
                 await self._write(self._store, listing, files, self._progress)
                 published = files.publish(listing.mtime)

@@ -101,6 +101,14 @@ class SessionFilter:
         """
         return QUERY_MS if self.criteria or self.title is not None else None
 
+    @property
+    def conditions(self) -> list[str]:
+        """The names of what is asked for, without the values, which may be a person's."""
+        fields = ("project_key", "tag", "branch", "title", "since", "until")
+        given = [name for name in fields if getattr(self, name) is not None]
+        described = [f"metadata.{name}" for name in self.metadata or {}]
+        return [*given, *described, *(["criteria"] if self.criteria else [])]
+
     def query(
         self, tenant: str, *, with_expired: bool = False, with_packed: bool = False
     ) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -14,6 +14,8 @@ from beanie.operators import Set
 from pymongo.errors import OperationFailure
 
 from ...models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntry
+from ..audit.actors import checked_name_of_actor
+from ..audit.records import record
 from ..database.attempts import unless_refused
 from ..database.collection_names import collection_name, policy_collection_name
 from ..database.documents import Documents
@@ -77,6 +79,7 @@ async def set_retention(
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
     on_progress: Callable[[Redating], None] | None = None,
+    actor: str | None = None,
 ) -> Redating:
     """Say how long idle sessions are kept, and give those stored their dates.
 
@@ -100,8 +103,11 @@ async def set_retention(
         entries: the class for entries, where a team has its own.
         summaries: the class for summaries, where a team has its own.
         on_progress: called now and then with how far it is.
+        actor: who does it: it is then recorded first in the audit of the tenant, or of ``EVERY``.
 
     Raises:
+        InvalidActorError: ``actor`` is no name.
+        AuditUnavailableError: it cannot be recorded; nothing was changed.
         InvalidRetentionError: ``keep`` is no time of a second or more.
         InvalidKeyError: the tenant or project key is no usable name.
         SchemaOutdatedError: the database has no TTL indexes yet, so nothing would expire.
@@ -109,11 +115,13 @@ async def set_retention(
     require_asyncio()
     seconds = checked_seconds(keep)
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
+    who = None if actor is None else checked_name_of_actor(actor)
     connection = await retention_connection(database, entries, summaries)
     with (
         measured("set_retention", database=database),
         reported(database.client, "set the retention", unanswered=NOT_KNOWN),
     ):
+        await _record(database, who, "set retention", owner, seconds)
         values = {"keep_seconds": seconds, "updated_at": connection.server.now()}
         policy = connection.policies.find_one(owner)
         await unless_refused(lambda: policy.update(Set(values), upsert=True))
@@ -129,6 +137,7 @@ async def clear_retention(
     entries: type[TranscriptEntry] = TranscriptEntry,
     summaries: type[SessionSummary] = SessionSummary,
     on_progress: Callable[[Redating], None] | None = None,
+    actor: str | None = None,
 ) -> Redating:
     """Remove a policy, so that the next more general one holds, or none.
 
@@ -136,11 +145,13 @@ async def clear_retention(
     """
     require_asyncio()
     owner = checked_owner(*as_scripts_mean(tenant, project_key, inspect.currentframe()))
+    who = None if actor is None else checked_name_of_actor(actor)
     connection = await retention_connection(database, entries, summaries)
     with (
         measured("clear_retention", database=database),
         reported(database.client, "clear the retention", unanswered=NOT_KNOWN),
     ):
+        await _record(database, who, "clear retention", owner)
         await unless_refused(lambda: connection.policies.find_one(owner).delete())
         with holds_already(_IN_FORCE):
             return await _follow(connection, owner, on_progress)
@@ -169,6 +180,18 @@ async def retention_policies(database: AnyDatabase) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+async def _record(
+    database: AnyDatabase,
+    actor: str | None,
+    action: str,
+    owner: Mapping[str, str],
+    seconds: int | None = None,
+) -> None:
+    # As a detail: no session is meant.
+    details = {"project_key": owner["project_key"], "keep_seconds": seconds}
+    await record(as_pymongo(database), owner["tenant"], actor, action, details=details)
 
 
 def _owner_of(stored: Any) -> Any:

@@ -12,6 +12,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from ..errors import (
+    AuditUnavailableError,
     ContentionError,
     InvalidKeyError,
     InvalidQueryError,
@@ -93,6 +94,7 @@ def _route(wanted: PageRoute, ask: AskAccess, who: str | None) -> Route:
         try:
             if wanted.reads_contents and not access.contents:
                 raise viewer.figures_only()
+            await viewer.record(wanted)
             answer = await wanted.handler(viewer)
         except (Refused, SessionStoreError) as error:
             return refusal(links, _refused(error), viewer)
@@ -115,6 +117,14 @@ def _refused(error: Refused | SessionStoreError) -> Refused:
         return no_such_session()
     if isinstance(error, (InvalidQueryError, SlowQueryError)):
         return Refused(HTTPStatus.BAD_REQUEST, "This cannot be looked for", plain(str(error)))
+    if isinstance(error, AuditUnavailableError):
+        _logger.error("No page: %s", error)
+        return Refused(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "What is read here is recorded, and that is not possible now",
+            "Nothing is lost. Try again; who operates this application finds the reason in its "
+            "log.",
+        )
     if isinstance(error, (UnreachableError, ContentionError)):
         _logger.warning("No page: %s", error)
         return Refused(

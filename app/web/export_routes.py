@@ -101,7 +101,7 @@ async def _in_larger_parts(parts: AsyncIterator[str]) -> AsyncIterator[bytes]:
 
 
 routes: list[PageRoute] = [
-    PageRoute(f"{SESSION_PATH}/export.md", markdown),
-    PageRoute(f"{SESSION_PATH}/export.html", html_file),
-    PageRoute(f"{SESSION_PATH}/export.jsonl", json_lines),
+    PageRoute(f"{SESSION_PATH}/export.md", markdown, does="export"),
+    PageRoute(f"{SESSION_PATH}/export.html", html_file, does="export"),
+    PageRoute(f"{SESSION_PATH}/export.jsonl", json_lines, does="export"),
 ]

@@ -34,6 +34,20 @@ class Viewer:
         """What is said where they ask for what was said, and may see figures alone."""
         return figures_only(self.access.actor)
 
+    async def record(self, page: PageRoute) -> None:
+        """Add to the store's audit, if it keeps one, what they are about to be shown.
+
+        Who may see figures alone is shown nothing that was said.
+
+        Raises:
+            AuditUnavailableError: it cannot be written.
+        """
+        if not self.access.contents:
+            return
+        names = self.request.path_params
+        key = self.session_key if "session" in names else None
+        await self.store.recorded(page.does, key, actor=self.access.actor, page=page.path)
+
     @property
     def session_key(self) -> SessionKey:
         """The key that the address names; nothing is known yet of whether there is a session.
@@ -57,3 +71,5 @@ class PageRoute:
     handler: Callable[[Viewer], Awaitable[Response]]
     reads_contents: bool = True
     """Whether it shows what was said, which is refused to who may see figures alone."""
+    does: str = "read"
+    """What it is called in an audit."""

@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"store"},
     {"adoption", "agent", "leases", "retention"},
     {"queries", "writing"},
-    {"feed", "health", "reading"},
+    {"audit", "feed", "health", "reading"},
     {"storage"},
     {"schema"},
     {"embedded", "migrations", "rendering"},

@@ -38,7 +38,7 @@ def erase_command(
         bool, typer.Option("--forks", help="Also what was forked from them, whosever it is.")
     ] = False,
     by: Annotated[
-        str | None, typer.Option(help="Who erases, for the receipt; you, if not said.")
+        str | None, typer.Option(help="Who erases, for the receipt; --actor or you, if not said.")
     ] = None,
     keep: Annotated[
         str, typer.Option(help="How long nothing is stored under the keys, such as 30d.")
@@ -84,7 +84,7 @@ def erase_command(
     wanted: dict[str, Any] = {
         "metadata": subject,
         "forks": forks,
-        "by": by or _whoever_this_is(),
+        "by": by or options_of(context).actor or _whoever_this_is(),
         "tombstones": _period(keep),
     }
     if receipt is not None and receipt.exists():

@@ -110,6 +110,7 @@ def set_policy(
             entries=classes.entries,
             summaries=classes.summaries,
             on_progress=_report,
+            actor=options_of(context).actor,
         )
 
     done = run(context, command)
@@ -156,6 +157,7 @@ def clear_policy(
             entries=classes.entries,
             summaries=classes.summaries,
             on_progress=_report,
+            actor=options_of(context).actor,
         )
 
     done = run(context, command)
