@@ -133,7 +133,7 @@ def of_tenant(tenant: str, after: int = 0) -> dict[str, Any]:
 def hash_of(row: Mapping[str, Any]) -> str:
     """The hash of a document, whatever is in it: of its BSON, without the hash itself."""
     said = {name: value for name, value in row.items() if name != "sha256"}
-    encoded: bytes = bson.encode(said)  # pyright: ignore[reportUnknownMemberType]
+    encoded: bytes = bson.encode(said)
     return hashlib.sha256(encoded).hexdigest()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any, BinaryIO
 
 from ..errors import TransferError
@@ -28,17 +29,21 @@ class ArchiveWriter:
 
     def __init__(self, file: BinaryIO) -> None:
         self._tar = tarfile.open(fileobj=file, mode="w|gz", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        # Whoever is cancelled leaves a thread behind that is still at it.
+        self._one_at_a_time = Lock()
 
     def move(self, root: Path, paths: Sequence[Path]) -> None:
         """Add files by their paths below ``root``, and remove them."""
-        for path in paths:
-            self._tar.add(path, path.relative_to(root).as_posix(), filter=_anonymous)
-            path.unlink()
-        _forget_members(self._tar)
+        with self._one_at_a_time:
+            for path in paths:
+                self._tar.add(path, path.relative_to(root).as_posix(), filter=_anonymous)
+                path.unlink()
+            _forget_members(self._tar)
 
     def close(self) -> None:
         """Write the end."""
-        self._tar.close()
+        with self._one_at_a_time:
+            self._tar.close()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -138,7 +138,13 @@ async def _archive(target: Path, overwrite: bool) -> AsyncGenerator[tuple[Path, 
             async with one_at_a_time:
                 await asyncio.to_thread(writer.move, Path(folder), paths)
 
-        yield Path(folder), deliver
+        try:
+            yield Path(folder), deliver
+        except Exception:
+            # Else its end would be written when its file is closed already.
+            with suppress(OSError):
+                await asyncio.to_thread(writer.close)
+            raise
         await asyncio.to_thread(writer.close)
         files.publish(None)
 

@@ -46,7 +46,7 @@ class Viewer:
             return
         names = self.request.path_params
         key = self.session_key if "session" in names else None
-        await self.store.recorded(page.does, key, actor=self.access.actor, page=page.path)
+        await self.store.recorded(page.does, key, actor=self.access.actor or None, page=page.path)
 
     @property
     def session_key(self) -> SessionKey:

@@ -99,13 +99,13 @@ def _verify(context: typer.Context, tenant: str | Every, head: str | None) -> No
 
 
 def _shown(record: AuditRecord) -> str:
-    words = [f"{record.seq:>6}", f"{record.at:%Y-%m-%d %H:%M:%S}", record.actor, record.action]
+    words = [str(record.seq), f"{record.at:%Y-%m-%d %H:%M:%S}", record.actor, record.action]
     if record.session_id is not None:
         words.append(f"{record.project_key}/{record.session_id}")
     if record.subpath:
         words.append(record.subpath)
     words += [f"{name}={_said(value)}" for name, value in record.details.items()]
-    return line("  ".join(words))
+    return line(" ".join(words))
 
 
 def _said(value: object) -> str:
