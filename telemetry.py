@@ -6,6 +6,7 @@ records what it does. See ``docs/telemetry.md``.
 
 try:
     from opentelemetry.metrics import MeterProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import TracerProvider
 except ModuleNotFoundError as missing:
     raise ImportError(
@@ -14,8 +15,10 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from .app.instruments.providers import use
+from .app.telemetry.following import follow_traces
+from .app.telemetry.sending import send_traces
 
-__all__ = ["use_providers"]
+__all__ = ["SpanExporter", "follow_traces", "send_traces", "use_providers"]
 
 
 def use_providers(

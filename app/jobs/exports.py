@@ -1,4 +1,4 @@
-"""Exporting sessions: as the agent's own files, or as pages to read."""
+"""Exporting sessions: as the agent's own files, as pages to read, or as traces."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from .agent_files import write_agent_files
 from .index_page import IndexedSession, index_page
 from .page_export import write_page
 from .report import OnProblem, OnProgress, Progress, TransferReport
+from .trace_export import write_trace
 
 # What the next session would meet as well.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -45,7 +46,8 @@ async def export_transcripts(
     project_key: str | None = None,
     session_id: str | None = None,
     metadata: Mapping[str, Any] | None = None,
-    format: Literal["jsonl", "markdown", "html"] = "jsonl",  # noqa: A002
+    format: Literal["jsonl", "markdown", "html", "otlp"] = "jsonl",  # noqa: A002
+    with_content: bool = False,
     archive: bool = False,
     overwrite: bool = False,
     workers: int = 4,
@@ -56,8 +58,9 @@ async def export_transcripts(
 
     As ``"jsonl"`` they are the files that the agent keeps, so that it can resume them from there.
     As ``"markdown"`` or ``"html"`` each is one page, on which all that a transcript says is
-    escaped or sanitised. A session whose names have no place on disk, or whose files are there
-    already, is reported and left out.
+    escaped or sanitised. As ``"otlp"`` each is the spans of a trace, in lines of OpenTelemetry's
+    JSON. A session whose names have no place on disk, or whose files are there already, is reported
+    and left out.
 
     Args:
         store: where from; the sessions are those of its tenant.
@@ -66,7 +69,8 @@ async def export_transcripts(
         session_id: only sessions of this id.
         metadata: only sessions whose metadata has these values, such as those of one user. Then
             ``index.html`` beside them says in words what there is.
-        format: ``"jsonl"``, or ``"markdown"`` or ``"html"`` (with the extra ``export``).
+        format: ``"jsonl"``, ``"otlp"``, or ``"markdown"`` or ``"html"`` (extra ``export``).
+        with_content: have traces also say prompts, answers, arguments and results of tools.
         archive: make ``target`` a ``.tar.gz`` file of such a folder.
         overwrite: replace files that are there.
         workers: sessions to export at once.
@@ -83,7 +87,9 @@ async def export_transcripts(
     require_asyncio()
     checked_workers(workers)
     write: _Write = write_agent_files
-    if format != "jsonl":
+    if format == "otlp":
+        write = partial(write_trace, with_content=with_content)
+    elif format != "jsonl":
         write = partial(write_page, page_of(format))
     target = checked_path(target)
     if archive and not target.name.endswith(ENDINGS):

@@ -24,7 +24,7 @@ def page_of(name: str) -> Page:
     """
     if not isinstance(cast("object", name), str) or name not in PAGES:
         raise TransferError(
-            f"There is no format {shown(name)}; there are jsonl, {', '.join(PAGES)}."
+            f"There is no format {shown(name)}; there are jsonl, otlp, {', '.join(PAGES)}."
         )
     module, page = PAGES[name]
     try:

@@ -37,7 +37,7 @@ from beanie_session_store import (
     upgrade_schema,
 )
 from beanie_session_store.app.database import attempts
-from beanie_session_store.app.database.driver import Database
+from beanie_session_store.app.database.driver import Database, close_client
 from beanie_session_store.app.feed.hub import Hub
 from beanie_session_store.app.instruments import followers, operations, providers
 from beanie_session_store.app.storage.background import go_on, gone_on
@@ -213,7 +213,7 @@ async def test_an_error_without_a_code_is_told_by_its_name(
     database: Database, recorded: Recorded
 ) -> None:
     store = BeanieSessionStore()
-    await database.client.close()
+    await close_client(database.client)
     with pytest.raises(Exception, match="closed"):
         await store.append(KEY, turn(0))
     assert said(recorded.span("append"))["error.type"] == "ClientClosedError"

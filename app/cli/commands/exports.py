@@ -1,4 +1,4 @@
-"""``session-store export``: sessions as files."""
+"""``session-store export``: sessions as files, or as traces of a collector."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ..stores import store_on
 from ..terminal.progress import finish, problem_shown, progress_shown
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from ...database.driver import Database
     from ...jobs.report import TransferReport
 
@@ -25,13 +27,18 @@ class ExportFormat(Enum):
     JSONL = "jsonl"
     MARKDOWN = "markdown"
     HTML = "html"
+    OTLP = "otlp"
 
 
 @app.command("export")
 def export_command(
     context: typer.Context,
     target: Annotated[
-        Path, typer.Argument(help="Where to: a folder of projects, or with --archive a file.")
+        str,
+        typer.Argument(
+            help="Where to: a folder of projects, with --archive a file, or for traces the http "
+            "address of a collector."
+        ),
     ],
     session: Annotated[
         str | None,
@@ -46,8 +53,13 @@ def export_command(
     metadata: WithMetadata = None,
     form: Annotated[
         ExportFormat,
-        typer.Option("--format", help="The agent's own files, or a page per session to read."),
+        typer.Option(
+            "--format", help="The agent's own files, a page per session to read, or its trace."
+        ),
     ] = ExportFormat.JSONL,
+    content: Annotated[
+        bool, typer.Option("--content", help="Have traces say what was said and done, too.")
+    ] = False,
     archive: Annotated[
         bool, typer.Option("--archive", help="Write one .tar.gz file of that folder.")
     ] = False,
@@ -56,30 +68,50 @@ def export_command(
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Sessions to export at once.")] = 4,
 ) -> None:
-    """Write sessions as the agent's own files, or as pages.
+    """Write sessions as the agent's own files, as pages, or as traces.
 
     They are those of --tenant. Exported to ~/.claude/projects, `claude --resume` finds them. On
     pages, all that a transcript says is escaped or sanitised. With --metadata it is one archive of
-    all that is stored of a person, with an index.html. Exits with 1 if a session could not be
-    exported.
+    all that is stored of a person, with an index.html. Traces are OpenTelemetry's, in files or sent
+    to http://localhost:4318/v1/traces, say. Exits with 1 if a session was left out.
 
     Example: session-store --tenant acme export --session 6645a6b0 ~/.claude/projects
     Example: session-store --tenant acme export --metadata user_id=u1 --format html u1.tar.gz
     """
     subject = metadata_of(metadata)
+    is_sent = target.startswith(("http://", "https://"))
+    if is_sent and (form is not ExportFormat.OTLP or archive or subject is not None):
+        raise typer.BadParameter(
+            "Only --format otlp is sent to an address, without --archive and --metadata."
+        )
+    if content and form is not ExportFormat.OTLP:
+        raise typer.BadParameter("--content is for --format otlp; other formats say all there is.")
     from ...jobs.exports import export_transcripts
 
     async def command(database: Database) -> TransferReport:
         store = await store_on(context, database, upgrade=False)
         key = None if session is None else (await store.session_named(session, project)).key()
+        project_key = project if key is None else key["project_key"]
+        session_id = None if key is None else key["session_id"]
         with progress_shown("exporting") as on_progress:
+            if is_sent:
+                return await _sender()(
+                    store,
+                    target,
+                    project_key=project_key,
+                    session_id=session_id,
+                    with_content=content,
+                    on_progress=on_progress,
+                    on_problem=problem_shown,
+                )
             return await export_transcripts(
                 store,
-                target,
-                project_key=project if key is None else key["project_key"],
-                session_id=None if key is None else key["session_id"],
+                Path(target),
+                project_key=project_key,
+                session_id=session_id,
                 metadata=subject,
                 format=form.value,
+                with_content=content,
                 archive=archive or subject is not None,
                 overwrite=overwrite,
                 workers=workers,
@@ -88,3 +120,16 @@ def export_command(
             )
 
     finish(context, run(context, command))
+
+
+def _sender() -> Callable[..., Awaitable[TransferReport]]:
+    from ...errors import TransferError
+
+    try:
+        from ...telemetry.endpoint import send_traces_to
+    except ModuleNotFoundError as missing:
+        raise TransferError(
+            f"To send traces needs {missing.name}, which is not installed: "
+            "pip install 'beanie-session-store[telemetry]'"
+        ) from None
+    return send_traces_to

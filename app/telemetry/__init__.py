@@ -1,0 +1,1 @@
+"""Sessions as traces, sent by the exporters of OpenTelemetry."""

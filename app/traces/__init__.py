@@ -1,0 +1,1 @@
+"""A session as a trace: its turns, responses, tools and subagents as spans."""
