@@ -52,6 +52,7 @@ class _OpenResponse:
     open: _Open
     finish_reason: str | None = None
     parts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    calls: set[str] = field(default_factory=set[str])
 
 
 @dataclass(slots=True)
@@ -175,7 +176,7 @@ class SessionSpans:
         if under_way is not None and under_way.response is placed.response:
             self._go_on(under_way, entry["message"], blocks, now)
         for place, block in enumerate(calls_in(entry)):
-            self._call(block, subpath, f"{seq} {place}", parent, now)
+            self._call(block, subpath, seq, place, chain.response, parent, now)
         results = [each for each in blocks if "tool_use_id" in each and not is_call(each)]
         yield from self._add_results(results, None, subpath, now)
 
@@ -232,14 +233,22 @@ class SessionSpans:
         yield self._span(opened, "client")
 
     def _call(
-        self, block: Mapping[str, Any], subpath: str, place: str, parent: bytes, now: int
+        self,
+        block: Mapping[str, Any],
+        subpath: str,
+        seq: int,
+        place: int,
+        under_way: _OpenResponse | None,
+        parent: bytes,
+        now: int,
     ) -> None:
-        call = call_id_of(block)
-        span_id = self._id_of_call(subpath, call or place)
-        # Written again, it is the same call.
-        if span_id in self._known:
-            return
-        self._known.add(span_id)
+        call = call_id_of(block) or f"{seq} {place}"
+        if under_way is not None:
+            # Written again in the same response, it is the same call.
+            if call in under_way.calls:
+                return
+            under_way.calls.add(call)
+        span_id = self._new_id(seq, "tool", subpath, call)
         if subpath:
             self._callers[span_id] = subpath
         tool = bounded_text(tool_name_of(block))
@@ -248,12 +257,12 @@ class SessionSpans:
             "gen_ai.tool.name": tool,
             "gen_ai.tool.type": "function",
         }
-        if call is not None:
+        if call_id_of(block) is not None:
             attributes["gen_ai.tool.call.id"] = bounded_text(call)
         if self._with_content:
             attributes["gen_ai.tool.call.arguments"] = _json(block.get("input"))
         opened = _Open(span_id, parent, f"execute_tool {tool}", now, now, attributes)
-        self._calls[subpath, call or place] = opened
+        self._calls[subpath, call] = opened
 
     def _add_results(
         self, results: list[dict[str, Any]], returned: object, subpath: str, now: int
@@ -327,7 +336,8 @@ class SessionSpans:
         if isinstance(call, str) and call:
             above = entry.get("parentAgentId")
             holder = f"subagents/agent-{above}" if isinstance(above, str) and above else ""
-            self._named[_agent_id(subpath)] = self._id_of_call(holder, call)
+            # Of calls that share an id it is the first.
+            self._named[_agent_id(subpath)] = span_id_of(self._trace, "tool", holder, call)
 
     def _call_above(self, subpath: str) -> bytes | None:
         """The call that started a subagent; ``None`` where it is not known, or goes in a circle."""
@@ -353,9 +363,6 @@ class SessionSpans:
             "gen_ai.provider.name": _PROVIDER,
             "gen_ai.conversation.id": self._session_id,
         }
-
-    def _id_of_call(self, subpath: str, call: str) -> bytes:
-        return span_id_of(self._trace, "tool", subpath, call)
 
     def _new_id(self, seq: int, *name: str) -> bytes:
         found = span_id_of(self._trace, *name)

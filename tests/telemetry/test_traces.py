@@ -166,9 +166,11 @@ async def test_files_and_collectors_get_the_same_and_again_the_same(
     collector.requests.clear()
     await send_traces(store, exporter)
     assert collector.spans == first
-    # The official exporter adds flags of its own.
+    # What the official exporter says besides: that each is sampled, and has no status.
     for span in first:
         span.flags = 0
+        if not span.status.code:
+            span.ClearField("status")
     assert first == of_files
 
 
@@ -313,6 +315,28 @@ async def test_content_is_told_only_when_it_is_asked_for(
     }
 
 
+async def test_calls_that_share_an_id_are_calls_of_their_own(store: BeanieSessionStore) -> None:
+    # Relays number them anew in each response.
+    talk = Conversation()
+    for number in range(3):
+        talk.prompt(f"{number}")
+        call = {"type": "tool_use", "id": "call_0", "name": "Read", "input": {}}
+        talk.say(call)
+        talk.prompt({"type": "tool_result", "tool_use_id": "call_0", "content": "a file"})
+        talk.text("Read.")
+    # Streamed, a response comes as several entries, each with all that was said so far.
+    again = {**talk.entries[-3], "uuid": "again", "timestamp": "2026-11-24T12:00:00.000Z"}
+    await store.append(KEY, [*talk.entries[:-2], again, *talk.entries[-2:]])
+    (listing,) = [each async for each in store.all_sessions()]
+    spans = [span async for batch, _ in traced(store, listing) for span in batch]
+    assert problems_of(spans) == []
+    assert len(by_operation(spans, "execute_tool")) == 3
+    summary = await store.summary(KEY)
+    assert summary is not None
+    assert summary.totals.tool_calls == {"Read": 3}
+    assert tokens(spans) == await totals(store)
+
+
 async def test_a_fork_has_only_what_it_did_itself(store: BeanieSessionStore) -> None:
     talk = Conversation()
     talk.prompt("One")
@@ -370,7 +394,7 @@ def test_no_content_is_kept_however_many_entries_there_are() -> None:
             talk.text("z" * size)
             for entry in talk.entries:
                 seq += 1
-                sent += sum(1 for _ in spans.add(entry, "", seq))
+                sent += sum(1 for _ in spans.add({**entry, "isSidechain": False}, "", seq))
         sent += sum(1 for _ in spans.ended())
         assert (seq, sent) == (turns * 4, turns * 4)
         found = tracemalloc.get_traced_memory()[1]
