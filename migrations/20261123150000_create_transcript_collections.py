@@ -12,6 +12,7 @@ from beanie_session_store.migrations._operations import (
 ENTRIES = "claude_transcript_entries"
 SUMMARIES = "claude_transcript_summaries"
 CHUNKS = "claude_transcript_chunks"
+ERASURES = "claude_transcript_erasures"
 
 SESSION = [("tenant", 1), ("project_key", 1), ("session_id", 1)]
 
@@ -64,5 +65,6 @@ class Backward:
         await drop_index(Anchor, SUMMARIES, "session")
         await drop_index(Anchor, ENTRIES, "transcript_uuid")
         await drop_index(Anchor, ENTRIES, "transcript_order")
-        for name in (CHUNKS, SUMMARIES, ENTRIES):
+        # Erasures are of a later script, whose own way down shall do without the right to rename.
+        for name in (ERASURES, CHUNKS, SUMMARIES, ENTRIES):
             await drop_collection_if_empty(Anchor, name)

@@ -6,11 +6,7 @@ when their time is over.
 
 from beanie import Document, free_fall_migration
 
-from beanie_session_store.migrations._operations import (
-    create_index,
-    drop_collection_if_empty,
-    drop_index,
-)
+from beanie_session_store.migrations._operations import create_index, drop_index
 
 SUMMARIES = "claude_transcript_summaries"
 ERASURES = "claude_transcript_erasures"
@@ -49,7 +45,3 @@ class Backward:
     async def drop_tombstone_indexes(self, session):
         await drop_index(Anchor, SUMMARIES, "transcript_tombstone")
         await drop_index(Anchor, ERASURES, "erasure_expiry")
-
-    @free_fall_migration(document_models=[Anchor])
-    async def drop_erasures_if_there_are_none(self, session):
-        await drop_collection_if_empty(Anchor, ERASURES)

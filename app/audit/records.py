@@ -35,7 +35,7 @@ from .actors import recorded_text
 BEFORE_ALL = "0" * 64
 """What the first record of a tenant has for the hash of the one before."""
 
-_BEHIND_ALL = 2**63 - 1
+_LAST_POSITION = 2**63 - 1
 
 Detail: TypeAlias = str | int | bool | Sequence[str] | None
 
@@ -125,7 +125,7 @@ def of_tenant(tenant: str, after: int = 0) -> dict[str, Any]:
     return {
         "_id": {
             "$gt": {"tenant": tenant, "seq": after},
-            "$lte": {"tenant": tenant, "seq": _BEHIND_ALL},
+            "$lte": {"tenant": tenant, "seq": _LAST_POSITION},
         }
     }
 

@@ -31,6 +31,7 @@ from support.secured import SecuredServer
 from beanie_session_store import (
     DOCUMENT_MODELS,
     AccessDeniedError,
+    AuditUnavailableError,
     BeanieSessionStore,
     NewSession,
     SessionSummary,
@@ -45,6 +46,7 @@ from beanie_session_store import (
     set_retention,
     sweep_sessions,
     upgrade_schema,
+    verify_audit,
     verify_sessions,
 )
 from beanie_session_store.app.database.driver import Database, close_client, open_client
@@ -125,6 +127,9 @@ async def run_store(database: Database) -> None:
     await store.erase(metadata={"user_id": "u1"}, dry_run=True)
     receipt = await store.erase(metadata={"user_id": "u1"})
     assert (await store.verify_erasure(receipt)).holds
+    audited = BeanieSessionStore(audit=True, actor="role")
+    await audited.recorded("look", key)
+    assert (await verify_audit(database)).holds
     await sweep_sessions(database)
 
 
@@ -217,8 +222,10 @@ async def fails(server: Server, *steps: Step) -> bool:
                 await step(database)
             except AssertionError:
                 return True
-            except (AccessDeniedError, OperationFailure) as error:
+            except (AccessDeniedError, AuditUnavailableError, OperationFailure) as error:
                 denied = 13
+                if isinstance(error, AuditUnavailableError):
+                    error = error.__cause__
                 if isinstance(error, OperationFailure) and error.code != denied:
                     raise
                 return True
