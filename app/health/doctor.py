@@ -20,6 +20,7 @@ from ..errors import (
 )
 from ..storage.connection import StoreModels
 from . import database_checks, server_checks
+from .exposure import tls
 from .findings import Diagnosis, Finding, Verdict
 from .permissions import permissions
 from .server_checks import Greeting, greeting
@@ -49,7 +50,7 @@ async def diagnose(
     """Examine what a store on this database rests on; nothing is written.
 
     The findings are of ``client`` (versions), ``server`` (release, and whether it answers),
-    ``topology``, ``clock``, ``permissions``, ``schema``, ``indexes``, ``transactions``,
+    ``topology``, ``clock``, ``tls``, ``permissions``, ``schema``, ``indexes``, ``transactions``,
     ``retention``, ``summaries`` and ``disk``. Where no server answers or none takes writes, those
     after the one that says so are left out. What goes wrong with the database is a finding, never
     an error.
@@ -72,6 +73,7 @@ async def diagnose(
     else:
         topology = await _made(target, "topology", partial(server_checks.topology, met=met))
         findings += [server_checks.server(target, met), topology, server_checks.clock(met)]
+        findings.append(tls(target))
         if topology.verdict != "bad":
             for name, check in _CHECKS:
                 findings.append(await _made(target, name, check))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 
 from pymongo.errors import OperationFailure
@@ -13,6 +12,7 @@ from pymongo.errors import OperationFailure
 from ...migrations._log import LOG_COLLECTION
 from ...models import EntryChunk
 from ..database.collection_names import ADOPTION_RECORDS, AUDIT, ERASURES, policy_collection_name
+from .exposure import is_on_loopback, lets_everybody_in
 from .findings import Finding
 from .target import Target
 
@@ -32,6 +32,8 @@ async def permissions(target: Target) -> Finding:
     users: list[dict[str, str]] = status["authenticatedUsers"]
     if not users:
         return await _of_nobody(target)
+    if await lets_everybody_in(target):
+        return _open_to_all(target)
     user = f"{users[0]['user']}@{users[0]['db']}"
     privileges = status["authenticatedUserPrivileges"]
     name = target.database.name
@@ -67,8 +69,11 @@ async def _of_nobody(target: Target) -> Finding:
             "Write mongodb://user:password@host:port/database, with authSource=... where the user "
             "is of another database.",
         )
-    servers = target.client.topology_description.server_descriptions()
-    if all(_is_loopback(host) for host, _ in servers):
+    return _open_to_all(target)
+
+
+def _open_to_all(target: Target) -> Finding:
+    if is_on_loopback(target):
         return Finding("permissions", "good", "the server controls no access, and is on loopback")
     return Finding(
         "permissions",
@@ -76,13 +81,6 @@ async def _of_nobody(target: Target) -> Finding:
         "the server controls no access: whoever reaches it reads and changes every session",
         "Start mongod with --auth and give the store a user with the role readWrite.",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".sock")
 
 
 def needed_to_use(target: Target) -> Sequence[Need]:

@@ -42,16 +42,22 @@ from beanie_session_store import (
     set_retention,
     upgrade_schema,
 )
-from beanie_session_store.app.database.driver import Database, collection_of
+from beanie_session_store.app.database.driver import (
+    Database,
+    close_client,
+    collection_of,
+    open_client,
+)
 from beanie_session_store.app.embedded.mongo import Member
+from beanie_session_store.app.health.exposure import tls
 from beanie_session_store.app.health.permissions import needed_besides, needed_to_use
 from beanie_session_store.app.health.server_checks import room
 from beanie_session_store.app.health.target import Target
 from beanie_session_store.app.storage.connection import StoreModels
 
 CHECKS = [
-    *("client", "server", "topology", "clock", "permissions", "schema", "indexes"),
-    *("transactions", "retention", "summaries", "disk"),
+    *("client", "server", "topology", "clock", "tls", "permissions", "schema"),
+    *("indexes", "transactions", "retention", "summaries", "disk"),
 ]
 READS = {
     *("hello", "buildInfo", "connectionStatus", "find", "listIndexes", "aggregate", "dbStats"),
@@ -470,3 +476,53 @@ async def test_a_terminal_gets_what_to_do_below_what_was_found(
     assert "                     Add two members before sessions matter." in map(str.rstrip, lines)
     assert "good    schema       up to date, " in plain
     assert lines[-1] == "it works: 1 warning"
+
+
+@pytest.mark.parametrize(
+    ("url", "verdict", "says"),
+    [
+        ("mongodb://localhost,127.0.0.1:1,[::1]:2/x", "good", "on loopback"),
+        ("mongodb://%2Ftmp%2Fmongodb-1.sock/x", "good", "on loopback"),
+        ("mongodb://127.0.0.1,db.example/x", "warning", "not encrypted"),
+        ("mongodb://10.0.0.7/x", "warning", "not encrypted"),
+        ("mongodb://db.example/x?tls=false", "warning", "not encrypted"),
+        ("mongodb://db.example/x?tls=true", "good", "certificates checked"),
+        ("mongodb://db.example/x?ssl=true", "good", "certificates checked"),
+        ("mongodb://db.example/x?tls=true&tlsInsecure=true", "warning", "no certificate is ch"),
+        (
+            "mongodb://db.example/x?tls=true&tlsAllowInvalidCertificates=true",
+            "warning",
+            "no certificate is checked",
+        ),
+        (
+            "mongodb://db.example/x?tls=true&tlsAllowInvalidHostnames=true",
+            "warning",
+            "the name in a certificate is not checked",
+        ),
+    ],
+)
+async def test_who_may_read_along_on_the_way_is_said(url: str, verdict: str, says: str) -> None:
+    # Nobody is asked, so that the servers need not be there.
+    client = open_client(url)
+    try:
+        found = tls(Target.of(client["x"], StoreModels(TranscriptEntry, SessionSummary)))
+    finally:
+        await close_client(client)
+    assert (found.verdict, found.check) == (verdict, "tls")
+    assert says in found.found
+    assert (found.advice is None) == (verdict == "good")
+
+
+async def test_a_server_that_asks_nobody_is_not_taken_for_one_that_does(
+    mongo_url: str, database: Database
+) -> None:
+    """It knows a user, who comes with a password, and lets in everybody else as well."""
+    await database.command("createUser", "ann", pwd="geheim", roles=["readWrite"])
+    try:
+        url = mongo_url.replace("mongodb://", "mongodb://ann:geheim@", 1)
+        url += f"{'&' if '?' in url else '?'}authSource={database.name}"
+        async with on(url, database.name) as theirs:
+            verdict, text = said(await diagnose(theirs), "permissions")
+        assert (verdict, "the server controls no access" in text) == ("good", True)
+    finally:
+        await database.command("dropUser", "ann")
