@@ -78,7 +78,8 @@ async def test_what_came_first_in_this_process_holds_up_no_answer(
             found = await asyncio.wait_for(look, WATCHDOG_SECONDS)
         assert not found.is_ready
         assert found.reason
-        assert "within 0.1 s" in found.reason
+        # On a busy machine the time is over before it comes to that.
+        assert "within 0.1 s" in found.reason or "longer than it may" in found.reason
         assert (await store.readiness(timeout=WATCHDOG_SECONDS)).is_ready
 
 
