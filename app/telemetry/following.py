@@ -38,7 +38,7 @@ class _Followed:
         """By the monotonic clock; ``None`` once all of it was sent."""
 
 
-class _Follower:
+class _LiveTraces:
     def __init__(self, store: BeanieSessionStore, sender: SpanSender, with_content: bool) -> None:
         self._store = store
         self._sender = sender
@@ -144,7 +144,7 @@ async def follow_traces(
         SessionStoreError: as for :meth:`BeanieSessionStore.feed`.
     """
     require_asyncio()
-    follower = _Follower(store, SpanSender(exporter), with_content)
+    follower = _LiveTraces(store, SpanSender(exporter), with_content)
     async with store.feed(after=after) as feed:
         coming = asyncio.ensure_future(anext(feed))
         try:

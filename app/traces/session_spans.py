@@ -6,7 +6,6 @@ By the conventions for generative AI: a turn is ``invoke_agent``, a response ``c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -16,6 +15,7 @@ from ...models.counting.one_response import Response, Taken, chain_of
 from ...models.views.moments import moment
 from ...models.views.prompts import blocks_of
 from ..transcripts.subagent_origins import agent_of
+from .messages import json_text, part_of
 from .response_ledger import ResponseLedger
 from .spans import (
     AttributeValue,
@@ -27,8 +27,6 @@ from .spans import (
 )
 
 AGENT_NAME = "claude"
-
-_PROVIDER = "anthropic"
 
 
 @dataclass(slots=True)
@@ -195,7 +193,7 @@ class SessionSpans:
         if isinstance(response, str) and response:
             opened.attributes["gen_ai.response.id"] = bounded_text(response)
         if self._with_content:
-            under_way.parts += [part for block in blocks if (part := _part_of(block))]
+            under_way.parts += [part for block in blocks if (part := part_of(block))]
 
     def _close(self, chain: _Chain) -> Iterator[SessionSpan]:
         under_way, chain.response = chain.response, None
@@ -229,7 +227,7 @@ class SessionSpans:
                 "parts": under_way.parts,
                 "finish_reason": under_way.finish_reason or "",
             }
-            opened.attributes["gen_ai.output.messages"] = _json([said])
+            opened.attributes["gen_ai.output.messages"] = json_text([said])
         yield self._span(opened, "client")
 
     def _call(
@@ -260,7 +258,7 @@ class SessionSpans:
         if call_id_of(block) is not None:
             attributes["gen_ai.tool.call.id"] = bounded_text(call)
         if self._with_content:
-            attributes["gen_ai.tool.call.arguments"] = _json(block.get("input"))
+            attributes["gen_ai.tool.call.arguments"] = json_text(block.get("input"))
         opened = _Open(span_id, parent, f"execute_tool {tool}", now, now, attributes)
         self._calls[subpath, call] = opened
 
@@ -280,7 +278,7 @@ class SessionSpans:
                 opened.is_error = True
                 opened.attributes["error.type"] = "tool_error"
             if self._with_content:
-                opened.attributes["gen_ai.tool.call.result"] = _json(block.get("content"))
+                opened.attributes["gen_ai.tool.call.result"] = json_text(block.get("content"))
             yield self._span(opened)
 
     def _begin_turn(self, entry: Mapping[str, Any], seq: int, now: int, prompt: str) -> None:
@@ -292,7 +290,7 @@ class SessionSpans:
         }
         if self._with_content and prompt:
             said = {"role": "user", "parts": [{"type": "text", "content": prompt}]}
-            attributes["gen_ai.input.messages"] = _json([said])
+            attributes["gen_ai.input.messages"] = json_text([said])
         self._turn = _Open(span_id, None, f"invoke_agent {AGENT_NAME}", now, now, attributes)
 
     def _turn_ended(self) -> Iterator[SessionSpan]:
@@ -360,7 +358,7 @@ class SessionSpans:
     def _common(self, operation: str) -> dict[str, AttributeValue]:
         return {
             "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": _PROVIDER,
+            "gen_ai.provider.name": "anthropic",
             "gen_ai.conversation.id": self._session_id,
         }
 
@@ -395,27 +393,3 @@ def _agent_id(subpath: str) -> str:
 def _nanoseconds(written: object) -> int | None:
     at = moment(written)
     return None if at is None else nanoseconds_of(at)
-
-
-def _part_of(block: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A content block as the conventions have it; ``None`` for what they have no part for."""
-    if block.get("type") == "text":
-        return {"type": "text", "content": block.get("text")}
-    if block.get("type") == "thinking":
-        return {"type": "reasoning", "content": block.get("thinking")}
-    if is_call(block):
-        return {
-            "type": "tool_call",
-            "id": block.get("id"),
-            "name": block.get("name"),
-            "arguments": block.get("input"),
-        }
-    return None
-
-
-def _json(value: object) -> str:
-    try:
-        # Lone surrogates stay escaped.
-        return json.dumps(value)
-    except (RecursionError, TypeError, ValueError):
-        return ""
