@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .app.adoption.sources import AdoptionSource
     from .app.audit.chain import AuditCheck, AuditFault, audit_records, verify_audit
     from .app.audit.records import AuditRecord
+    from .app.budgets.budget import Budget, OnPassed, Spending
     from .app.concurrency.cancellation import settled
     from .app.database.driver import database_of
     from .app.embedded.mongo import EmbeddedMongo
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         FeedLostError,
         FeedOverrunError,
         InvalidActorError,
+        InvalidBudgetError,
         InvalidEntryError,
         InvalidKeyError,
         InvalidLeaseError,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         InvalidMigrationError,
         InvalidModelError,
         InvalidOptionsError,
+        InvalidPriceError,
         InvalidQueryError,
         InvalidReceiptError,
         InvalidRetentionError,
@@ -79,6 +82,9 @@ if TYPE_CHECKING:
     from .app.jobs.verification import UnsoundSession, VerificationReport, verify_sessions
     from .app.leases.lease import Lease, OnLost
     from .app.leases.leased_store import LeasedStore
+    from .app.pricing.estimates import Estimate
+    from .app.pricing.price_table import PriceTable
+    from .app.pricing.token_price import TokenPrice
     from .app.queries.search import SearchHit, disable_search, enable_search
     from .app.queries.statistics import ToolStatistics, UsageStatistics
     from .app.queries.summary_pages import SessionPage
@@ -147,6 +153,7 @@ __all__ = [
     "AuditUnavailableError",
     "BeanieSessionStore",
     "Block",
+    "Budget",
     "ClientClosedError",
     "CommittedAppend",
     "CompactBoundaryEntry",
@@ -162,6 +169,7 @@ __all__ = [
     "ErasureCheck",
     "ErasureReceipt",
     "ErasureRemnant",
+    "Estimate",
     "EventLoopError",
     "Every",
     "Feed",
@@ -170,6 +178,7 @@ __all__ = [
     "Finding",
     "HealthChecks",
     "InvalidActorError",
+    "InvalidBudgetError",
     "InvalidEntryError",
     "InvalidKeyError",
     "InvalidLeaseError",
@@ -177,6 +186,7 @@ __all__ = [
     "InvalidMigrationError",
     "InvalidModelError",
     "InvalidOptionsError",
+    "InvalidPriceError",
     "InvalidQueryError",
     "InvalidReceiptError",
     "InvalidRetentionError",
@@ -193,6 +203,8 @@ __all__ = [
     "ObserverError",
     "OnCommitted",
     "OnLost",
+    "OnPassed",
+    "PriceTable",
     "Readiness",
     "Removal",
     "RetentionPolicy",
@@ -213,6 +225,7 @@ __all__ = [
     "SessionSummary",
     "SessionTotals",
     "SlowQueryError",
+    "Spending",
     "StandaloneError",
     "StoreOwnedError",
     "StreamedEntry",
@@ -221,6 +234,7 @@ __all__ = [
     "SystemEntry",
     "TextBlock",
     "ThinkingBlock",
+    "TokenPrice",
     "Tokens",
     "ToolCall",
     "ToolResultBlock",
@@ -278,20 +292,22 @@ _HOMES = {
     ".app.adoption.sources": "AdoptionSource",
     ".app.audit.chain": "AuditCheck AuditFault audit_records verify_audit",
     ".app.audit.records": "AuditRecord",
+    ".app.budgets.budget": "Budget OnPassed Spending",
     ".app.concurrency.cancellation": "settled",
     ".app.database.driver": "database_of",
     ".app.embedded.mongo": "EmbeddedMongo",
     ".app.errors": (
         "AccessDeniedError AdoptionError AmbiguousSessionError AuditUnavailableError "
         "ClientClosedError ContentionError CorruptEntryError DriverMismatchError EventLoopError "
-        "FeedLostError FeedOverrunError InvalidActorError InvalidEntryError InvalidKeyError "
-        "InvalidLeaseError InvalidMetadataError InvalidMigrationError InvalidModelError "
-        "InvalidOptionsError InvalidQueryError InvalidReceiptError InvalidRetentionError "
-        "InvalidURLError LeaseLostError MigrationLockLostError MongodNotFoundError "
-        "MongodStartError NotInitializedError ObserverError SchemaOutdatedError "
-        "SchemaTooNewError ServerError SessionBusyError SessionChangedError SessionErasedError "
-        "SessionStoreError SlowQueryError StandaloneError StoreOwnedError TransferError "
-        "UnfitCollectionError UnknownSessionError UnreachableError UnsoundSessionError"
+        "FeedLostError FeedOverrunError InvalidActorError InvalidBudgetError InvalidEntryError "
+        "InvalidKeyError InvalidLeaseError InvalidMetadataError InvalidMigrationError "
+        "InvalidModelError InvalidOptionsError InvalidPriceError InvalidQueryError "
+        "InvalidReceiptError InvalidRetentionError InvalidURLError LeaseLostError "
+        "MigrationLockLostError MongodNotFoundError MongodStartError NotInitializedError "
+        "ObserverError SchemaOutdatedError SchemaTooNewError ServerError SessionBusyError "
+        "SessionChangedError SessionErasedError SessionStoreError SlowQueryError "
+        "StandaloneError StoreOwnedError TransferError UnfitCollectionError UnknownSessionError "
+        "UnreachableError UnsoundSessionError"
     ),
     ".app.every": "EVERY Every",
     ".app.feed.changes": "SessionChange",
@@ -307,6 +323,9 @@ _HOMES = {
     ".app.jobs.verification": "UnsoundSession VerificationReport verify_sessions",
     ".app.leases.lease": "Lease OnLost",
     ".app.leases.leased_store": "LeasedStore",
+    ".app.pricing.estimates": "Estimate",
+    ".app.pricing.price_table": "PriceTable",
+    ".app.pricing.token_price": "TokenPrice",
     ".app.queries.search": "SearchHit disable_search enable_search",
     ".app.queries.statistics": "ToolStatistics UsageStatistics",
     ".app.queries.summary_pages": "SessionPage",

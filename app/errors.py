@@ -140,6 +140,14 @@ class InvalidRetentionError(SessionStoreError, ValueError):
     """A time to keep sessions that is none."""
 
 
+class InvalidPriceError(SessionStoreError, ValueError):
+    """A price of tokens that is none, or no table of them."""
+
+
+class InvalidBudgetError(SessionStoreError, ValueError):
+    """A budget that is none, or that is of something else than what was asked for."""
+
+
 class InvalidQueryError(SessionStoreError, ValueError):
     """A condition, cursor or limit that no query can be made of."""
 

@@ -15,10 +15,14 @@ from ..models import EntryChunk, RetentionPolicy, SessionSummary, TranscriptEntr
 from ..models.entry import MAX_SEQ
 from .audit.actors import checked_actor, checked_name_of_actor
 from .audit.records import Detail, record
+from .budgets.budget import Budget, OnPassed, Spending, Subject, checked_budget
+from .budgets.budget_watch import WatchedStore, budget_watch
+from .budgets.spending import spending
 from .concurrency.cancellation import completed
 from .database.bound_models import lent
 from .database.driver import AnyDatabase
 from .database.failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
+from .database.server import date_of
 from .errors import InvalidKeyError
 from .every import Every
 from .feed.changes import checked_token
@@ -30,6 +34,7 @@ from .leases import grants
 from .leases.held_lease import held_lease
 from .leases.lease import Lease, OnLost, WantedLease, checked_lease
 from .leases.leased_store import LeasedStore
+from .pricing.price_table import PriceTable
 from .queries.filters import Criterion, SessionFilter, checked_text
 from .queries.session_queries import SessionQueries
 from .queries.summary_pages import S_co
@@ -109,6 +114,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             reads are not recorded, and cost what they cost without. See :func:`audit_records`.
         actor: who that is, such as a user's address or the name of the service; at most 256
             bytes. The web pages record the ``actor`` of their own ``Access``.
+        prices: prices of the team's own for tokens, in front of the public list.
 
     Raises:
         InvalidActorError: an audit without an actor, an actor without an audit, or none of a name.
@@ -116,6 +122,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         InvalidMetadataError: the metadata is no JSON object or is too large.
         InvalidModelError: a class is no subclass of the one it stands for.
         ObserverError: ``on_committed`` cannot be called.
+        InvalidPriceError: ``prices`` is no table of prices.
     """
 
     def __init__(
@@ -128,6 +135,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         on_committed: OnCommitted | None = None,
         audit: bool = False,
         actor: str | None = None,
+        prices: PriceTable | None = None,
     ) -> None:
         self._actor = checked_actor(audit, actor)
         tenant = checked_name("tenant", tenant)
@@ -138,7 +146,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         self._turns = WriteTurns()
         self._observer = None if on_committed is None else Observer(on_committed)
         binding = Binding(StoreModels(entries, summaries))
-        super().__init__(tenant, summaries, binding, self._writer.forget)
+        super().__init__(tenant, summaries, binding, self._writer.forget, prices)
 
     @classmethod
     @asynccontextmanager
@@ -154,6 +162,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         on_committed: OnCommitted | None = None,
         audit: bool = False,
         actor: str | None = None,
+        prices: PriceTable | None = None,
         upgrade: bool = True,
     ) -> AsyncGenerator[BeanieSessionStore[S]]:
         """Open a store of its own client, for scripts: ``async with ...connect(uri) as store``.
@@ -174,6 +183,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             on_committed: as for the class.
             audit: as for the class.
             actor: as for the class.
+            prices: as for the class.
             upgrade: ``False`` refuses to start on a database that this release cannot use.
 
         Raises:
@@ -189,6 +199,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             on_committed=on_committed,
             audit=audit,
             actor=actor,
+            prices=prices,
         )
         require_asyncio()
         await preloaded()
@@ -215,6 +226,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         on_committed: OnCommitted | None = None,
         audit: bool = False,
         actor: str | None = None,
+        prices: PriceTable | None = None,
     ) -> BeanieSessionStore[S]:
         """A store on a given database, whatever ``init_beanie`` gave to the Document classes.
 
@@ -229,6 +241,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             on_committed=on_committed,
             audit=audit,
             actor=actor,
+            prices=prices,
         )
         store._binding = DatabaseBinding(StoreModels(entries, summaries), database)
         return store
@@ -612,6 +625,58 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             "set_metadata", "set the metadata of", session, unanswered=NOT_KNOWN
         ) as connection:
             await set_metadata(connection, session, encoded)
+
+    async def spent(self, budget: Budget, subject: Subject | None = None) -> Spending:
+        """What was spent of a budget in its current period, to ask before a turn.
+
+        It is one question to the server: a look at an index key and a summary for each session of
+        the subject that was active in the period, where there is an index for the subject, and
+        else for each of the tenant; docs/money.md says how to make one. No entry is read. The
+        server ends it after two seconds.
+
+        Args:
+            budget: such as ``Budget(usd=50, per="month", by="metadata.user_id")``.
+            subject: the value of ``by``; ``None`` where that is ``None``.
+
+        Raises:
+            InvalidBudgetError: it is no budget, or the subject is none of it.
+            SlowQueryError: it took longer than two seconds.
+            SessionStoreError: as for the class.
+        """
+        checked = checked_budget(budget)
+        whose = checked.checked_subject(subject)
+        async with self._doing("spent", "ask what was spent of a budget") as connection:
+            today = date_of(connection.server.now_ms()).date()
+            return await spending(connection, self._tenant, checked, whose, today, self.prices)
+
+    @asynccontextmanager
+    async def watch_budget(self, budget: Budget, on_passed: OnPassed) -> AsyncGenerator[None]:
+        """Be told when a budget is passed: ``async with store.watch_budget(budget, function)``.
+
+        It follows the tenant's :meth:`feed` for as long as the block lasts, and looks at
+        most once a second what the subjects have spent whose sessions have changed. The function
+        is called once for each period and subject, in one of all processes that watch, and not
+        again after a restart: that is kept in the collection ``claude_passed_budgets``, without
+        names. It may be called twice, or not at all, where the process ends just then. What was
+        passed while nobody watched is told with the subject's next change.
+
+        Args:
+            budget: as for :meth:`spent`.
+            on_passed: a function or coroutine function that takes a :class:`Spending`. What it
+                raises is logged, and it is called again with the subject's next change.
+
+        Raises:
+            InvalidBudgetError: it is no budget, or the function cannot be called.
+            StandaloneError: the server is no replica set.
+            SessionStoreError: as for the class.
+        """
+        checked = checked_budget(budget)
+        feed = partial(self._feed, self._tenant)
+        watched = WatchedStore(self._tenant, self._connection, feed, self.spent)
+        async with self._doing("watch_budget", "watch a budget") as connection:
+            watch = await budget_watch(watched, connection, checked, on_passed)
+        async with watch.running():
+            yield
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """The SDK's summary of each session that :meth:`list_sessions` lists.

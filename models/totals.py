@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
+from ..app.pricing.estimates import DayTokens, Estimate, estimate
+from ..app.pricing.price_table import PUBLIC_PRICES, PriceTable
 from .mapped import Mapped, mapped
 
 TEXTS = ("title", "first_prompt", "branch", "cwd", "tag")
 """The fields of a summary that say what the session is about."""
+
+
+_SUMS = (
+    *("responses", "input", "output", "cache_creation", "cache_creation_1h", "cache_read"),
+    *("incomplete", "cost_usd"),
+)
 
 
 class UsageRow(BaseModel):
@@ -22,13 +30,38 @@ class UsageRow(BaseModel):
     responses: Mapped[int] = mapped(default=0, description="Responses of the API.")
     input: Mapped[int] = mapped(0)
     output: Mapped[int] = mapped(0)
-    cache_creation: Mapped[int] = mapped(0)
+    cache_creation: Mapped[int] = mapped(
+        default=0, description="Written to the prompt cache, for however long."
+    )
+    cache_creation_1h: Mapped[int | None] = mapped(
+        default=None,
+        description="Those of them that the cache keeps for an hour, the others for five minutes; "
+        "None where an older release counted, which did not tell them apart.",
+    )
     cache_read: Mapped[int] = mapped(0)
+    incomplete: Mapped[int | None] = mapped(
+        default=None,
+        description="Responses whose final count never came, such as one that was interrupted: "
+        "their output is more than what is counted. None where an older release counted.",
+    )
     cost_usd: Mapped[float | None] = mapped(
         default=0.0,
         description="By the agent's own account, on the day on which the agent wrote it; None "
         "where it has written none in the session.",
     )
+
+    @property
+    def tokens(self) -> DayTokens:
+        """The tokens alone, to be priced."""
+        return DayTokens(
+            self.day,
+            self.model,
+            self.input,
+            self.output,
+            self.cache_creation,
+            self.cache_creation_1h,
+            self.cache_read,
+        )
 
 
 class ToolRow(BaseModel):
@@ -85,6 +118,28 @@ class SessionTotals(BaseModel):
         default=None, description="Latest entry, by its own time."
     )
 
+    _prices: PriceTable | None = PrivateAttr(None)
+
+    def priced_by(self, prices: PriceTable) -> None:
+        """Estimate by these prices from now on, as a store with a table of its own does."""
+        self._prices = prices
+
+    @property
+    def estimate(self) -> Estimate:
+        """What the tokens cost by the prices of their days, and which models have none.
+
+        It is there while the agent runs and where it was killed, and without what the agent's own
+        account has besides; docs/money.md says where either can be wrong.
+        """
+        if not self.is_counted:
+            return Estimate(None)
+        return estimate([row.tokens for row in self.usage], self._prices or PUBLIC_PRICES)
+
+    @property
+    def estimated_usd(self) -> float | None:
+        """The estimate in US dollars, without models that have no price; ``None`` without any."""
+        return self.estimate.usd
+
     @property
     def is_counted(self) -> bool:
         """Whether they were ever counted; an older release stored none, and all of it is 0 then."""
@@ -103,13 +158,13 @@ class SessionTotals(BaseModel):
         """The usage of all days together, by model; ``day`` is empty."""
         found: dict[str, UsageRow] = {}
         for row in self.usage:
-            known = found.setdefault(row.model, UsageRow(day="", model=row.model))
-            for name in ("responses", "input", "output", "cache_creation", "cache_read"):
-                setattr(known, name, getattr(known, name) + getattr(row, name))
-            if row.cost_usd is None:
-                known.cost_usd = None
-            elif known.cost_usd is not None:
-                known.cost_usd += row.cost_usd
+            known = found.get(row.model)
+            if known is None:
+                found[row.model] = row.model_copy(update={"day": ""})
+                continue
+            for name in _SUMS:
+                one, other = getattr(known, name), getattr(row, name)
+                setattr(known, name, None if one is None or other is None else one + other)
         return found
 
     @property

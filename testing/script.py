@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..app.loopback.replies import Block, Failure, Reply, Text, ToolUse
+from ..app.loopback.replies import Block, Cut, Failure, Reply, Text, ToolUse
 from ..app.loopback.requests import ModelRequest
 from ..app.text import shown
 
@@ -192,11 +192,12 @@ def described(reply: Reply) -> str:
     """A turn as the test wrote it, shortened."""
     if isinstance(reply, Failure):
         return f"fails({reply.status})"
+    blocks = reply.blocks if isinstance(reply, Cut) else reply
     return " ".join(
         f"says({shown(block.text, 80)})"
         if isinstance(block, Text)
         else f"calls({shown(block.name)}, {shown(block.arguments, 80)})"
-        for block in reply
+        for block in blocks
     )
 
 

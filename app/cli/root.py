@@ -24,6 +24,7 @@ from ..errors import (
     InvalidKeyError,
     InvalidMigrationError,
     InvalidModelError,
+    InvalidPriceError,
     InvalidQueryError,
     InvalidReceiptError,
     InvalidRetentionError,
@@ -63,6 +64,7 @@ _MISUSES = (
     InvalidKeyError,
     InvalidMigrationError,
     InvalidModelError,
+    InvalidPriceError,
     InvalidQueryError,
     InvalidReceiptError,
     InvalidRetentionError,
@@ -144,6 +146,13 @@ def root(
             metavar="NAME",
             help="Who you are: what you erase, delete, export, copy, hold or serve is then "
             "recorded, see audit. [SESSION_STORE_ACTOR]",
+        ),
+    ] = None,
+    prices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:TABLE",
+            help="Your own PriceTable, to estimate costs with. [SESSION_STORE_PRICES]",
         ),
     ] = None,
     env_file: Annotated[

@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     summaries: str | None = None
     actor: str | None = None
     """Who is recorded in the audit; without one, nothing is."""
+    prices: str | None = None
     mongod: str | None = None
     """The program that ``--embedded`` starts."""
     source_url: SecretStr | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from .own_prices import prices_named
 from .root import models_of, options_of
 
 if TYPE_CHECKING:
@@ -31,4 +32,5 @@ async def store_on(
         actor=options.actor,
         entries=models.entries,
         summaries=models.summaries,
+        prices=prices_named(options.settings.prices),
     )

@@ -15,6 +15,9 @@ ERASURES = "claude_transcript_erasures"
 AUDIT = "claude_transcript_audit"
 """What was done by whom, where a store keeps an audit; nothing is ever taken from it."""
 
+PASSED_BUDGETS = "claude_passed_budgets"
+"""Of which budgets somebody was told that they are passed, until the period ends."""
+
 
 def collection_name(model: type[Document]) -> str:
     """The collection of a Document class, initialised or not."""

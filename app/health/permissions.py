@@ -11,7 +11,13 @@ from pymongo.errors import OperationFailure
 
 from ...migrations._log import LOG_COLLECTION
 from ...models import EntryChunk
-from ..database.collection_names import ADOPTION_RECORDS, AUDIT, ERASURES, policy_collection_name
+from ..database.collection_names import (
+    ADOPTION_RECORDS,
+    AUDIT,
+    ERASURES,
+    PASSED_BUDGETS,
+    policy_collection_name,
+)
 from .exposure import is_on_loopback, lets_everybody_in
 from .findings import Finding
 from .target import Target
@@ -100,6 +106,7 @@ def needed_besides(target: Target) -> Mapping[str, Sequence[Need]]:
     summaries = target.collection(target.models.summaries).name
     return {
         "watch sessions": [Need(summaries, ("changeStream",))],
+        "watch budgets": [Need(PASSED_BUDGETS, ("insert", "remove"))],
         "delete sessions by a condition": [Need(ADOPTION_RECORDS, ("remove",))],
         "erase a person's sessions": [
             Need(ERASURES, ("find", "insert", "update")),

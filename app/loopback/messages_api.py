@@ -16,16 +16,29 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from .replies import Block, Failure, Reply, Text
+from .replies import Block, Cut, Failure, Reply, Text
 from .requests import ModelRequest
 
 Json = dict[str, Any]
 Script = Callable[[ModelRequest], Reply]
 """What to answer to a request; called on a thread of the server's, several at a time."""
+
+
+@dataclass(frozen=True)
+class Billed:
+    """What a response took, by the log of the API."""
+
+    id: str
+    model: str
+    usage: Json
+    """As the API reports it at the end, also where that was never sent."""
+    is_whole: bool
+    """Whether the last count was sent."""
+
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -37,6 +50,7 @@ class LoopbackMessagesApi:
         self._script = script
         self._max_replies = max_replies
         self._requests: list[Json] = []
+        self._billed: list[Billed] = []
         self._lock = threading.Lock()
         # The agent drops what repeats an id it has seen, also one from before a resume.
         self._name = secrets.token_hex(4)
@@ -59,6 +73,17 @@ class LoopbackMessagesApi:
         """The bodies received on ``/v1/messages`` so far, oldest first."""
         with self._lock:
             return list(self._requests)
+
+    @property
+    def billed(self) -> list[Billed]:
+        """All responses that took tokens so far, in the order of the requests' answers."""
+        with self._lock:
+            return list(self._billed)
+
+    def bill(self, message: Json, *, is_whole: bool) -> None:
+        """Log what a response takes; called by the handler, on its thread."""
+        with self._lock:
+            self._billed.append(Billed(message["id"], message["model"], message["usage"], is_whole))
 
     def answer(self, request: Json) -> tuple[str, Reply]:
         """Name the reply and ask the script for it; called by the handler, on its thread."""
@@ -105,10 +130,12 @@ def _handler_for(api: LoopbackMessagesApi) -> type[BaseHTTPRequestHandler]:
                 return self._send_json(400, _error("invalid_request_error", reason))
             if isinstance(reply, Failure):
                 return self._send_json(reply.status, _error(reply.kind, reply.message))
-            message = _message(name, request, reply)
+            is_whole = not isinstance(reply, Cut)
+            message = _message(name, request, reply.blocks if isinstance(reply, Cut) else reply)
+            api.bill(message, is_whole=is_whole)
             if not request.get("stream"):
                 return self._send_json(200, message)
-            self._stream(_events(message))
+            self._stream(_events(message, is_whole=is_whole))
 
         def _read_json(self) -> Json:
             size = int(self.headers.get("content-length", 0))
@@ -171,9 +198,15 @@ def _usage(request: Json, content: list[Json]) -> Json:
     """Numbers that differ from reply to reply, as real ones do: all but the end is cached."""
     new, total = _tokens(request.get("messages", [])[-1:]), _tokens(request)
     first = not any(m.get("role") == "assistant" for m in request.get("messages", []))
+    written = total - new if first else 0
+    for_an_hour = written // 3
     return {
         "input_tokens": new,
-        "cache_creation_input_tokens": total - new if first else 0,
+        "cache_creation_input_tokens": written,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": written - for_an_hour,
+            "ephemeral_1h_input_tokens": for_an_hour,
+        },
         "cache_read_input_tokens": 0 if first else total - new,
         "output_tokens": _tokens(content),
     }
@@ -183,7 +216,7 @@ def _tokens(value: Any) -> int:
     return len(json.dumps(value)) // 4 + 1
 
 
-def _events(message: Json) -> Iterator[Json]:
+def _events(message: Json, *, is_whole: bool) -> Iterator[Json]:
     """A message as the API streams it: its frame, then every block empty, filled and closed."""
     ending = {key: message[key] for key in ("stop_reason", "stop_sequence")}
     start: Json = message | {"content": [], "stop_reason": None}
@@ -199,6 +232,8 @@ def _events(message: Json) -> Iterator[Json]:
         yield {"type": "content_block_start", "index": index, "content_block": block | empty}
         yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
+    if not is_whole:
+        return
     usage = {"output_tokens": message["usage"]["output_tokens"]}
     yield {"type": "message_delta", "delta": ending, "usage": usage}
     yield {"type": "message_stop"}

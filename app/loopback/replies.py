@@ -38,4 +38,11 @@ class Failure:
     message: str
 
 
-Reply = Sequence[Block] | Failure
+@dataclass(frozen=True)
+class Cut:
+    """A message whose stream breaks off behind its blocks, before the last count of tokens."""
+
+    blocks: Sequence[Block]
+
+
+Reply = Sequence[Block] | Cut | Failure

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Generic
 
+from ...models import SessionSummary
+from ..pricing.price_list import price_list_read
+from ..pricing.price_table import PUBLIC_PRICES, PriceTable, checked_prices
 from ..reading.listings import SessionListing
 from ..storage.bound_store import BoundStore
 from ..storage.connection import Binding, DatabaseBinding
@@ -27,9 +30,12 @@ class SessionQueries(BoundStore, Generic[S_co]):
         summaries: type[S_co],
         binding: Binding | DatabaseBinding,
         forget: Callable[[], None],
+        prices: PriceTable | None,
     ) -> None:
         super().__init__(tenant, binding, forget)
         self._summaries = summaries
+        self.prices = checked_prices(prices)
+        """With which costs are estimated: the team's own, or those of the public list."""
 
     async def sessions(
         self,
@@ -73,15 +79,27 @@ class SessionQueries(BoundStore, Generic[S_co]):
         limit = checked_limit(limit)
         position = None if after is None else Position.parse(after)
         async with self._doing("sessions", "find sessions") as connection:
-            return await session_page(
+            page = await session_page(
                 connection, self._tenant, wanted, limit, position, figures_only=figures_only
             )
+        for session in page.sessions:
+            await self._priced(session)
+        return page
 
     async def summary(self, key: AnyKey) -> S_co | None:
         """The summary of a session, with its totals; ``None`` if there is no such session."""
         session = TranscriptKey.parse(self._tenant, key).session
         async with self._doing("summary", "read the summary of", session) as connection:
-            return await session_summary(connection, session)
+            summary = await session_summary(connection, session)
+        if summary is not None:
+            await self._priced(summary)
+        return summary
+
+    async def _priced(self, summary: SessionSummary) -> None:
+        """Have a summary estimate by the prices of this store, and wait for no list then."""
+        await price_list_read()
+        if self.prices is not PUBLIC_PRICES:
+            summary.totals.priced_by(self.prices)
 
     async def session_named(
         self, name: str, project_key: str | None = None, *, whole_id: bool = False
@@ -147,7 +165,9 @@ class SessionQueries(BoundStore, Generic[S_co]):
             criteria, project_key, tag, branch, None, metadata, days.active_since
         )
         async with self._doing("usage", "add up usage") as connection:
-            return await statistics.usage(connection, self._tenant, wanted, days, groups)
+            return await statistics.usage(
+                connection, self._tenant, wanted, days, groups, self.prices
+            )
 
     async def tools(
         self,

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, cast
 
-from ...models.counting.bounded import bounded_count
+from ...models.counting.assistant_entry import counts_in
 from ...models.views.messages import SYNTHETIC_MODEL
 from ...models.views.moments import moment
 from ...models.views.parsing import KNOWN_KINDS
@@ -43,7 +43,7 @@ class OutlinedTurn:
     calls: int = 0
     failures: int = 0
     taken: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
-    """Responses, input, output, tokens written to the cache and read from it, by model."""
+    """:data:`Counts` by model."""
     context: int = 0
     """Tokens that the last response was given."""
     parent: int | None = None
@@ -87,7 +87,7 @@ _Measured = OutlinedTurn | OutlinedSubagent
 
 def used(measured: _Measured) -> dict[str, Tokens]:
     """What the models took in it."""
-    return {model: Tokens(*counts) for model, counts in measured.taken.items()}
+    return {model: Tokens.of(counts) for model, counts in measured.taken.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +297,8 @@ class Outline:
         if not isinstance(usage, dict) or row.get("model") == SYNTHETIC_MODEL:
             return
         said = cast("dict[str, Any]", usage)
-        counts = [1, *(bounded_count(said.get(name)) for name in _COUNTS)]
+        may_be_made_up = "block" in row and "details" not in row
+        counts = [*counts_in(said, row.get("stopped", ""), may_be_made_up)]
         # Each entry of a response says what all of it took.
         response = (subpath, str(row.get("response") or seq))
         known = self._responses.get(response)
@@ -341,10 +342,6 @@ class Outline:
 
 # Entries of one response stand close to one another.
 _MANY_RESPONSES = 1_000
-_COUNTS = (
-    *("input_tokens", "output_tokens"),
-    *("cache_creation_input_tokens", "cache_read_input_tokens"),
-)
 
 
 def _prompt_of(row: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from ...models.views.blocks import ToolResultBlock
 from ...models.views.messages import UserEntry
+from ..pricing.price_table import PriceTable
 from ..reading.glimpses import Glimpse
 from ..sdk import SessionKey
 from ..transcripts.outline import Outline
@@ -65,13 +66,16 @@ async def _changes(
     for glimpse in main:
         if glimpse.seq not in by_seq:
             continue
-        html, ident = _placed(pieces, outline, by_seq[glimpse.seq])
+        html, ident = _placed(pieces, outline, by_seq[glimpse.seq], maker.prices)
         yield glimpse.seq, html
         if outline is not None and (turn := outline.turn_at(glimpse.seq)) and turn.number:
-            heads[ident] = (glimpse.seq, turn_head(ident, f"Turn {turn.number}", turn))
+            heads[ident] = (
+                glimpse.seq,
+                turn_head(ident, f"Turn {turn.number}", turn, maker.prices),
+            )
     for call, seq in again.items():
         if call in by_seq and call not in {each.seq for each in main}:
-            yield seq, _placed(pieces, outline, by_seq[call])[0]
+            yield seq, _placed(pieces, outline, by_seq[call], maker.prices)[0]
     for seq, html in heads.values():
         yield seq, html
 
@@ -99,7 +103,9 @@ def _answered(pieces: TranscriptPieces, by_seq: dict[int, Seen], new: set[int]) 
     return found
 
 
-def _placed(pieces: TranscriptPieces, outline: Outline | None, seen: Seen) -> tuple[Html, str]:
+def _placed(
+    pieces: TranscriptPieces, outline: Outline | None, seen: Seen, prices: PriceTable
+) -> tuple[Html, str]:
     """The pieces of an entry, in the turn that it is of or begins, and the name of that turn."""
     glimpse, view = seen
     turn = outline.turn_at(glimpse.seq) if outline is not None else None
@@ -108,5 +114,5 @@ def _placed(pieces: TranscriptPieces, outline: Outline | None, seen: Seen) -> tu
     pieces.context = replace(pieces.context, inside="" if begins else ident)
     html = pieces.of(glimpse, view).html
     if begins and turn is not None:
-        html = f"{turn_opening(turn.number, glimpse.seq, turn)}{html}</section>\n"
+        html = f"{turn_opening(turn.number, glimpse.seq, turn, prices)}{html}</section>\n"
     return html, ident

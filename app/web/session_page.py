@@ -10,10 +10,10 @@ from typing import Any
 from starlette.responses import RedirectResponse, Response
 
 from ..transcripts.outline import Outline, OutlinedSubagent, used
+from .costs import Cost, cost_of
 from .finding import SEARCHES, FoundInSession, find
 from .kept import Kept
 from .piece_markup import PieceAddresses
-from .prices import Cost, cost_of
 from .refusals import no_such_session
 from .responses import page
 from .session_view import SessionQuery, SessionView
@@ -193,11 +193,11 @@ def _seams(view: SessionView, window: Window, subpath: str) -> dict[str, Seam | 
 def head_of(view: SessionView, subpath: str = "") -> dict[str, Any]:
     """What the head of the page says, in figures, and its downloads."""
     totals, outline = view.summary.totals, view.outline
-    usage = totals.usage
+    usage, prices = totals.usage, view.viewer.store.prices
     agents = Cost()
     if outline is not None:
         for each in outline.subagents.values():
-            agents += cost_of_tokens(used(each), each.at)
+            agents += cost_of_tokens(used(each), each.at, prices)
     failure = outline.first_failure if outline is not None else None
     links, key = view.viewer.links, view.key
     return {
@@ -208,9 +208,9 @@ def head_of(view: SessionView, subpath: str = "") -> dict[str, Any]:
         "first_failure": links.entry(key, failure) if failure is not None else None,
         "tokens": sum(r.input + r.output + r.cache_creation + r.cache_read for r in usage),
         "cached": sum(row.cache_read for row in usage),
-        "cost": cost_of(totals.cost_usd, usage),
+        "cost": cost_of(totals),
         "agents_cost": agents,
-        "lanes": lanes_of(outline) if outline is not None else None,
+        "lanes": lanes_of(outline, prices) if outline is not None else None,
         "context_now": last_context(outline.turns) if outline is not None else 0,
         "exports": [
             ("Markdown", links.within(key, "export.md")),

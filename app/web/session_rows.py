@@ -10,8 +10,8 @@ from ...models import SessionSummary
 from ..sdk import SessionKey
 from ..stored_times import moment_of_ms
 from ..text import line
+from .costs import Cost, cost_of
 from .list_filters import LIVE_SECONDS
-from .prices import Cost, cost_of
 from .responses import fragment
 from .viewer import Viewer
 from .wording import ago
@@ -43,7 +43,7 @@ class SessionRow:
             "" if named is None else line(str(named)),
             _last_written(summary),
             now,
-            cost_of(totals.cost_usd, totals.usage),
+            cost_of(totals),
         )
 
     @property

@@ -107,7 +107,9 @@ class SessionView:
 
     def maker(self, **told: Any) -> WindowMaker:
         """Makes windows of it."""
-        return WindowMaker(self.reader, self.context(**told), self.outline, self.now)
+        return WindowMaker(
+            self.reader, self.context(**told), self.outline, self.now, self.viewer.store.prices
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,13 @@ from datetime import datetime
 from html import escape
 from typing import Final
 
+from ..pricing.price_list import context_of
+from ..pricing.price_table import PriceTable
+from ..pricing.token_price import has_tokens
 from ..rendering.amounts import counted, seconds
 from ..transcripts.outline import Outline, OutlinedTurn, used
 from ..transcripts.tokens import Tokens
-from .prices import Cost, context_of, has_tokens, price_of
+from .costs import Cost
 from .wording import dollars, shortened
 
 MOST_BARS: Final = 120
@@ -30,13 +33,15 @@ def new_tokens(tokens: Tokens) -> int:
     return tokens.input + tokens.output + tokens.cache_creation
 
 
-def cost_of_tokens(tokens_by_model: Mapping[str, Tokens], at: datetime | None) -> Cost:
-    """What they cost by the list, on the day of a moment."""
+def cost_of_tokens(
+    tokens_by_model: Mapping[str, Tokens], at: datetime | None, prices: PriceTable
+) -> Cost:
+    """What they cost by the prices of the day of a moment."""
     day = "" if at is None else f"{at:%Y-%m-%d}"
     found = Cost()
     for model, tokens in tokens_by_model.items():
         if has_tokens(tokens):
-            price = price_of(model, day)
+            price = prices.price_of(model, day)
             known = (
                 Cost(unknown=1)
                 if price is None
@@ -84,7 +89,7 @@ class Lanes:
     top_context: int
 
 
-def turn_sum(turn: OutlinedTurn) -> str:
+def turn_sum(turn: OutlinedTurn, prices: PriceTable) -> str:
     """What a turn came to, as HTML."""
     said: list[str] = []
     if turn.calls:
@@ -92,14 +97,14 @@ def turn_sum(turn: OutlinedTurn) -> str:
         said.append(counted(turn.calls, "tool call") + failed)
     if tokens := tokens_of(used(turn)):
         said.append(f"{shortened(tokens)} tokens")
-        cost = cost_shown(cost_of_tokens(used(turn), turn.at))
+        cost = cost_shown(cost_of_tokens(used(turn), turn.at, prices))
         said.append(f'<span class="est">{escape(cost)}</span>')
     if turn.at and turn.ended_at and turn.ended_at > turn.at:
         said.append(seconds((turn.ended_at - turn.at).total_seconds()))
     return " · ".join(said)
 
 
-def lanes_of(outline: Outline) -> Lanes | None:
+def lanes_of(outline: Outline, prices: PriceTable) -> Lanes | None:
     """The lanes of a session; ``None`` where there is nothing to draw."""
     turns = [turn for turn in outline.turns if turn.number]
     if not turns:
@@ -119,7 +124,7 @@ def lanes_of(outline: Outline) -> Lanes | None:
                 sum(each.cache_read for taken in every for each in taken.values()),
             )
         )
-        costs.append((_sum_of(mine), _sum_of(theirs)))
+        costs.append((_sum_of(mine, prices), _sum_of(theirs, prices)))
     if not any(map(sum, tokens)):
         return None
     most_tokens = max(map(sum, tokens))
@@ -150,8 +155,10 @@ def _part(amount: float, most: float) -> float:
     return round(100 * amount / most, 2) if most else 0.0
 
 
-def _sum_of(parts: Iterable[tuple[Mapping[str, Tokens], datetime | None]]) -> Cost:
-    return sum((cost_of_tokens(tokens, at) for tokens, at in parts), Cost())
+def _sum_of(
+    parts: Iterable[tuple[Mapping[str, Tokens], datetime | None]], prices: PriceTable
+) -> Cost:
+    return sum((cost_of_tokens(tokens, at, prices) for tokens, at in parts), Cost())
 
 
 def _agents_by_turn(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..transcripts.outline import OutlinedSubagent, OutlinedTurn, used
-from .prices import Cost
+from .costs import Cost
 from .session_view import SessionQuery, SessionView
 from .turn_figures import cost_of_tokens, tokens_of
 from .windows import Window
@@ -58,7 +58,7 @@ def turns_shown(view: SessionView, asked: SessionQuery, window: Window) -> dict[
                 turn,
                 _turn_href(view, turn, window),
                 tokens_of(used(turn)),
-                cost_of_tokens(used(turn), turn.at),
+                cost_of_tokens(used(turn), turn.at, view.viewer.store.prices),
                 started[:room],
                 len(started[room:]),
                 turn is here,

@@ -16,19 +16,28 @@ _FORMULA = re.compile(r"[=+@\t\r]|-(?![\w.-]*\Z)")
 
 
 def csv_of_usage(name: str, groups: Sequence[UsageGroup]) -> bytes:
-    """Groups with tokens, and cost in US dollars of six digits."""
+    """Groups with tokens, and cost in US dollars of six digits; what is not known is empty.
+
+    ``unaccounted_usd`` is of sessions without an account alone, for the sum with ``own_usd``;
+    ``estimated_usd`` is of all tokens.
+    """
     head = [
         *(name, "sessions", "responses", "input", "output", "cache_creation", "cache_read"),
-        *("own_usd", "estimated_usd", "unknown_sessions"),
+        *("cache_creation_1h", "incomplete", "own_usd", "unaccounted_usd", "estimated_usd"),
+        *("unknown_sessions", "unpriced_models"),
     ]
     rows = [
         [
             _text(group.name),
             *(group.usage.sessions, group.usage.responses, group.usage.input),
             *(group.usage.output, group.usage.cache_creation, group.usage.cache_read),
-            f"{group.cost.own:.6f}",
-            f"{group.cost.estimated:.6f}",
+            *(group.usage.cache_creation_1h, group.usage.incomplete),
+            # What nobody has accounted for is no cost of nothing.
+            "" if group.usage.cost_usd is None else f"{group.cost.own:.6f}",
+            f"{group.cost.estimated:.6f}" if group.cost.is_estimated else "",
+            "" if group.usage.estimated_usd is None else f"{group.usage.estimated_usd:.6f}",
             group.cost.unknown,
+            _text(" ".join(group.usage.unpriced)),
         ]
         for group in groups
     ]

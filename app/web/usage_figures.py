@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from ..pricing.token_price import has_tokens
 from ..queries.statistics import Days, ToolStatistics, UsageStatistics
 from ..store import BeanieSessionStore
+from .costs import Cost
 from .figure_filters import FigureFilters
 from .list_filters import LIVE_SECONDS
-from .prices import Cost, has_tokens, price_of
 from .session_rows import is_live
 
 TOO_FEW_CALLS = 20
@@ -132,39 +133,31 @@ async def _nobody() -> list[UsageGroup]:
 
 @dataclass(frozen=True, slots=True)
 class _Estimates:
-    """What sessions without an account took, by the finest groups, to be added up by any."""
+    """What sessions without an account cost by the prices of their tokens, by any group."""
 
     store: BeanieSessionStore
     wanted: FigureFilters
-    rows: Sequence[UsageStatistics]
     unpriced: Sequence[str]
-    """Models that took something and have no price."""
+    """Models that took something in sessions without an account, and have no price."""
 
     @classmethod
     async def of(cls, store: BeanieSessionStore, wanted: FigureFilters) -> _Estimates:
-        groups = ["day", "model", "project_key"]
-        if wanted.who:
-            groups.append(f"metadata.{wanted.who}")
-        made = cls(store, wanted, (), ())
-        rows = await made._usage(groups, _WITHOUT_ACCOUNT)
-        models = {str(row.group["model"]) for row in rows if has_tokens(row)}
-        unpriced = sorted(model for model in models if price_of(model) is None)
-        if unpriced:
-            # What is known of a part of a session is no estimate of it.
-            priced = {"totals.usage.model": {"$nin": unpriced}}
-            rows = await made._usage(groups, {**_WITHOUT_ACCOUNT, **priced})
-        return replace(made, rows=[row for row in rows if has_tokens(row)], unpriced=unpriced)
+        made = cls(store, wanted, ())
+        rows = await made._usage((), _WITHOUT_ACCOUNT)
+        return replace(made, unpriced=rows[0].unpriced if rows else ())
 
     async def groups(self, by: str | tuple[()]) -> list[UsageGroup]:
         """Groups with their cost, the most expensive first."""
         names = [by] if by else []
         found = await self._usage(names)
-        estimated: dict[str, float] = {}
-        for row in self.rows:
-            price = price_of(str(row.group["model"]), str(row.group["day"]))
-            if price is not None:
-                name = _name(row, names)
-                estimated[name] = estimated.get(name, 0.0) + price.of(row)
+        # What is known of a part of a session is no estimate of it.
+        priced = {"totals.usage.model": {"$nin": [*self.unpriced]}} if self.unpriced else {}
+        rows = await self._usage(names, {**_WITHOUT_ACCOUNT, **priced})
+        estimated = {
+            _name(row, names): row.estimated_usd
+            for row in rows
+            if row.estimated_usd is not None and has_tokens(row)
+        }
         unknown = await self._unknown(names) if self.unpriced else dict[str, int]()
         groups = [
             UsageGroup(

@@ -11,6 +11,7 @@ from html import escape
 from typing import Final
 
 from ...models.views.parsing import parse_entry
+from ..pricing.price_table import PriceTable
 from ..reading.glimpses import Glimpse, SessionReader
 from ..rendering.amounts import counted, seconds
 from ..rendering.folded_calls import Told
@@ -64,6 +65,7 @@ class WindowMaker:
     context: PieceContext
     outline: Outline | None
     now: datetime
+    prices: PriceTable
     _below: int = 0
     _below_characters: int = 0
     _starts: Mapping[tuple[int, str], list[str]] = field(
@@ -271,7 +273,7 @@ class WindowMaker:
         tokens = tokens_of(used(agent))
         if tokens:
             told.append(Told(shortened(tokens)))
-            cost = cost_of_tokens(used(agent), agent.at)
+            cost = cost_of_tokens(used(agent), agent.at, self.prices)
             told.append(Told(cost_shown(cost), "est"))
         if agent.at and agent.ended_at:
             told.append(Told(seconds((agent.ended_at - agent.at).total_seconds())))
@@ -337,11 +339,16 @@ class _Turns:
         else:
             number = None
         goes_on = turn is not None and turn.first != entry.seq
-        return turn_opening(number, entry.seq, turn, goes_on=goes_on)
+        return turn_opening(number, entry.seq, turn, self._maker.prices, goes_on=goes_on)
 
 
 def turn_opening(
-    number: int | None, seq: int, turn: OutlinedTurn | None, *, goes_on: bool = False
+    number: int | None,
+    seq: int,
+    turn: OutlinedTurn | None,
+    prices: PriceTable,
+    *,
+    goes_on: bool = False,
 ) -> Html:
     """What a turn begins with; ``number`` is ``None`` where it is not known, 0 before the first."""
     if number is None:
@@ -354,13 +361,13 @@ def turn_opening(
         ident, name = f"{ident}-e{seq}", f"{name}, continued"
     return (
         f'<section class="turn" id="{ident}" aria-labelledby="{ident}-name">\n'
-        f"{turn_head(ident, name, turn)}"
+        f"{turn_head(ident, name, turn, prices)}"
     )
 
 
-def turn_head(ident: str, name: str, turn: OutlinedTurn | None) -> Html:
+def turn_head(ident: str, name: str, turn: OutlinedTurn | None, prices: PriceTable) -> Html:
     """What stands above a turn: its name, and what it came to."""
-    sums = turn_sum(turn) if turn is not None else ""
+    sums = turn_sum(turn, prices) if turn is not None else ""
     return (
         f'<header class="turn-head" id="{ident}-head">'
         f'<h2 id="{ident}-name" tabindex="-1">{name}</h2>'

@@ -9,9 +9,12 @@ from ..views.messages import SYNTHETIC_MODEL
 from ..views.moments import stored_moment
 from ..views.prompts import blocks_of
 from .bounded import bounded_count, bounded_name, bounded_number
-from .one_response import NOTHING, Written, chain_of, failure_of, written_by
+from .one_response import NOTHING, Counts, Written, chain_of, failure_of, written_by
 
 _CALLS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+
+# Tokens of output that the API has counted when a stream begins.
+_MOST_AT_FIRST = 8
 
 
 class StoredEntry(NamedTuple):
@@ -41,17 +44,40 @@ def written_in(
     counts = NOTHING
     name = ""
     if isinstance(model, str) and model != SYNTHETIC_MODEL and isinstance(usage, dict):
-        usage = cast("dict[str, Any]", usage)
         name = bounded_name(model)
-        counts = (
-            1,
-            bounded_count(usage.get("input_tokens")),
-            bounded_count(usage.get("output_tokens")),
-            bounded_count(usage.get("cache_creation_input_tokens")),
-            bounded_count(usage.get("cache_read_input_tokens")),
-        )
+        may_be_made_up = "apiBlockIndex" in entry and "stop_details" not in message
+        stop_reason = message.get("stop_reason", "")
+        counts = counts_in(cast("dict[str, Any]", usage), stop_reason, may_be_made_up)
     cost = max(bounded_number(entry["costUSD"]) or 0.0, 0.0) if "costUSD" in entry else 0.0
     return written_by(entry, message, chain_of(subpath, entry), at, name, counts, cost)
+
+
+def counts_in(usage: Mapping[str, Any], stop_reason: object, may_be_made_up: bool) -> Counts:
+    """What an entry says that its response took, by its usage.
+
+    The API says why it stopped with its last count. Before that, ``stop_reason`` is ``None``; an
+    entry without that field tells nothing, and counts as if the count had come. Where the stream
+    broke off, agents that number the blocks of a response make up a reason, without details, and
+    then there is the first count alone, of some tokens.
+    """
+    to_cache = bounded_count(usage.get("cache_creation_input_tokens"))
+    for_an_hour = 0
+    if to_cache:
+        split = usage.get("cache_creation")
+        if isinstance(split, dict):
+            split = cast("dict[str, Any]", split)
+            for_an_hour = min(bounded_count(split.get("ephemeral_1h_input_tokens")), to_cache)
+    said = bounded_count(usage.get("output_tokens"))
+    is_final = stop_reason is not None and not (may_be_made_up and said <= _MOST_AT_FIRST)
+    return (
+        1,
+        bounded_count(usage.get("input_tokens")),
+        said,
+        to_cache,
+        bounded_count(usage.get("cache_read_input_tokens")),
+        for_an_hour,
+        1 if is_final else 0,
+    )
 
 
 def is_copied(entry: Mapping[str, Any]) -> bool:

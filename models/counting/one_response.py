@@ -12,10 +12,11 @@ from zlib import crc32
 
 from ...app.stored_times import EPOCH
 
-Counts = tuple[int, int, int, int, int]
-"""Responses, input, output, tokens written to the cache, tokens read from it."""
+Counts = tuple[int, int, int, int, int, int, int]
+"""Responses, input, output, tokens written to the cache, tokens read from it; of those written to
+it, the ones that it keeps for an hour; and of the responses, those whose last count came."""
 
-NOTHING: Counts = (0, 0, 0, 0, 0)
+NOTHING: Counts = (0, 0, 0, 0, 0, 0, 0)
 IDENTITY_BYTES = 8
 
 INSTANT_BYTES = 16

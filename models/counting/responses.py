@@ -38,7 +38,10 @@ _MAX_PLACES = 48
 _MAX_PLACES_BYTES = 28 * 1024
 
 # In BSON, without the texts.
-_PLACE_BYTES = 290
+_PLACE_BYTES = 315
+
+_COUNTS_BEFORE = 5
+"""How many counts an older release knows."""
 
 _CALL_BYTES = 65
 _MAX_CALLS_KEPT = 64
@@ -286,11 +289,13 @@ class Responses:
             response.request,
             response.day,
             response.model,
-            *response.counts,
+            *response.counts[:_COUNTS_BEFORE],
             response.cost,
             response.instants[-1],
             self._identities[key].head,
             [[i, c.name, c.failure, c.has_failed] for i, c in response.calls.items()],
+            # Behind all that an older release reads.
+            *response.counts[_COUNTS_BEFORE:],
         ]
 
     @classmethod
@@ -302,9 +307,8 @@ class Responses:
             chain, key, goes_on, first, request, day, model = row[:7]
             response = known.get((key, first))
             if response is None:
-                response = known[key, first] = Response(
-                    first, request, day, model, cast("Counts", tuple(row[7:12])), row[12]
-                )
+                counts = cast("Counts", (*row[7:12], *row[16:18]))
+                response = known[key, first] = Response(first, request, day, model, counts, row[12])
                 response.calls = {each[0]: CountedCall(*each[1:]) for each in row[15]}
             identity = responses._identities.setdefault(key, _Identity(row[14], is_complete=False))
             response.chains.add(chain)

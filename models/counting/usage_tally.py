@@ -8,9 +8,9 @@ from typing import Any
 from .bounded import OTHER, bytes_of
 from .one_response import NOTHING, Counts, Taken
 
-_MAX_ROWS_BYTES = 64 * 1024
+_MAX_ROWS_BYTES = 80 * 1024
 # Of a row in BSON, without the name, with a share of its logged cost.
-_ROW_BYTES = 190
+_ROW_BYTES = 235
 
 Row = tuple[str, str]
 """Day and model."""
@@ -47,6 +47,8 @@ class UsageTally:
             known[2] + sign * counts[2],
             known[3] + sign * counts[3],
             known[4] + sign * counts[4],
+            known[5] + sign * counts[5],
+            known[6] + sign * counts[6],
         )
 
     def add_cost(self, day: str, model: str, cost: float, before: float = 0.0) -> None:
@@ -74,7 +76,9 @@ class UsageTally:
                 "input": counts[1],
                 "output": counts[2],
                 "cache_creation": counts[3],
+                "cache_creation_1h": counts[5],
                 "cache_read": counts[4],
+                "incomplete": counts[0] - counts[6],
                 "cost_usd": self.costs.get((day, model), 0.0) + logged.get((day, model), 0.0),
             }
             for (day, model), counts in self.counts.items()
@@ -86,7 +90,11 @@ class UsageTally:
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]], logged: Iterable[Sequence[Any]]) -> UsageTally:
-        """The tally that :meth:`rows` and :meth:`logged_rows` were made from."""
+        """The tally that :meth:`rows` and :meth:`logged_rows` were made from.
+
+        Raises:
+            KeyError: an older release made them, which did not tell so much apart.
+        """
         usage = cls()
         for row in rows:
             at = (row["day"], row["model"])
@@ -96,6 +104,8 @@ class UsageTally:
                 row["output"],
                 row["cache_creation"],
                 row["cache_read"],
+                row["cache_creation_1h"],
+                row["responses"] - row["incomplete"],
             )
             if row["cost_usd"]:
                 usage.costs[at] = row["cost_usd"]

@@ -52,12 +52,12 @@ async def test_a_pipe_gets_plain_lines_with_whole_values(
     assert finished.errors == ""
     lines = finished.output.splitlines()
     assert lines[0].split() == [
-        *("SESSION", "CHANGED", "TURNS", "TOOLS", "TOKENS", "COST", "PROJECT", "TITLE")
+        *("SESSION", "CHANGED", "TURNS", "TOOLS", "TOKENS", "COST", "EST", "PROJECT", "TITLE")
     ]
     assert [line.split()[0] for line in lines[1:]] == IDS[::-1]
     (third,) = [line for line in lines if line.startswith(IDS[3])]
-    assert third.split(maxsplit=7)[2:] == [
-        *("1", "1", "1045200", "1.250000", PROJECT, "The title of the third")
+    assert third.split(maxsplit=8)[2:] == [
+        *("1", "1", "1045200", "1.250000", "-", PROJECT, "The title of the third")
     ]
     assert third.split()[1].endswith("Z")
     assert all(ord(character) < 127 for character in finished.output)
@@ -79,7 +79,7 @@ async def test_a_terminal_gets_a_table_that_fits(
     if columns == 200:
         assert f"  {PROJECT[-20:]}" in third or "login-service  The title of the third" in third
     else:
-        assert "gin-service  The title of the" in third
+        assert "gin-service  The title of" in third
 
 
 async def test_no_color_means_no_escape_sequence_at_all(

@@ -94,7 +94,7 @@ READABLE = """\
 Mend the clock
 session session
 project project, tenant default
-1 turn, 4 tool calls (1 failed), 0 tokens, -
+1 turn, 4 tool calls (1 failed), 0 tokens, - by the agent's account, $0.00 estimated
 last change CHANGED
   - Title: Mend the clock
 

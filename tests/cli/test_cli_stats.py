@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,7 +41,8 @@ def table(printed: str) -> list[list[str]]:
 
 async def test_a_pipe_gets_whole_numbers_and_nothing_else(command: SessionStoreCommand) -> None:
     done = await command("stats", "--tenant", TENANT, *SINCE)
-    assert (done.code, done.errors) == (0, "")
+    assert done.code == 0
+    assert done.errors.startswith("No estimate has what haiku, opus cost: no price is known.")
     assert table(done.output) == [
         [
             "MODEL",
@@ -51,11 +53,13 @@ async def test_a_pipe_gets_whole_numbers_and_nothing_else(command: SessionStoreC
             "TO-CACHE",
             "CACHED",
             "COST",
+            "EST",
             "NO-COST",
         ],
-        ["opus", "3", "6", "6000", "1000", "0", "0", "1.350000", "0"],
-        ["haiku", "1", "3", "3000", "140", "0", "0", "0.020000", "0"],
-        ["all", "3", "9", "9000", "1140", "0", "0", "1.370000", "0"],
+        # No price is known of these names, and what is not known is not free.
+        ["opus", "3", "6", "6000", "1000", "0", "0", "1.350000", "-", "0"],
+        ["haiku", "1", "3", "3000", "140", "0", "0", "0.020000", "-", "0"],
+        ["all", "3", "9", "9000", "1140", "0", "0", "1.370000", "-", "0"],
     ]
 
 
@@ -207,7 +211,8 @@ async def test_a_cost_below_nothing_does_no_harm(
     rows = {"totals.usage.0.cost_usd": 1.0, "totals.usage.1.cost_usd": -1.0, "totals.cost_usd": 0.0}
     await collection_of(SessionSummary).update_one({"tenant": "default"}, {"$set": rows})
     done = await command("stats", *SINCE, "--chart", "cost")
-    assert (done.code, done.errors) == (0, "")
+    assert done.code == 0
+    assert done.errors.startswith("No estimate has what haiku, opus cost: no price is known.")
     assert "2026-11-20  █" in done.output
     assert "-1.000000" in done.output
 
@@ -227,11 +232,11 @@ async def test_sessions_without_an_account_of_cost_are_counted(
     done = await command("stats", *asked)
     told = "Of 5 sessions, 3 have no account of cost"
     assert told in done.errors
-    assert [[row[0], *row[-2:]] for row in table(done.output)] == [
-        ["PROJECT", "COST", "NO-COST"],
-        ["p0", "0.500000", "2"],
-        ["p1", "0.250000", "1"],
-        ["all", "0.750000", "3"],
+    assert [[row[0], *row[-3:]] for row in table(done.output)] == [
+        ["PROJECT", "COST", "EST", "NO-COST"],
+        ["p0", "0.500000", "-", "2"],
+        ["p1", "0.250000", "-", "1"],
+        ["all", "0.750000", "-", "3"],
     ]
     rows = (await command("--json", "stats", *asked)).json["rows"]
     assert [(row["cost_usd"], row["without_cost"]) for row in rows] == [(0.5, 2), (0.25, 1)]
@@ -292,3 +297,38 @@ def test_a_chart_has_31_bars_at_most_and_none_is_passed_over(
     assert (len(names), names[-1], name(last)) == (count, shown, shown)
     assert names == sorted(set(names))
     assert first == date(1, 1, 1) or names[0] == name(first)
+
+
+async def test_estimates_are_by_a_table_of_the_teams_own(
+    store: BeanieSessionStore,
+    command: SessionStoreCommand,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key: Any = {"project_key": "p", "session_id": "s"}
+    cut = answered("2026-11-20", "acme-1", 100_000)
+    cut["message"]["stop_reason"] = None
+    await store.append(key, [cut, answered("2026-11-20", "acme-2", 5)])
+    (tmp_path / "money_prices.py").write_text(
+        "from beanie_session_store import PriceTable, TokenPrice\n"
+        'TABLE = PriceTable({"acme-1": TokenPrice(0, 5)})\n'
+        "OTHER = 5\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = ("stats", *SINCE, "--prices", "money_prices:TABLE")
+    done = await command(*asked)
+    shown = [row[-3:-1] for row in table(done.output)[1:]]
+    assert shown == [["-", "0.500000"], ["-", "-"], ["-", "0.500000"]]
+    assert "No estimate has what acme-2 cost" in done.errors
+    assert "The final count of 1 response never came" in done.errors
+    (total,) = [(await command("--json", *asked)).json["total"]]
+    assert (total["cost_usd"], total["estimated_usd"], total["incomplete"]) == (None, 0.5, 1)
+    assert total["unpriced"] == ["acme-2"]
+    sessions = (await command("--json", "sessions", "--prices", "money_prices:TABLE")).json
+    (session,) = sessions["sessions"]
+    assert (session["cost_usd"], session["estimated_usd"]) == (None, 0.5)
+    assert (session["unpriced"], session["incomplete"]) == (["acme-2"], 1)
+    for wrong in ("money_prices:OTHER", "money_prices:NONE", "no_such_module:X", "x"):
+        refused = await command("stats", "--prices", wrong)
+        assert (refused.code, refused.output) == (2, "")
+        assert wrong in refused.errors

@@ -13,9 +13,12 @@ import pytest
 from support.pages import MOUNT, account, answer, days_ago, failed, pages_of, prompt, rows_of
 
 from beanie_session_store import BeanieSessionStore, UsageStatistics
+from beanie_session_store.app.pricing.price_list import context_of
+from beanie_session_store.app.pricing.price_table import PriceTable
+from beanie_session_store.app.pricing.token_price import TokenPrice
 from beanie_session_store.app.web.charts import BOTTOM, TOP, chart_over_time, rate_scale, shares
+from beanie_session_store.app.web.costs import Cost
 from beanie_session_store.app.web.figure_filters import FigureFilters
-from beanie_session_store.app.web.prices import Cost, context_of, price_of
 from beanie_session_store.app.web.usage_csv import csv_of_usage
 from beanie_session_store.app.web.usage_figures import NOTHING, UsageGroup
 from beanie_session_store.app.web.wording import (
@@ -79,26 +82,30 @@ async def test_what_is_accounted_for_estimated_and_unknown_is_told_apart(
     assert by_project == {
         "-srv-shop": {
             **by_project["-srv-shop"],
-            **{"sessions": "3", "own_usd": "2.500000", "estimated_usd": "0.750000"},
+            **{"sessions": "3", "own_usd": "2.500000", "unaccounted_usd": "0.750000"},
             **{"unknown_sessions": "1", "input": "201010", "cache_read": "9000"},
         },
         "q": {
             **by_project["q"],
-            **{"sessions": "1", "own_usd": "1.000000", "estimated_usd": "0.000000"},
+            **{"sessions": "1", "own_usd": "1.000000", "unaccounted_usd": ""},
             **{"unknown_sessions": "0", "input": "10"},
         },
     }
     by_model = {row["model"]: row for row in table(csvs["model"])}
     assert by_model[OPUS]["own_usd"] == "2.500000"
-    assert by_model[OPUS]["estimated_usd"] == "0.750000"
+    assert by_model[OPUS]["unaccounted_usd"] == "0.750000"
     assert by_model["no-such-model"]["unknown_sessions"] == "1"
+    # Not a cost of nothing, neither of them.
+    assert by_model["no-such-model"]["estimated_usd"] == ""
+    assert by_model["no-such-model"]["own_usd"] == ""
+    assert by_model["no-such-model"]["unpriced_models"] == "no-such-model"
     whose = {row["user_id"]: row for row in table(csvs["user_id"])}
-    assert (whose["u1"]["own_usd"], whose["u1"]["estimated_usd"]) == ("3.500000", "0.000000")
-    assert (whose["u2"]["own_usd"], whose["u2"]["estimated_usd"]) == ("0.000000", "0.750000")
+    assert (whose["u1"]["own_usd"], whose["u1"]["unaccounted_usd"]) == ("3.500000", "")
+    assert (whose["u2"]["own_usd"], whose["u2"]["unaccounted_usd"]) == ("", "0.750000")
     by_day = table(csvs["day"])
     assert [row["day"] for row in by_day] == sorted(row["day"] for row in by_day)
-    assert sum(float(row["own_usd"]) for row in by_day) == 3.5
-    assert sum(float(row["estimated_usd"]) for row in by_day) == 0.75
+    assert sum(float(row["own_usd"] or 0) for row in by_day) == 3.5
+    assert sum(float(row["unaccounted_usd"] or 0) for row in by_day) == 0.75
     tools = table(csvs["tools"])
     assert [(row["tool"], row["calls"], row["errors"]) for row in tools] == [
         ("Bash", "25", "2"),
@@ -232,7 +239,7 @@ def test_no_name_is_a_formula_to_a_spreadsheet(name: str, cell: str) -> None:
     body = csv_of_usage("project", [UsageGroup(name, NOTHING, Cost())]).decode()
     (_, row) = csv.reader(io.StringIO(body, newline=""))
     assert row[0] == cell
-    assert row[-3:] == ["0.000000", "0.000000", "0"]
+    assert row[-5:] == ["", "", "", "0", ""]
 
 
 def group(name: str, own: float = 0.0, estimated: float = 0.0, unknown: int = 0) -> UsageGroup:
@@ -320,11 +327,10 @@ def test_a_scale_of_error_rates_holds_them_all(rates: Sequence[float], scale: fl
 
 
 def test_a_price_is_that_of_few_tokens_and_of_its_day() -> None:
+    price_of = PriceTable().price_of
     price = price_of(OPUS, "2026-11-01")
     assert price is not None
-    assert [price.input, price.output, price.cache_creation, price.cache_read] == pytest.approx(
-        [5e-6, 25e-6, 6.25e-6, 0.5e-6]
-    )
+    assert price == TokenPrice(5.0, 25.0, 6.25, 10.0, 0.5)
     # So many at once in one response would cost more; these are of many responses.
     usage = UsageStatistics({}, 1, 900, 10**9, 0, 0, 0, None, 1, 0)
     assert price.of(usage) == pytest.approx(5000)

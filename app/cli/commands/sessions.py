@@ -50,7 +50,8 @@ def sessions_command(
     On a terminal ids are cut to what tells them apart, which is enough to name one by, and the
     table to the width; in a pipe all values are whole. Activity is what the store heard last of a
     session, an import included; the time shown is that of the transcript. LEASE is who holds a
-    session.
+    session. COST is by the agent's own account, EST by the prices of the tokens; a dash is
+    what is not known.
 
     Example: session-store --tenant acme sessions --since 7d --title login
     """
@@ -113,6 +114,12 @@ def _columns(rows: Sequence[SessionFigures], now: datetime) -> list[Column[Sessi
             "COST",
             lambda row: "" if row.cost is None else f"{row.cost:.6f}",
             lambda row: dollars(row.cost),
+            is_number=True,
+        ),
+        Column(
+            "EST",
+            lambda row: "" if row.estimated is None else f"{row.estimated:.6f}",
+            lambda row: dollars(row.estimated),
             is_number=True,
         ),
         Column("PROJECT", lambda row: row.summary.project_key, largest=0.16, style="dim"),

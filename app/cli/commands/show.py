@@ -142,7 +142,8 @@ def _head(
         calls = counted(figures.calls or 0, "tool call")
         facts.append(
             f"{counted(figures.turns, 'turn')}, {calls}{failed}, "
-            f"{shortened(figures.all_tokens)} tokens, {dollars(figures.cost)}"
+            f"{shortened(figures.all_tokens)} tokens, {dollars(figures.cost)} by the "
+            f"agent's account, {dollars(figures.estimated)} estimated"
         )
     facts.append(f"last change {stamp(figures.at)}")
     if lease is not None:

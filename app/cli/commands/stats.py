@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from ...queries.statistics import UsageStatistics
 
 
+_PRICES = (
+    "Prices are those of the extra 'prices' (pip install 'beanie-session-store[prices]'), and of a "
+    "table of your own: --prices module:TABLE."
+)
+
+
 class Measure(Enum):
     """What the bars of the chart are as long as."""
 
@@ -71,8 +77,9 @@ def stats_command(
 ) -> None:
     """Add up tokens and cost, and show them over time.
 
-    They are those of --tenant. Days are those on which the agents wrote, in UTC; cost is by the
-    agents' own account. Only summaries are read, so it takes no longer for long sessions.
+    They are those of --tenant. Days are those on which the agents wrote, in UTC; COST is by the
+    agents' own account, EST by the prices of the tokens on their days. Only summaries are
+    read, so it takes no longer for long sessions.
 
     Example: session-store --tenant acme stats --by project --since 7d
     """
@@ -121,13 +128,29 @@ def _print_doubts(total: UsageStatistics) -> None:
     if total.without_cost:
         typer.echo(
             f"Of {sessions}, {total.without_cost:,} have no account of cost (the agent runs yet, "
-            "or ended before it wrote one): what they cost is not known.",
+            "or ended before it wrote one): what they cost is in the estimate alone.",
             err=True,
         )
     if total.with_source_cost:
         typer.echo(
             f"Of {sessions}, {total.with_source_cost:,} are forks whose cost is also what was "
             "spent before in the sessions forked from.",
+            err=True,
+        )
+    if total.unpriced:
+        models = ", ".join(line(model, 80) for model in total.unpriced)
+        typer.echo(f"No estimate has what {models} cost: no price is known. {_PRICES}", err=True)
+    if total.incomplete:
+        typer.echo(
+            f"The final count of {counted(total.incomplete, 'response')} never came (it was "
+            "interrupted, or is a subagent's): their output is more than what is counted.",
+            err=True,
+        )
+    if total.with_older_counts:
+        typer.echo(
+            f"Of {sessions}, {total.with_older_counts:,} were counted by an older release, which "
+            "did not tell for how long the cache keeps what is written to it: 'session-store "
+            "verify --repair' counts them anew.",
             err=True,
         )
 

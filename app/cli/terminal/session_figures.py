@@ -61,6 +61,21 @@ class SessionFigures:
         return {kind: sum(getattr(row, kind) for row in totals.usage) for kind in kinds}
 
     @property
+    def cache_creation_1h(self) -> int | None:
+        """Those of the tokens written to the cache that it keeps for an hour, where known."""
+        return self._sum_where_known("cache_creation_1h")
+
+    @property
+    def incomplete(self) -> int | None:
+        """Responses whose final count never came, where known."""
+        return self._sum_where_known("incomplete")
+
+    def _sum_where_known(self, name: str) -> int | None:
+        totals = self.summary.totals
+        found = [getattr(row, name) for row in totals.usage]
+        return sum(found) if totals.is_counted and None not in found else None
+
+    @property
     def all_tokens(self) -> int | None:
         """Tokens of all kinds, those read from the cache included."""
         return None if self.tokens is None else sum(self.tokens.values())
@@ -69,6 +84,11 @@ class SessionFigures:
     def cost(self) -> float | None:
         """US dollars, by the agent's own account."""
         return self.summary.totals.cost_usd
+
+    @property
+    def estimated(self) -> float | None:
+        """US dollars, by the prices of the tokens."""
+        return self.summary.totals.estimated_usd
 
     @property
     def lease(self) -> Lease | None:
@@ -89,7 +109,11 @@ class SessionFigures:
             "tool_calls": self.calls,
             "tool_errors": self.failures,
             "tokens": self.tokens,
+            "cache_creation_1h": self.cache_creation_1h,
             "cost_usd": self.cost,
+            "estimated_usd": self.estimated,
+            "unpriced": self.summary.totals.estimate.unpriced,
+            "incomplete": self.incomplete,
             "metadata": summary.metadata,
             "lease": lease_as_json(self.lease),
         }

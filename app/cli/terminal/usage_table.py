@@ -25,15 +25,18 @@ def print_usage(groups: Sequence[str], rows: Sequence[UsageStatistics]) -> None:
     """Print a row each, the groups in front; a row without a group is the sum of all.
 
     A terminal has a column for sessions without a cost only if there are any. Where it has no room
-    for it all, tokens of all kinds are one number, and the groups are cut, but no number is.
+    for it all, replies are left out, then tokens of all kinds are one number, and the groups are
+    cut, but no number is.
     """
     out = console()
-    numbers = [*_BEFORE, *map(_tokens, _TOKENS), _COST]
+    numbers = [_SESSIONS, _REPLIES, *map(_tokens, _TOKENS), _COST, _ESTIMATED]
     if not out.is_terminal or any(row.without_cost for row in rows):
         numbers.append(_WITHOUT_COST)
     named = [_group(group, number, 1.0) for number, group in enumerate(groups)]
     if out.is_terminal and _width([*named, *numbers], rows) > out.width:
-        numbers = [*_BEFORE, _ALL_TOKENS, _COST]
+        numbers.remove(_REPLIES)
+    if out.is_terminal and _width([*named, *numbers], rows) > out.width:
+        numbers = [_SESSIONS, _ALL_TOKENS, _COST, _ESTIMATED]
         room = (out.width - _width(numbers, rows)) / len(groups) - _GAP
         largest = max(room / out.width, 0.1)
         named = [_group(group, number, largest) for number, group in enumerate(groups)]
@@ -79,10 +82,12 @@ def _width(columns: Sequence[Column[UsageStatistics]], rows: Sequence[UsageStati
     return sum(max(map(len, each)) + _GAP for each in texts) - _GAP
 
 
-_BEFORE: list[Column[UsageStatistics]] = [
-    Column("SESSIONS", lambda row: str(row.sessions), is_number=True),
-    Column("REPLIES", lambda row: str(row.responses), is_number=True),
-]
+_SESSIONS: Column[UsageStatistics] = Column(
+    "SESSIONS", lambda row: str(row.sessions), is_number=True
+)
+_REPLIES: Column[UsageStatistics] = Column(
+    "REPLIES", lambda row: str(row.responses), is_number=True
+)
 _ALL_TOKENS: Column[UsageStatistics] = Column(
     "TOKENS",
     lambda row: str(all_tokens(row)),
@@ -93,6 +98,12 @@ _COST: Column[UsageStatistics] = Column(
     "COST",
     lambda row: "" if row.cost_usd is None else f"{row.cost_usd:.6f}",
     lambda row: dollars(row.cost_usd),
+    is_number=True,
+)
+_ESTIMATED: Column[UsageStatistics] = Column(
+    "EST",
+    lambda row: "" if row.estimated_usd is None else f"{row.estimated_usd:.6f}",
+    lambda row: dollars(row.estimated_usd),
     is_number=True,
 )
 _WITHOUT_COST: Column[UsageStatistics] = Column(

@@ -1,0 +1,1 @@
+"""What agents may spend: asked before a turn, and told when it is passed."""
