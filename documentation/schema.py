@@ -43,7 +43,7 @@ def fields(module: Path, name: str) -> Iterator[tuple[str, str, str]]:
         if isinstance(node, ast.ClassDef) and node.name == name
     )
     for node in found.body:
-        if not isinstance(node, ast.AnnAssign):
+        if not isinstance(node, ast.AnnAssign) or ast.unparse(node.target).startswith("_"):
             continue
         kind = ast.unparse(node.annotation)
         if kind.startswith("ClassVar"):

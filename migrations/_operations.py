@@ -127,6 +127,26 @@ async def drop_collection_if_empty(anchor: type[Document], name: str) -> None:
     await database.drop_collection(aside)
 
 
+async def fill_rows(
+    anchor: type[Document],
+    collection: str,
+    rows: str,
+    wanted: Mapping[str, Any],
+    values: Mapping[str, Any],
+) -> None:
+    """Set fields of those rows, in a list of each document, that are as wanted.
+
+    It can be repeated, beside whoever writes: it looks at each document by itself.
+    """
+    documents = _database(anchor)[_actual(collection)]
+    await _begin(f"filling {rows} of {documents.name}")
+    await documents.update_many(
+        {rows: {"$elemMatch": dict(wanted)}},
+        {"$set": {f"{rows}.$[row].{name}": value for name, value in values.items()}},
+        array_filters=[{f"row.{name}": value for name, value in wanted.items()}],
+    )
+
+
 async def date_entries_later(anchor: type[Document], summaries: str, owned: Sequence[str]) -> None:
     """Date what belongs to each session with a date so late that one move of it is outlived.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from hashlib import blake2b
 from math import isfinite
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from ..errors import InvalidBudgetError, InvalidQueryError
 from ..queries.filters import checked_field
@@ -40,8 +40,8 @@ class Budget:
     """``metadata.<field>`` or ``project_key``; ``None`` is the tenant."""
 
     def __post_init__(self) -> None:
-        usd: object = self.usd
-        if type(usd) not in (int, float) or not isfinite(usd) or usd <= 0:  # pyright: ignore[reportArgumentType, reportOperatorIssue]
+        usd = self.usd
+        if type(usd) not in (int, float) or not isfinite(usd) or usd <= 0:
             raise InvalidBudgetError(
                 f"usd must be a number of US dollars above 0, not {shown(usd, 40)}."
             )
@@ -49,7 +49,7 @@ class Budget:
             raise InvalidBudgetError(
                 f"per must be one of {', '.join(get_args(Period))}, not {shown(self.per)}."
             )
-        by: object = self.by
+        by = cast("object", self.by)
         if by is None or by == _PROJECT:
             return
         if not isinstance(by, str) or not by.startswith(METADATA):

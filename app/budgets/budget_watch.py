@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 from pymongo.errors import DuplicateKeyError
 
@@ -137,7 +137,9 @@ class BudgetWatch:
         key = TranscriptKey(self.store.tenant, project_key, session_id)
         connection = await self.store.connected()
         row = await connection.summaries.find_one(key.of_session, rows=_SubjectRow)
-        value = row.metadata.get(field) if row and isinstance(row.metadata, dict) else None
+        metadata: object = None if row is None else row.metadata
+        found = cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else {}
+        value = found.get(field)
         return value if isinstance(value, (str, int, float, bool)) else None
 
     def _note(self, subject: Subject | None) -> None:

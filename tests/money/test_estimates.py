@@ -15,6 +15,8 @@ from beanie_session_store import (
     InvalidPriceError,
     PriceTable,
     TokenPrice,
+    downgrade_schema,
+    upgrade_schema,
 )
 from beanie_session_store.app.database.driver import Database
 from beanie_session_store.app.pricing import price_list
@@ -360,3 +362,25 @@ def test_rows_of_older_and_newer_counts_add_up() -> None:
     assert (row.responses, row.cache_creation, row.cache_creation_1h) == (3, 12, None)
     assert row.incomplete is None
     assert totals.usage[0].responses == 1
+
+
+async def test_a_migration_tells_what_wrote_nothing_to_the_cache(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    await store.append(KEY, [message(), answer(), answer("acme", tokens=(0, 1, 5, 0))])
+    await forget_the_split(database)
+    other = {**KEY, "session_id": "other"}
+    await store.append(other, [message(), answer(tokens=(0, 1, 5, 0), for_an_hour=5)])
+    before = await database[SUMMARIES].find_one({"session_id": "other"})
+    script = "20261128020000"
+    await downgrade_schema(database, to="20261127150000")
+    for _ in range(2):
+        assert len(await upgrade_schema(database, to=script)) == 1
+        totals = (await totals_of(store)).by_model
+        assert (totals[OPUS].cache_creation_1h, totals[OPUS].incomplete) == (0, None)
+        assert (totals["acme"].cache_creation_1h, totals["acme"].cache_creation) == (None, 5)
+        assert await database[SUMMARIES].find_one({"session_id": "other"}) == before
+        await downgrade_schema(database, to="20261127150000")
+    await store.append(KEY, [answer("acme", tokens=(0, 1, 5, 0), for_an_hour=2)])
+    assert (await totals_of(store)).by_model["acme"].cache_creation_1h == 2
+    assert (await store.verify(KEY)).is_sound
