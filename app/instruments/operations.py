@@ -6,23 +6,39 @@ Neither says what a session holds: no content, no title, no text of an error, wh
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, Token
+from functools import wraps
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-from .providers import Instruments, instruments
+from .providers import Instruments, instruments, warn_of_failure
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span
 
+P = ParamSpec("P")
+
 Attributes = dict[str, "str | int"]
 
 _SYSTEM: Attributes = {"db.system.name": "mongodb"}
 _DEFAULT_PORT = 27017
+
+
+def _harmless(record: Callable[P, None]) -> Callable[P, None]:
+    """The same, but what it raises is logged: what a processor fails at must cost no append."""
+
+    @wraps(record)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            record(*args, **kwargs)
+        except Exception:
+            warn_of_failure()
+
+    return guarded
 
 
 class Measured:
@@ -70,7 +86,11 @@ class Measured:
     def __enter__(self) -> Measured:
         found = self._instruments
         if found is not None:
-            self._begin(found)
+            try:
+                self._begin(found)
+            except Exception:
+                self._instruments = None
+                warn_of_failure()
         return self
 
     def _begin(self, found: Instruments) -> None:
@@ -86,6 +106,7 @@ class Measured:
             self._outer: Token[Measured | None] = _current.set(self)
         self._began = perf_counter()
 
+    @_harmless
     def on_collection(self, collection: Any) -> None:
         """Say which collection it is on."""
         if self._instruments is not None:
@@ -94,16 +115,19 @@ class Measured:
             self.span.set_attributes(place)
             self.span.update_name(f"{self.name} {collection.name}")
 
+    @_harmless
     def note(self, **figures: int | str) -> None:
         """Put figures on the span, such as ``entries=2``."""
         if self._instruments is not None:
             self.span.set_attributes({f"session_store.{k}": v for k, v in figures.items()})
 
+    @_harmless
     def count(self, counter: str, amount: int = 1) -> None:
         """Add to one of the counters."""
         if self._instruments is not None and amount:
             self._instruments.counters[counter].add(amount, self._attributes)
 
+    @_harmless
     def shared_by(self, members: Sequence[Measured]) -> None:
         """Say on each of several operations that this one did it for them all."""
         if self._instruments is None:
@@ -124,7 +148,16 @@ class Measured:
             self._end(self._instruments, error)
 
     def _end(self, found: Instruments, error: BaseException | None) -> None:
-        from opentelemetry.context import detach
+        self._record(found, error)
+        if self._is_current:
+            from opentelemetry.context import detach
+
+            _current.reset(self._outer)
+            detach(self._token)
+        self._end_span()
+
+    @_harmless
+    def _record(self, found: Instruments, error: BaseException | None) -> None:
         from opentelemetry.trace import Status, StatusCode
 
         seconds = perf_counter() - self._began
@@ -139,9 +172,9 @@ class Measured:
             self.note(retries=self.retries)
         if self._is_timed:
             found.duration.record(seconds, attributes)
-        if self._is_current:
-            _current.reset(self._outer)
-            detach(self._token)
+
+    @_harmless
+    def _end_span(self) -> None:
         self.span.end()
 
 
@@ -199,8 +232,13 @@ def measured_commit(members: Sequence[Measured]) -> Measured:
 
     links = [Link(each.span.get_span_context()) for each in members if each.is_on]
     commit = Measured(found, "shared_commit", is_timed=False, links=links)
-    found.shared_commits.record(len(members), _SYSTEM)
+    _count_members(found, len(members))
     return commit
+
+
+@_harmless
+def _count_members(found: Instruments, members: int) -> None:
+    found.shared_commits.record(members, _SYSTEM)
 
 
 def current_operation() -> Measured:
@@ -208,6 +246,7 @@ def current_operation() -> Measured:
     return _current.get() or OFF
 
 
+@_harmless
 def counted(counter: str, amount: int = 1) -> None:
     """Add to a counter, as a part of the operation that this is in, if it is in one."""
     found = instruments()

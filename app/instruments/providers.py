@@ -65,6 +65,7 @@ COUNTERS = {
 
 _made: Instruments | None = None
 _is_unusable = False
+_has_warned = False
 
 
 def instruments() -> Instruments | None:
@@ -85,14 +86,26 @@ def use(tracer_provider: TracerProvider | None, meter_provider: MeterProvider | 
 
 def _look() -> None:
     global _is_unusable
-    if not any(_is_set(*each) for each in _GETTERS):
-        return
     try:
-        use(None, None)
+        if any(_is_set(*each) for each in _GETTERS):
+            use(None, None)
     except Exception:
-        # An API of another age, say: nothing to lose an append for.
+        # An API of another age, or a provider that is named but not installed: nothing to lose an
+        # append for.
         _is_unusable = True
         logger.warning("The store records no spans and metrics, for this fails:", exc_info=True)
+
+
+def warn_of_failure() -> None:
+    """Say once that what the application set up fails at what it is given."""
+    global _has_warned
+    if not _has_warned:
+        _has_warned = True
+        logger.warning(
+            "OpenTelemetry, as it is set up here, fails at what the store records; the store goes "
+            "on without. It is not said again:",
+            exc_info=True,
+        )
 
 
 _GETTERS = (

@@ -166,7 +166,7 @@ class SessionReader:
         Raises:
             SessionStoreError: as for the store.
         """
-        async with self._doing("read_whole", "read", self.key) as connection:
+        async with self._doing("read_whole", "read", self.key, is_current=False) as connection:
             live = await self._living(connection)
             if live is None:
                 return
@@ -190,7 +190,8 @@ class SessionReader:
         Raises:
             SessionStoreError: as for the store.
         """
-        async with self._doing("look_through", "look through", self.key) as connection:
+        doing = self._doing("look_through", "look through", self.key, is_current=False)
+        async with doing as connection:
             live = await self._living(connection)
             if live is None:
                 return

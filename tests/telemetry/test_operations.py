@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry.context import Context
 from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, SpanKind, StatusCode
 from support.entries import KEY, SUBAGENT, message, turn
 from support.server import connected, failing
@@ -255,6 +257,8 @@ GENERATORS: dict[str, Callable[[BeanieSessionStore], Any]] = {
     "stream": lambda store: store.stream(KEY),
     "watch": lambda store: store.watch(KEY),
     "all_sessions": lambda store: store.all_sessions(),
+    "rows": lambda store: store.reader(KEY).rows({"_id": 1}),
+    "stored": lambda store: store.reader(KEY).stored(lambda _: True),
 }
 
 
@@ -545,6 +549,78 @@ async def test_an_api_that_fails_costs_no_append(
             await store.append(KEY, turn(1))
         assert len(caplog.records) == 1
         assert len(await store.load(KEY) or []) == 12
+
+
+@pytest.mark.parametrize("api", [trace, metrics])
+async def test_a_provider_that_cannot_be_loaded_costs_no_append(
+    store: BeanieSessionStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    api: ModuleType,
+) -> None:
+    def fails() -> object:
+        raise StopIteration("no such entry point")
+
+    with _untouched(monkeypatch):
+        # As where OTEL_PYTHON_TRACER_PROVIDER names what is not installed.
+        getter = "get_tracer_provider" if api is trace else "get_meter_provider"
+        monkeypatch.setattr(api, getter, fails)
+        with caplog.at_level(logging.WARNING, "beanie_session_store.instruments"):
+            await store.append(KEY, turn(0))
+            await store.append(KEY, turn(1))
+        assert len(caplog.records) == 1
+        assert len(await store.load(KEY) or []) == 12
+
+
+class _Broken(SpanProcessor):
+    """A processor of a team's own, such as one that redacts, which fails."""
+
+    def __init__(self, *where: str) -> None:
+        self._where = where
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        if "start" in self._where:
+            raise RuntimeError(SECRET)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if "end" in self._where:
+            raise RuntimeError(SECRET)
+
+
+@pytest.mark.parametrize("where", [("start",), ("end",), ("start", "end"), ("record",)])
+async def test_what_fails_where_it_is_recorded_costs_nothing_that_is_done(
+    store: BeanieSessionStore,
+    recorded: Recorded,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    where: tuple[str, ...],
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr(providers, "_has_warned", False)
+    recorded.tracer_provider.add_span_processor(_Broken(*where))
+    found = providers.instruments()
+    assert found is not None
+    if where == ("record",):
+        for each in (found.duration, found.shared_commits, *found.counters.values()):
+            monkeypatch.setattr(each, "record", fails, raising=False)
+            monkeypatch.setattr(each, "add", fails, raising=False)
+    with caplog.at_level(logging.WARNING, "beanie_session_store.instruments"):
+        before = trace.get_current_span()
+        await store.append(KEY, turn(0))
+        await asyncio.gather(*(store.append(numbered(n), turn(0)) for n in range(4)))
+        await asyncio.gather(*(store.append(numbered(n), turn(1)) for n in range(4)))
+        assert [e.seq async for e in store.stream(KEY)] == [1, 2, 3, 4, 5, 6]
+        with pytest.raises(SessionStoreError):
+            await store.set_metadata(numbered(9), {"user_id": "u1"})
+        assert trace.get_current_span() is before
+        assert operations.current_operation() is operations.OFF
+    assert [len(await store.load(numbered(n)) or []) for n in range(4)] == [12] * 4
+    (warning,) = caplog.records
+    assert "fails" in warning.getMessage()
+    if where == ("record",):
+        assert len(recorded.spans("append")) == 9
 
 
 async def test_a_module_that_is_just_being_imported_is_not_asked(
