@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar, cast
 
 from bson import ObjectId
 
 from ..database.collection_names import ADOPTION_RECORDS
 from ..database.driver import with_store_rules
+from ..database.reads import retried
 from ..database.transactions import DoneInPartError, TransientFailureError
 from ..errors import ContentionError, InvalidQueryError, InvalidRetentionError
 from ..every import EVERY, Every
@@ -24,12 +26,24 @@ from ..transcript_key import TranscriptKey
 from ..writing.dating import DatedRow
 from ..writing.deletion import delete_session
 from ..writing.tombstones import Erasing
+from ..writing.write_policy import WritePolicy
 from .erasure_records import ErasureRecord, ErasureRecords
-from .matching import AT_ONCE, MatchingRow, matching_pages, sweep_what_is_gone
+from .matching import (
+    AT_ONCE,
+    MatchingRow,
+    matching_now,
+    matching_pages,
+    sweep_what_is_gone,
+)
 from .receipts import ErasureReceipt, key_of
 from .removal import Removal
 
 _PAGE = 500
+
+# What came, or was given another name, behind the place of the first one is found by the next; a
+# service that makes new sessions of the subject all the time would keep it at that for ever.
+_PASSES = 3
+
 _LONGEST = timedelta(days=3650)
 
 
@@ -56,6 +70,13 @@ class WantedErasure:
             )
         # Its types are looked at where it becomes a query.
         SessionFilter(metadata=self.metadata)
+        for name, value in (self.metadata or {}).items():
+            if value is None:
+                raise InvalidQueryError(
+                    f"metadata[{shown(name)}] is None, and that is every session that has no "
+                    f"{shown(name)}, whosever it is; nothing was erased. Name the subject, or "
+                    "delete what has no name with delete_sessions()."
+                )
         if (self.whole is EVERY) == bool(self.metadata):
             raise InvalidQueryError(
                 "An erasure is either of a subject or of the whole tenant; nothing was erased. "
@@ -125,8 +146,9 @@ class _Erasure:
         if last is not None and last.ended_at is None and not self.dry_run:
             await records.go_on(last, wanted.by)
             self._begin(records, last)
-        async for rows in matching_pages(connection, self.tenant, wanted.filter):
-            await self._erase(records, rows)
+        for _ in range(_PASSES):
+            if not await self._erase_matching(records) or self.dry_run:
+                break
         forked = await self._forks([each.id for each in known])
         if wanted.forks:
             await self._erase(records, forked)
@@ -143,8 +165,20 @@ class _Erasure:
         if not self.failed and self.record.ended_at is None:
             await records.end(self.record)
         record = await records.again(self.record)
-        keys = [key async for key in erased_by(connection, self.tenant, [record.id])]
-        return self._receipt(record, record.began_at, keys, forked)
+        keys = {key async for key in erased_by(connection, self.tenant, [record.id])}
+        # The first tombstones may have gone before the last session has.
+        return self._receipt(record, record.began_at, [*keys.union(self.erased)], forked)
+
+    async def _erase_matching(self, records: ErasureRecords) -> bool:
+        """Erase what there is of the subject, and return whether there was anything new."""
+        stays = {*self.held, *self.failed}
+        is_any = False
+        async for rows in matching_pages(self.connection, self.tenant, self.wanted.filter):
+            new = [row for row in rows if row.key not in stays]
+            if new:
+                is_any = True
+                await self._erase(records, new)
+        return is_any
 
     def _until(self) -> datetime:
         return self.connection.server.now() + self.wanted.tombstones
@@ -152,8 +186,10 @@ class _Erasure:
     def _begin(self, records: ErasureRecords, record: ErasureRecord) -> None:
         database = with_store_rules(self.connection.entries.collection.database)
         self.record = record
-        until = max(record.until, self._until())
-        self.erasing = Erasing(record.id, until, records.collection, database[ADOPTION_RECORDS])
+        self.erasing = Erasing(
+            *(record.id, self.wanted.tombstones, record.until),
+            *(records.collection, database[ADOPTION_RECORDS]),
+        )
 
     async def _erase(self, records: ErasureRecords, rows: Sequence[MatchingRow]) -> None:
         self.found += len(rows)
@@ -172,29 +208,40 @@ class _Erasure:
         if self.dry_run:
             await self._count(key)
             return
-        is_held = False
+        meant = _StillMeant(self.wanted.filter if row.is_of_subject else None, row)
+        is_held = is_another = False
 
         def stays(now: DatedRow) -> bool:
-            nonlocal is_held
+            nonlocal is_held, is_another
             is_held = now.held_at is not None
-            return is_held or now.id != row.id
+            is_another = now.id != meant.row.id
+            return is_held or is_another
 
         try:
             is_erased = await delete_session(
-                self.connection, key, unless=stays, wait=True, erasing=self.erasing
+                self.connection,
+                key,
+                unless=stays,
+                wait=True,
+                policy=meant,
+                erasing=self.erasing,
             )
+        except _NotMeantError:
+            return
         except (ContentionError, TransientFailureError, DoneInPartError):
             self.failed.append(key)
             return
         if is_held:
             self.held.append(key)
+        elif is_another:
+            self.failed.append(key)
         elif is_erased:
             self.erased.append(key)
 
     async def _count(self, key: TranscriptKey) -> None:
         connection = self.connection
         records = with_store_rules(connection.entries.collection.database)[ADOPTION_RECORDS]
-        erasing = Erasing(ObjectId(), self._until(), records, records)
+        erasing = Erasing(ObjectId(), self.wanted.tombstones, self._until(), records, records)
         counts = await erasing.counted(connection, key)
         counts["adoption_records"] = await records.count_documents(key.of_session)
         for name, count in counts.items():
@@ -221,9 +268,9 @@ class _Erasure:
         sources = [*gone]
         while sources:
             for row in forks_of.pop(sources.pop(), ()):
-                if row.key in known:
-                    continue
-                found.append(row)
+                if row.key not in known:
+                    found.append(row)
+                # What stays may have been forked itself, and those hold copies too.
                 sources.append(row.session_id)
         return found
 
@@ -280,7 +327,32 @@ class _Erasure:
         )
 
 
+class _NotMeantError(Exception):
+    """By now it is of somebody else, or gone."""
+
+
+class _StillMeant(WritePolicy):
+    """A session is erased as long as it is of the subject: a large one waits for a while."""
+
+    def __init__(self, wanted: SessionFilter | None, row: MatchingRow) -> None:
+        """``wanted`` is ``None`` of a fork, which is meant whosever it is."""
+        self.row = row
+        self._wanted = wanted
+
+    async def confirm(self, connection: Connection, key: TranscriptKey) -> None:
+        """As of every policy: it is looked at anew, whatever else was changed of it."""
+        if self._wanted is None:
+            return
+        row = await retried(connection.client, partial(matching_now, connection, key, self._wanted))
+        if row is None:
+            raise _NotMeantError
+        self.row = row
+        self.fence = row.as_read("metadata", "packed_metadata")
+
+
 class _ForkRow(MatchingRow):
+    is_of_subject: ClassVar[bool] = False
+
     totals: Any = None
 
     class Settings:

@@ -1,7 +1,7 @@
 """What erasures have come to, kept in the database: so one that was killed goes on as itself.
 
-A record is there for as long as the tombstones of its sessions. Whom it was about it says as a
-digest alone.
+A record is there for a little longer than the tombstones of its sessions. Whom it was about it says
+as a digest alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..database.collection_names import ERASURES
 from ..database.driver import Collection, with_store_rules
 from ..database.reads import retried
 from ..storage.connection import Connection
+from ..writing.tombstones import RECORD_STAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,13 @@ class ErasureRecords:
         self._subject = json.dumps(subject if subject is None else dict(subject), sort_keys=True)
 
     async def known(self) -> list[ErasureRecord]:
-        """The erasures of the subject whose tombstones stand, the last one first."""
+        """The erasures of the subject whose tombstones stand, or that were cut off.
+
+        The last one comes first.
+        """
         now = self._connection.server.now()
-        query = {**self._owner, "expires_at": {"$gt": now}}
+        # One without tombstones that was not finished goes on all the same.
+        query = {**self._owner, "$or": [{"until": {"$gt": now}}, {"ended_at": None}]}
 
         async def attempt() -> list[ErasureRecord]:
             rows = await self.collection.find(query, sort=[("_id", -1)]).to_list(None)
@@ -84,7 +89,8 @@ class ErasureRecords:
                 "began_at": record.began_at,
                 "by": list(record.by),
                 "counts": {},
-                "expires_at": until,
+                "until": until,
+                "expires_at": until + RECORD_STAYS,
             }
         )
         return record
@@ -110,5 +116,5 @@ def _record(row: Mapping[str, Any]) -> ErasureRecord:
         ended_at=row.get("ended_at"),
         by=tuple(row["by"]),
         counts=row["counts"],
-        until=row["expires_at"],
+        until=row["until"],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from ..queries.filters import SessionFilter
 from ..reading.listings import ListedRow, listing_of
 from ..storage.connection import Connection
 from ..storage.criteria import BY_KEY, LEFT_TO_SWEEP, NOT_DELETED, KeyRow
+from ..transcript_key import TranscriptKey
 from ..writing.housekeeping import sweep_orphans
 from ..writing.remains import sweep
 
@@ -22,6 +23,8 @@ _PAGE = 100
 
 class MatchingRow(ListedRow):
     """A session that may be removed."""
+
+    is_of_subject: ClassVar[bool] = True
 
     id: Any = Field(default=None, alias="_id")
     held_at: Any = None
@@ -48,6 +51,17 @@ async def matching_pages(
         if len(page) < _PAGE:
             return
         after = page[-1].behind
+
+
+async def matching_now(
+    connection: Connection, key: TranscriptKey, wanted: SessionFilter
+) -> MatchingRow | None:
+    """The summary of a session, if it meets the conditions by now, and is not deleted."""
+    query = wanted.query(key.tenant, with_expired=True, with_packed=True)
+    row = await connection.summaries.confirmed.find_one(
+        query, key.of_session, NOT_DELETED, rows=MatchingRow
+    )
+    return row if row is not None and await _meets(row, wanted) else None
 
 
 async def _meets(row: MatchingRow, wanted: SessionFilter) -> bool:

@@ -328,7 +328,7 @@ async def _mark(
         if not result.matched_count:
             raise StaleStateError
         if erasing is not None:
-            await erasing.note(key, counts, session)
+            await erasing.note(key, counts, mark["erased_until"], session)
 
     work = all_of_it if is_small else head_of_it
     async with nullcontext() if erasing is None else erasing.one_at_a_time:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from beanie.operators import In
@@ -22,14 +22,19 @@ from ..storage.connection import Connection
 from ..storage.criteria import DELETED
 from ..transcript_key import TranscriptKey
 
+RECORD_STAYS = timedelta(days=1)
+"""How much longer the record stands than the tombstones: a receipt of short ones says it all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Erasing:
     """An erasure under way, which counts what goes in the transaction that it goes in."""
 
     id: ObjectId
-    until: datetime
-    """When the tombstones go."""
+    kept: timedelta
+    """How long a tombstone stands, from when its session is gone."""
+    at_least: datetime
+    """Until when all of them stand."""
     records: Collection
     """Where what it came to is kept."""
     adoptions: Collection
@@ -52,27 +57,36 @@ class Erasing:
 
     def tombstone(self, connection: Connection, key: TranscriptKey) -> dict[str, Any]:
         """What takes the place of a summary."""
+        now = connection.server.now()
         return {
             **key.of_session,
             "next_seq": Int64(1),
             "first_seq": Int64(1),
-            "created_at": connection.server.now(),
+            "created_at": now,
             "expires_at": DELETED,
-            "erased_until": self.until,
+            # An erasure of millions may take longer than the first tombstones stand.
+            "erased_until": max(self.at_least, now + self.kept),
             "erasure": self.id,
         }
 
     async def note(
-        self, key: TranscriptKey, counts: Mapping[str, int], session: ClientSession | None
+        self,
+        key: TranscriptKey,
+        counts: Mapping[str, int],
+        until: datetime,
+        session: ClientSession | None,
     ) -> None:
-        """Take what is known of a session's adoption too, and add it all up."""
+        """Take what is known of a session's adoption too, and add it all up.
+
+        The tombstone stands ``until`` a moment.
+        """
         taken = await self.adoptions.delete_many(key.of_session, session=session)
         added = {**counts, "adoption_records": taken.deleted_count}
         await self.records.update_one(
             {"_id": self.id},
             {
                 "$inc": {f"counts.{name}": Int64(count) for name, count in added.items()},
-                "$max": {"expires_at": self.until},
+                "$max": {"until": until, "expires_at": until + RECORD_STAYS},
             },
             session=session,
         )

@@ -139,6 +139,7 @@ async def test_a_whole_tenant_is_named_twice(
         ("--metadata", "user_id=u1", "--whole-tenant"),
         ("--metadata", "user_id"),
         ("--metadata", "user_id="),
+        ("--metadata", "user_id=null"),
         ("--metadata", ""),
         ("--metadata", "user_id=u1", "--keep", "forever"),
         ("--metadata", "user_id=u1", "--keep", "0d"),

@@ -356,6 +356,9 @@ SLIPS: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"whole": True}, InvalidQueryError),
     ({"metadata": {"user_id": {"$ne": 1}}}, InvalidQueryError),
     ({"metadata": {"a.b": 1}}, InvalidQueryError),
+    # All that nobody put a name on.
+    ({"metadata": {"user_id": None}}, InvalidQueryError),
+    ({"metadata": {"app": "web", "user_id": None}, "dry_run": True}, InvalidQueryError),
     ({"metadata": "u1"}, InvalidQueryError),
     ({"metadata": MINE, "forks": "no"}, InvalidQueryError),
     ({"metadata": MINE, "by": ""}, InvalidQueryError),
