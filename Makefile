@@ -14,7 +14,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 # Where it is set, each process compiles the package and all tests anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: captures demo docs docs-serve look screenshots test motor matrix secantus bench faults soak-faults soak lint types check clean
+.PHONY: captures cluster demo docs docs-serve look screenshots test motor matrix secantus bench faults soak-faults soak lint types check clean
 
 # Written last, so an interrupted installation is taken up again.
 $(VENV)/.ready: pyproject.toml constraints/shared.txt constraints/beanie2.txt
@@ -91,6 +91,10 @@ soak: $(VENV)/.ready
 ## The suite on a second engine that speaks MongoDB's protocol; docs/second-engine.md has what differs.
 secantus: $(SECANTUS)/.ready
 	$(SECANTUS)/bin/python -m pytest -p tests.secantus.plugin --timeout 600 $(ARGS)
+
+## The suite on a deployment of yours, and a report of what held: make cluster URL=mongodb://...
+cluster: $(VENV)/.ready
+	@$(BIN)/python tests/cluster/run.py "$(URL)" -- $(ARGS)
 
 ## Measure the store beside its peers; ARGS="--quick" for a smoke run.
 bench: $(VENV)/.ready
