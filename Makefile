@@ -14,7 +14,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 # Where it is set, each process compiles the package and all tests anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: captures cluster demo docs docs-serve look screenshots test motor matrix secantus bench faults soak-faults soak lint types check clean
+.PHONY: captures cluster demo docs docs-serve look screenshots test motor matrix secantus bench faults soak-faults soak lint workflows types release-check check clean
 
 # Written last, so an interrupted installation is taken up again.
 $(VENV)/.ready: pyproject.toml constraints/shared.txt constraints/beanie2.txt
@@ -100,9 +100,17 @@ cluster: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m bench $(ARGS)
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.ready workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+## What could be abused in .github, looked for without the network.
+workflows: $(VENV)/.ready
+	$(BIN)/zizmor --offline --no-progress --quiet --persona=pedantic .github
+
+## Build what a release would publish, install it, and run the demo on lowest and newest versions.
+release-check:
+	PYTHON=$(PYTHON) bash .ci/check-release
 
 ## Pyright and mypy, both strict, over the package, its uses and the code in the documents.
 types: $(VENV)/.ready

@@ -48,3 +48,26 @@ def test_a_lane_pins_what_the_library_stands_on(name: str) -> None:
     assert {"beanie", "lazy-model"} <= set(pinned(name))
     assert {"pymongo", "pydantic", "claude-agent-sdk"} <= set(pinned("shared.txt"))
     assert "-c shared.txt" in (ROOT / "constraints" / name).read_text()
+
+
+def test_every_lane_of_the_workflows_is_one_and_those_on_the_newest_may_fail() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    lanes = set(re.findall(r"\{ lane: ([\w-]+),", workflow))
+    project = (ROOT / "pyproject.toml").read_text()
+    known = set(re.findall(r'^    "(py3[\w-]+)",$', project, re.MULTILINE))
+    newest = {lane for lane in known if lane.endswith("newest")}
+    assert len(newest) == 2
+    assert newest < lanes <= known
+    for lane in newest:
+        (env,) = re.findall(rf"\[tool\.tox\.env\.{lane}\]\n(.*?)\n\n", project, re.DOTALL)
+        assert env == "constraints = []\nignore_outcome = true"
+
+
+def test_what_a_release_is_checked_for_is_where_it_is_looked_for() -> None:
+    """`.ci/check-release` reads the version so, and a section of the changelog."""
+    project = (ROOT / "pyproject.toml").read_text()
+    assert len(re.findall(r'^version = "(\d+\.\d+\.\d+)"$', project, re.MULTILINE)) == 1
+    sections = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    dated = r"\[\d+\.\d+\.\d+\] - \d{4}-\d{2}-\d{2}"
+    assert sections
+    assert all(re.fullmatch(rf"\[Unreleased\]|{dated}", each) for each in sections)
