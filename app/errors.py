@@ -22,7 +22,7 @@ class InvalidEntryError(SessionStoreError, ValueError):
 
 
 class InvalidOptionsError(SessionStoreError, ValueError):
-    """Options for the agent that a run of its own cannot have."""
+    """Options for the agent that a run of its own, or a checkout, cannot have."""
 
 
 class InvalidMetadataError(SessionStoreError, ValueError):
@@ -86,7 +86,7 @@ class InvalidLeaseError(SessionStoreError, ValueError):
 
 
 class SessionBusyError(SessionStoreError):
-    """Somebody else holds the lease of the session."""
+    """Somebody else holds the lease of the session, or has it checked out on this host."""
 
     def __init__(self, message: str, *, owner: str = "", until: datetime | None = None) -> None:
         super().__init__(message)

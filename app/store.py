@@ -288,6 +288,45 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         async with runs.options_of_run(store, options, resumed, place) as ready:
             yield ready
 
+    @asynccontextmanager
+    async def checkout(
+        self, key: AnyKey, options: ClaudeAgentOptions | None = None
+    ) -> AsyncGenerator[ClaudeAgentOptions]:
+        """Options that resume a session in the host's own configuration folder.
+
+        There the agent has the host's commands, agents, skills, settings and login, which it lacks
+        where the SDK resumes a session from a store. ``async with store.checkout(key) as options``:
+        the session is laid into the folder (``CLAUDE_CONFIG_DIR`` of the options or the
+        environment, else ``~/.claude``), what the run adds is mirrored once, and at the end all
+        that the run had there is removed, its forks included; after a kill, when the next checkout
+        in that folder begins. Meanwhile whoever may read the folder reads the session, so it is
+        for hosts that run agents of one tenant; ``agent_options`` is for all others.
+
+        Args:
+            key: the session.
+            options: what to run with. ``cwd`` is the directory in which the session was begun,
+                unless the process is in it.
+
+        Raises:
+            UnknownSessionError: there is no such session.
+            SessionBusyError: another run on this host has it checked out.
+            InvalidOptionsError: the options name another session, store or directory, or the agent
+                has a session of that id in the folder already; nothing was changed there.
+            OSError: the folder cannot be written.
+            SessionStoreError: as for the class.
+        """
+        from .agent import checkouts, runs
+
+        transcript = TranscriptKey.parse(self._tenant, key)
+        given = getattr(options, "session_store", None)
+        store = given if isinstance(given, LeasedStore) and given.store is self else self
+        wanted, config = checkouts.checked(options, store, transcript)
+        async with self._doing("read the session to check out") as connection:
+            resumed = await runs.resumed(connection, self._tenant, wanted)
+        assert resumed is not None  # It was asked for by its id.
+        async with checkouts.options_of_checkout(store, wanted, resumed, config) as ready:
+            yield ready
+
     async def append(self, key: AnyKey, entries: Sequence[Mapping[str, Any]]) -> None:
         """Store a batch of entries: whole or not at all, once however often it is tried.
 

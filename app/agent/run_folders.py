@@ -37,7 +37,7 @@ class RunFolder:
         _sweep(root)
         for _ in range(_TRIES):
             name = f"run-{os.urandom(8).hex()}"
-            lock = _locked(root / (name + _LOCK))
+            lock = locked(root / (name + _LOCK))
             if lock is not None:
                 break
         else:
@@ -79,7 +79,7 @@ def _sweep(root: Path) -> None:
     names = {path.name.removesuffix(_LOCK) for path in root.iterdir()}
     for name in names:
         path = root / (name + _LOCK)
-        lock = _locked(path, may_exist=True)
+        lock = locked(path, may_exist=True)
         if lock is not None:
             shutil.rmtree(root / name, ignore_errors=True)
             with suppress(OSError):
@@ -87,8 +87,11 @@ def _sweep(root: Path) -> None:
             os.close(lock)
 
 
-def _locked(path: Path, *, may_exist: bool = False) -> int | None:
-    """The file's descriptor with the lock; ``None`` where another process has it."""
+def locked(path: Path, *, may_exist: bool = False) -> int | None:
+    """A file's descriptor with the lock; ``None`` where another process has it.
+
+    The file is made, unless it ``may_exist`` already.
+    """
     flags = os.O_RDWR | os.O_CREAT | (0 if may_exist else os.O_EXCL)
     try:
         lock = os.open(path, flags, 0o600)

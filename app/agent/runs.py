@@ -45,9 +45,9 @@ from .run_folders import RunFolder
 logger = logging.getLogger("beanie_session_store.agent")
 
 _FOLDERS = "beanie-session-store"
-_CONFIG = "CLAUDE_CONFIG_DIR"
+CONFIG = "CLAUDE_CONFIG_DIR"
 # What the agent keeps of sessions in a configuration folder, and what only one host may renew.
-_OF_SESSIONS = frozenset(
+OF_SESSIONS = frozenset(
     {
         PROJECTS,
         "backups",
@@ -116,8 +116,8 @@ async def options_of_run(
         key = resumed.key if resumed else None
         yield replace(
             options,
-            session_store=_Mirror(store, key),
-            env={**options.env, _CONFIG: str(folder.path)},
+            session_store=Mirror(store, key),
+            env={**options.env, CONFIG: str(folder.path)},
             resume=key.session_id if key else None,
             continue_conversation=False,
         )
@@ -138,17 +138,13 @@ def checked(options: object, store: SessionStore, config: object) -> Path | None
             f"options must be ClaudeAgentOptions, not {type(options).__name__}; the agent was not "
             "started."
         )
-    if options.session_store is not None and options.session_store is not store:
+    require_no_other_store(options, store)
+    if CONFIG in options.env:
         raise InvalidOptionsError(
-            "The options have another session_store; the agent was not started. Leave it out: the "
-            "store that makes the options is the one they get."
-        )
-    if _CONFIG in options.env:
-        raise InvalidOptionsError(
-            f"The options set {_CONFIG}, and each run gets a folder of its own; the agent was not "
+            f"The options set {CONFIG}, and each run gets a folder of its own; the agent was not "
             "started. Pass config=... to begin from what is in a folder."
         )
-    if options.resume is not None and not _is_uuid(options.resume):
+    if options.resume is not None and not is_uuid(options.resume):
         raise UnknownSessionError(
             f"There is no session {shown(options.resume)}: the agent resumes a session by its "
             "whole id, a UUID. It was not started."
@@ -163,7 +159,20 @@ def checked(options: object, store: SessionStore, config: object) -> Path | None
     return Path(config).expanduser()
 
 
-def _is_uuid(value: object) -> bool:
+def require_no_other_store(options: ClaudeAgentOptions, store: SessionStore) -> None:
+    """Refuse options that name a store, if that is another one.
+
+    Raises:
+        InvalidOptionsError: it is.
+    """
+    if options.session_store is not None and options.session_store is not store:
+        raise InvalidOptionsError(
+            "The options have another session_store; the agent was not started. Leave it out: the "
+            "store that makes the options is the one they get."
+        )
+
+
+def is_uuid(value: object) -> bool:
     try:
         return isinstance(value, str) and str(UUID(value)) == value.lower()
     except ValueError:
@@ -174,7 +183,7 @@ async def _latest(connection: Connection, tenant: str, project_key: str) -> Resu
     """The session that ``continue_conversation`` means: the latest one of a person's."""
     listed = await sessions(connection, tenant, project_key)
     for each in sorted(listed, key=lambda one: one["mtime"], reverse=True):
-        if _is_uuid(each["session_id"]):
+        if is_uuid(each["session_id"]):
             key = TranscriptKey(tenant, project_key, each["session_id"])
             transcripts = (await load_session(connection, key)).transcripts
             main = transcripts.get("")
@@ -189,8 +198,17 @@ def _prepare(folder: Path, config: Path | None, resumed: Resumed | None) -> None
         _copy_config(config, folder)
     projects = folder / PROJECTS
     projects.mkdir(mode=0o700)
-    if resumed is None:
-        return
+    if resumed is not None:
+        lay_out(projects, resumed)
+
+
+def lay_out(projects: Path, resumed: Resumed) -> None:
+    """Write the files of a session where the agent looks for them.
+
+    Raises:
+        TransferError: such files are there already.
+        OSError: they cannot be written.
+    """
     key = resumed.key
     with StagedFiles(projects, overwrite=False) as files:
         for subpath, entries in resumed.transcripts.items():
@@ -209,7 +227,7 @@ def _prepare(folder: Path, config: Path | None, resumed: Resumed | None) -> None
 
 def _copy_config(config: Path, folder: Path) -> None:
     def passed_over(path: str, names: list[str]) -> set[str]:
-        return set(names) & _OF_SESSIONS if Path(path) == config else set()
+        return set(names) & OF_SESSIONS if Path(path) == config else set()
 
     shutil.copytree(
         config, folder, ignore=passed_over, dirs_exist_ok=True, ignore_dangling_symlinks=True
@@ -230,7 +248,7 @@ def _without_renewal(credentials: bytes) -> bytes:
     return credentials
 
 
-class _Mirror(SessionStore):
+class Mirror(SessionStore):
     """A store for a run whose session is on its disk already.
 
     The SDK would else write it a second time, to a folder that stays behind when it is killed.

@@ -34,7 +34,7 @@ def test_every_way_to_read_sessions_and_entries_is_in_the_tables() -> None:
     others = {
         *("append", "delete", "delete_sessions", "hold", "release", "set_metadata", "tenant"),
         *("insert_sessions", "replay", "verify", "repair", "usage", "tools"),
-        *("spent", "watch_budget"),
+        *("spent", "watch_budget", "checkout"),
         *("agent_options", "connect", "on", "lease", "lease_of", "break_lease", "readiness"),
         *("erase", "verify_erasure", "recorded"),
     }
