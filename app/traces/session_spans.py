@@ -205,7 +205,7 @@ class SessionSpans:
             taken = self._taken.get(under_way.first)
         if taken is None or not taken.counts[0]:
             return
-        _, given, output, cache_creation, cache_read = taken.counts
+        _, given, output, cache_creation, cache_read, *_ = taken.counts
         opened = under_way.open
         model = bounded_text(taken.model)
         opened.name = f"chat {model}"
