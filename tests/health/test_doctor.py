@@ -140,7 +140,7 @@ async def test_three_members_are_in_order_until_some_are_lost() -> None:
             verdict, text = said(found, "topology")
             assert (verdict, found.is_healthy) == ("bad", False)
             assert "none of them is primary" in text
-            assert found.findings[-1].check == "clock"
+            assert found.findings[-1].check == "tls"
 
 
 async def forget_the_journal(database: Database, forgets: bool) -> None:

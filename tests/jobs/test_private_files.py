@@ -80,6 +80,30 @@ async def test_so_is_an_archive(store: BeanieSessionStore, tmp_path: Path, umask
     assert modes(tmp_path) == {"x": 0o700, "x/y": 0o700, "x/y/all.tar.gz": 0o600}
 
 
+@pytest.mark.parametrize("is_archive", [False, True])
+async def test_what_others_could_read_is_not_written_into(
+    store: BeanieSessionStore, tmp_path: Path, umask: int, is_archive: bool
+) -> None:
+    """Who has the wide file open from before sees nothing of what takes its place."""
+    await store.append(KEY, turn(1))
+    target = tmp_path / "x" / ("all.tar.gz" if is_archive else "projects")
+    await export_transcripts(store, target, archive=is_archive)
+    files = [each for each in (tmp_path / "x").rglob("*") if each.is_file()]
+    assert files
+    opened = []
+    for each in files:
+        each.write_text("wide")
+        each.chmod(0o666)
+        opened.append(each.open())
+    try:
+        await export_transcripts(store, target, archive=is_archive, overwrite=True)
+        assert [file.read() for file in opened] == ["wide"] * len(files)
+    finally:
+        for file in opened:
+            file.close()
+    assert_private(tmp_path, least=2)
+
+
 async def test_a_file_where_a_folder_should_be_is_said_and_stays(
     store: BeanieSessionStore, tmp_path: Path
 ) -> None:
