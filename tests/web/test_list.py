@@ -56,7 +56,8 @@ async def test_a_row_says_what_a_session_took(store: BeanieSessionStore) -> None
         found = {row[0]: row[1:] for row in sessions_in((await client.get("/")).text)}
     assert found == {
         "Mend it live pbranch fix/ittag payments": [
-            *("u7", "0 s ago", "1 turn", "2 tools", "1 failed", "610k tokens", "$6.84")
+            *("u7", "0 s ago", "1 turn", "2 tools", "1 failed", "610k tokens"),
+            "$6.84 ≈ estimated $0.38 by the list",
         ],
         # 200,000 of input and 40,000 of output at 5 and 25 dollars a million.
         "Again live p": [
