@@ -272,5 +272,6 @@ async def test_many_blocked_writers_look_as_often_as_one(
             began = time.monotonic()
             await asyncio.gather(*appends)
             seconds = time.monotonic() - began
-    assert 3 <= looks <= seconds / abandoned._LOOK_EVERY_SECONDS + 1
+    # One that finds it, and one that finds it still there.
+    assert 2 <= looks <= seconds / abandoned._LOOK_EVERY_SECONDS + 1
     assert len(await stores[0].load(KEY) or []) == 6 * (writers + 1)

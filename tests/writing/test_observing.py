@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.entries import KEY, message
 from support.server import failing
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -248,7 +249,7 @@ async def test_a_function_that_waits_for_its_own_store_is_refused_at_once(
         await BeanieSessionStore().append(KEY, [message("another")])
 
     store = BeanieSessionStore(on_committed=observe)
-    await asyncio.wait_for(store.append(KEY, [message("a")]), 60)
+    await asyncio.wait_for(store.append(KEY, [message("a")]), WATCHDOG_SECONDS)
     await later[0]
     assert refused == list(writes)
     assert not [each for each in caplog.records if each.levelno == logging.ERROR]

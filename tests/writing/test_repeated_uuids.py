@@ -31,6 +31,7 @@ from support.entries import (
 )
 from support.processes import PREPARED
 from support.server import connected
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -257,7 +258,7 @@ async def test_a_watcher_sees_all(store: BeanieSessionStore) -> None:
         task = asyncio.create_task(collect())
         for part in parts(LINES, 8):
             await BeanieSessionStore().append(KEY, part)
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, WATCHDOG_SECONDS)
     assert seen == LINES
 
 
