@@ -31,7 +31,13 @@ _is_refreshed: ContextVar[bool] = ContextVar("is_refreshed", default=False)
 
 
 class _OwnedUpdate:
-    """Beanie's update, of the team's fields alone."""
+    """Beanie's update, of the team's fields alone, and of what may have any."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        owner: Any = self
+        if owner.document_model._changeable:
+            owner.find_query = {"$and": [owner.find_query, owner.document_model._changeable]}
 
     @property
     def update_query(self) -> Any:
@@ -81,6 +87,8 @@ class StoreOwned:
     _find_one_query_class: ClassVar[type] = _FindOne
     _team_fields: ClassVar[frozenset[str]]
     """The fields of the class that are a team's; so are those that a subclass adds."""
+    _changeable: ClassVar[Mapping[str, Any]] = {}
+    """A query for those documents of the collection that a team may change."""
     _way: ClassVar[str]
     """What makes, changes and removes such documents, in words."""
 
@@ -132,9 +140,20 @@ class StoreOwned:
             warn_of_hooks(cls)
 
         async def update(self, *args: Any, **kwargs: Any) -> Any:
-            """As Beanie's, of the team's fields alone."""
-            with _refreshed():
-                return await super().update(*args, **kwargs)
+            """As Beanie's, of the team's fields alone.
+
+            Raises:
+                StoreOwnedError: there is no such document any more.
+            """
+            try:
+                with _refreshed():
+                    return await super().update(*args, **kwargs)
+            except AttributeError:
+                # What Beanie makes of a document that is gone.
+                model: Any = type(self)
+                if await model.find_one({"_id": self.id, **model._changeable}) is not None:
+                    raise
+            _refuse(model, "changed, for it is gone")
 
         async def sync(self, *args: Any, **kwargs: Any) -> None:
             """As Beanie's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,6 +63,8 @@ class SessionSummary(StoreOwned, Document):
     """
 
     _team_fields: ClassVar[frozenset[str]] = frozenset({"metadata"})
+    # Who read it before it was erased would else put back whose it was.
+    _changeable: ClassVar[Mapping[str, Any]] = {"erased_until": None}
     _way: ClassVar[str] = (
         "Sessions are made by store.append() and removed by store.delete(summary.key()); titles "
         "and tags are set with the SDK's rename_session_via_store() and tag_session_via_store(), "

@@ -13,8 +13,8 @@ from ..errors import InvalidReceiptError
 from ..queries.filters import SessionFilter
 from ..sdk import SessionKey
 from ..storage.connection import Connection
-from ..storage.criteria import NOT_DELETED
 from ..text import shown
+from ..writing.tombstones import MORE_THAN_TOMBSTONE
 from .matching import matching_pages
 from .receipts import ErasureReceipt, key_of
 
@@ -101,7 +101,7 @@ async def _found(connection: Connection, owner: Mapping[str, Any]) -> dict[str, 
     collections: tuple[tuple[Collection, dict[str, Any]], ...] = (
         (connection.entries.collection, {}),
         (connection.chunks.collection, {}),
-        (connection.summaries.collection, NOT_DELETED),
+        (connection.summaries.collection, MORE_THAN_TOMBSTONE),
         (adoptions, {}),
     )
     found: dict[str, dict[str, int]] = {}

@@ -19,11 +19,34 @@ from bson.int64 import Int64
 
 from ..database.driver import ClientSession, Collection
 from ..storage.connection import Connection
-from ..storage.criteria import DELETED
+from ..storage.criteria import DELETED, NOT_DELETED
 from ..transcript_key import TranscriptKey
 
 RECORD_STAYS = timedelta(days=1)
 """How much longer the record stands than the tombstones: a receipt of short ones says it all."""
+
+# What a lease or a sweep adds says nothing of the session.
+_FIELDS = (
+    *("_id", "tenant", "project_key", "session_id", "next_seq", "first_seq", "created_at"),
+    *("expires_at", "erased_until", "erasure", "remains", "lease", "counting"),
+)
+
+MORE_THAN_TOMBSTONE: dict[str, Any] = {
+    "$or": [
+        NOT_DELETED,
+        {
+            "$expr": {
+                "$not": {
+                    "$setIsSubset": [
+                        {"$map": {"input": {"$objectToArray": "$$ROOT"}, "in": "$$this.k"}},
+                        [*_FIELDS],
+                    ]
+                }
+            }
+        },
+    ]
+}
+"""Summaries that are of a session, or that something else wrote to since it was erased."""
 
 
 @dataclass(frozen=True, slots=True)

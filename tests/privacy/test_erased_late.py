@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,12 @@ import pytest
 from support.entries import turn
 from support.server import without_expiry
 
-from beanie_session_store import BeanieSessionStore, SessionErasedError
+from beanie_session_store import (
+    BeanieSessionStore,
+    SessionErasedError,
+    SessionSummary,
+    StoreOwnedError,
+)
 from beanie_session_store.app.database.driver import Database
 from beanie_session_store.app.retention import erasure, matching
 from beanie_session_store.app.storage.codec import MAX_VALUE_BYTES
@@ -194,3 +200,71 @@ async def test_two_at_once_leave_nothing_and_say_so_together(store: BeanieSessio
         assert (await store.verify_erasure(receipt)).holds
     with pytest.raises(SessionErasedError):
         await mine.append(key("large"), turn(1))
+
+
+async def by_set(summary: SessionSummary) -> None:
+    await summary.set({"metadata": {"name": "canary"}})
+
+
+async def by_update(summary: SessionSummary) -> None:
+    await summary.update({"$set": {"metadata": {"name": "canary"}}})
+
+
+async def by_save(summary: SessionSummary) -> None:
+    summary.metadata = {"name": "canary"}
+    await summary.save()
+
+
+async def by_replace(summary: SessionSummary) -> None:
+    await summary.replace()
+
+
+async def by_query(summary: SessionSummary) -> None:
+    query = SessionSummary.find({"session_id": summary.session_id})
+    await query.set({"metadata": {"name": "canary"}})
+
+
+async def by_all(_: SessionSummary) -> None:
+    await SessionSummary.find_all().set({"metadata": {"name": "canary"}})
+
+
+@pytest.mark.parametrize("write", [by_set, by_update, by_save, by_replace, by_query, by_all])
+async def test_a_document_that_was_read_before_puts_nothing_on_a_tombstone(
+    store: BeanieSessionStore,
+    database: Database,
+    write: Callable[[SessionSummary], Awaitable[None]],
+) -> None:
+    mine = BeanieSessionStore(metadata=MINE)
+    await mine.append(key("s"), turn(1))
+    await mine.append(key("living"), turn(1))
+    summary = await SessionSummary.find_one({"session_id": "s"})
+    living = await SessionSummary.find_one({"session_id": "living"})
+    assert summary
+    assert living
+    await store.hold(key("living"))
+    receipt = await store.erase(metadata=MINE)
+    is_told = write not in (by_query, by_all)
+    with pytest.raises(StoreOwnedError) if is_told else contextlib.nullcontext():
+        await write(summary)
+    summaries = database["claude_transcript_summaries"]
+    tombstone = await summaries.find_one({"session_id": "s"})
+    assert tombstone is not None
+    assert "metadata" not in tombstone
+    assert (await store.verify_erasure(receipt)).holds
+    await write(living)
+    stays = await summaries.find_one({"session_id": "living"})
+    assert stays is not None
+    assert stays["metadata"] in ({"name": "canary"}, MINE)
+
+
+async def test_what_others_wrote_on_a_tombstone_is_found(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    await BeanieSessionStore(metadata=MINE).append(key("s"), turn(1))
+    receipt = await store.erase(metadata=MINE)
+    async with store.lease(key("s"), owner="agent"):
+        assert (await store.verify_erasure(receipt)).holds
+    summaries = database["claude_transcript_summaries"]
+    await summaries.update_one({"session_id": "s"}, {"$set": {"title": "canary"}})
+    (remnant,) = (await store.verify_erasure(receipt)).remnants
+    assert remnant.documents == {"claude_transcript_summaries": 1}
