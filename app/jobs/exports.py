@@ -22,6 +22,7 @@ from ..files.archive import ENDINGS, ArchiveWriter
 from ..files.paths import checked_path
 from ..files.private_files import make_private_folder
 from ..files.staging import StagedFiles
+from ..queries.filters import require_subject
 from ..reading.listings import SessionListing
 from ..rendering.formats import page_of
 from ..store import BeanieSessionStore
@@ -79,7 +80,8 @@ async def export_transcripts(
 
     Raises:
         UnknownSessionError: there is no session of what was asked for.
-        InvalidQueryError: the metadata is of a wrong type.
+        InvalidQueryError: the metadata is of a wrong type, or names nobody: it is empty, or has a
+            value that is ``None``.
         TransferError: the archive is there already, or an extra is not installed.
         OSError: the disk is full, or the target cannot be written.
         SessionStoreError: the server is away or refuses.
@@ -98,6 +100,8 @@ async def export_transcripts(
         )
     report = TransferReport()
     progress = Progress(report, on_progress, on_problem)
+    if metadata is not None:
+        require_subject(metadata, "written")
     wanted = partial(store.all_sessions, project_key, session_id, metadata=metadata)
     async for _ in wanted():
         report.listed += 1

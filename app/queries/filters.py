@@ -230,6 +230,27 @@ def checked_field(what: str, name: object) -> str:
     return name
 
 
+def require_subject(metadata: object, done: str) -> None:
+    """Refuse metadata that names no subject, and so would be about everybody else.
+
+    Raises:
+        InvalidQueryError: it is empty, of a wrong type, or a value is ``None``.
+    """
+    SessionFilter(metadata=cast("Mapping[str, Any]", metadata))
+    values = cast("Mapping[str, Any]", metadata)
+    if not values:
+        raise InvalidQueryError(
+            f"metadata is empty, and that is everybody; nothing was {done}. Pass "
+            "metadata={'user_id': 'u1'}."
+        )
+    for name, value in values.items():
+        if value is None:
+            raise InvalidQueryError(
+                f"metadata[{shown(name)}] is None, and that is every session that has no "
+                f"{shown(name)}, whosever it is; nothing was {done}. Name the subject."
+            )
+
+
 def checked_limit(limit: object) -> int:
     """Refuse what is no number of results.
 

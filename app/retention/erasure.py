@@ -17,7 +17,7 @@ from ..database.reads import retried
 from ..database.transactions import DoneInPartError, TransientFailureError
 from ..errors import ContentionError, InvalidQueryError, InvalidRetentionError
 from ..every import EVERY, Every
-from ..queries.filters import SessionFilter, checked_text
+from ..queries.filters import SessionFilter, checked_text, require_subject
 from ..sdk import SessionKey
 from ..storage.connection import Connection
 from ..storage.criteria import BY_KEY, MARKED_DELETED, NOT_DELETED, KeyRow
@@ -68,15 +68,8 @@ class WantedErasure:
                 f"What is to be erased must be EVERY or nothing, not {shown(self.whole)}; nothing "
                 "was erased. Pass metadata={'user_id': 'u1'}, or EVERY for all of the tenant."
             )
-        # Its types are looked at where it becomes a query.
-        SessionFilter(metadata=self.metadata)
-        for name, value in (self.metadata or {}).items():
-            if value is None:
-                raise InvalidQueryError(
-                    f"metadata[{shown(name)}] is None, and that is every session that has no "
-                    f"{shown(name)}, whosever it is; nothing was erased. Name the subject, or "
-                    "delete what has no name with delete_sessions()."
-                )
+        if self.metadata:
+            require_subject(self.metadata, "erased")
         if (self.whole is EVERY) == bool(self.metadata):
             raise InvalidQueryError(
                 "An erasure is either of a subject or of the whole tenant; nothing was erased. "

@@ -116,6 +116,11 @@ async def test_a_subject_is_no_operator(filled: BeanieSessionStore, tmp_path: Pa
             await export_transcripts(filled, tmp_path / "x", metadata=metadata)
         with pytest.raises(InvalidQueryError):
             _ = [each async for each in filled.all_sessions(metadata=metadata)]
+    # What is about everybody else is not to be handed to anybody.
+    await BeanieSessionStore().append(key("unnamed"), turn(1))
+    for metadata in ({}, {"user_id": None}):
+        with pytest.raises(InvalidQueryError, match="nothing was written"):
+            await export_transcripts(filled, tmp_path / "x", metadata=metadata)
     with pytest.raises(UnknownSessionError):
         await export_transcripts(filled, tmp_path / "x", metadata={"user_id": "nobody"})
     assert [*tmp_path.iterdir()] == []
