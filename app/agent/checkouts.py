@@ -37,8 +37,6 @@ from .runs import CONFIG, OF_SESSIONS, Mirror, Resumed, is_uuid, lay_out, requir
 
 _MARKS = ".beanie-session-store"
 _MARK = ".checkout"
-# Another sweep may hold a new mark for a moment.
-_TRIES = 3
 
 
 def checked(
@@ -117,7 +115,8 @@ class _Checkout:
         marks.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = hashlib.sha256(f"{key.project_key}/{key.session_id}".encode()).hexdigest()[:32]
         self._mark = marks / (name + _MARK)
-        for _ in range(_TRIES):
+        # Another's sweep may hold a new mark for a moment.
+        for _ in range(3):
             _sweep(marks, config)
             lock = locked(self._mark)
             if lock is not None:
