@@ -834,7 +834,9 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             InvalidRetentionError: ``tombstones`` is no time.
             SessionStoreError: as for the class.
         """
-        wanted = WantedErasure(whole, metadata, forks, by or self._actor, tombstones)
+        wanted = WantedErasure(
+            whole, metadata, forks, self._actor if by is None else by, tombstones
+        )
         async with self._doing("erase", "erase sessions", outcome=IN_STEPS) as connection:
             if not dry_run:
                 asked = ["everything"] if whole else wanted.filter.conditions

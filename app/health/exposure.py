@@ -60,8 +60,10 @@ async def lets_everybody_in(target: Target) -> bool:
     except OperationFailure:
         # One that asks lets hardly anybody look, and a hosted one nobody.
         return False
-    said = cast("object", answer.get("parsed", {}).get("security", {}))
-    security = cast("Mapping[str, object]", said) if isinstance(said, Mapping) else {}
+    said: object = answer.get("parsed", {}).get("security", {})
+    security: Mapping[str, object] = (
+        cast("Mapping[str, object]", said) if isinstance(said, Mapping) else {}
+    )
     is_guarded = security.get("authorization") == "enabled"
     arguments = cast("list[object]", answer.get("argv", []))
     return not (

@@ -181,7 +181,7 @@ class _Erasure:
         self.record = record
         self.erasing = Erasing(
             *(record.id, self.wanted.tombstones, record.until),
-            *(records.collection, database[ADOPTION_RECORDS]),
+            *(records.documents, database[ADOPTION_RECORDS]),
         )
 
     async def _erase(self, records: ErasureRecords, rows: Sequence[MatchingRow]) -> None:

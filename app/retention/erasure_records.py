@@ -40,7 +40,7 @@ class ErasureRecords:
     def __init__(
         self, connection: Connection, tenant: str, subject: Mapping[str, Any] | None
     ) -> None:
-        self.collection: Collection = with_store_rules(connection.entries.collection.database)[
+        self.documents: Collection = with_store_rules(connection.entries.collection.database)[
             ERASURES
         ]
         self._connection = connection
@@ -57,7 +57,7 @@ class ErasureRecords:
         query = {**self._owner, "$or": [{"until": {"$gt": now}}, {"ended_at": None}]}
 
         async def attempt() -> list[ErasureRecord]:
-            rows = await self.collection.find(query, sort=[("_id", -1)]).to_list(None)
+            rows = await self.documents.find(query, sort=[("_id", -1)]).to_list(None)
             return [_record(row) for row in rows if row["subject"] == self._digest(row["_id"])]
 
         return await retried(self._connection.client, attempt)
@@ -66,7 +66,7 @@ class ErasureRecords:
         """An erasure as it is known now; as it was, where MongoDB has taken it meanwhile."""
 
         async def attempt() -> ErasureRecord:
-            row = await self.collection.find_one({"_id": record.id})
+            row = await self.documents.find_one({"_id": record.id})
             return record if row is None else _record(row)
 
         return await retried(self._connection.client, attempt)
@@ -81,7 +81,7 @@ class ErasureRecords:
             counts={},
             until=until,
         )
-        await self.collection.insert_one(
+        await self.documents.insert_one(
             {
                 "_id": record.id,
                 **self._owner,
@@ -98,12 +98,12 @@ class ErasureRecords:
     async def go_on(self, record: ErasureRecord, by: str | None) -> None:
         """Take up an erasure that was cut off."""
         if by is not None and by not in record.by:
-            await self.collection.update_one({"_id": record.id}, {"$addToSet": {"by": by}})
+            await self.documents.update_one({"_id": record.id}, {"$addToSet": {"by": by}})
 
     async def end(self, record: ErasureRecord) -> None:
         """Note that all of it is done."""
         ended_at = self._connection.server.now()
-        await self.collection.update_one({"_id": record.id}, {"$set": {"ended_at": ended_at}})
+        await self.documents.update_one({"_id": record.id}, {"$set": {"ended_at": ended_at}})
 
     def _digest(self, erasure: ObjectId) -> str:
         return hashlib.sha256(erasure.binary + self._subject.encode()).hexdigest()

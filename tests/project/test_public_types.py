@@ -173,8 +173,8 @@ def test_a_key_of_other_things_is_refused(field: str, bad: Any) -> None:
 # By the method's name, what it is given besides a key.
 BESIDES: dict[str, tuple[Any, ...]] = {"append": ([message("hello")],), "set_metadata": ({},)}
 NAMED: dict[str, dict[str, Any]] = {"lease": {"owner": "host-7"}}
-# What is not stored under the key.
-NOT_KEYED = {"recorded"}
+# What is not stored under the key, and what takes none but those of agents.
+NOT_KEYED = {"recorded", "checkout"}
 KEYED = [
     name
     for name, method in inspect.getmembers(BeanieSessionStore, inspect.isfunction)

@@ -534,7 +534,7 @@ async def test_what_is_of_no_session_is_let_alone(
     monkeypatch.setattr("beanie_session_store.app.retention.policies.CACHE_SECONDS", 0)
     monkeypatch.setattr("beanie_session_store.app.retention.policies._SESSIONS_AT_ONCE", 2)
     monkeypatch.setattr("beanie_session_store.app.writing.housekeeping._PAGE", 2)
-    monkeypatch.setattr("beanie_session_store.app.retention.removal._PAGE", 2)
+    monkeypatch.setattr("beanie_session_store.app.retention.matching._PAGE", 2)
     names = [f"s{number}" for number in range(3)]
     for name in names:
         await store.append({**KEY, "session_id": name}, [message(name)])

@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ from beanie_session_store import (
     verify_audit,
     verify_sessions,
 )
+from beanie_session_store.app.budgets import budget_watch
+from beanie_session_store.app.database.collection_names import PASSED_BUDGETS
 from beanie_session_store.app.database.driver import Database, close_client, open_client
 from beanie_session_store.app.schema.lock import LOCK_ID
 from beanie_session_store.app.schema.versions import MINIMUM_SCRIPT
@@ -127,6 +129,10 @@ async def run_store(database: Database) -> None:
     await store.erase(metadata={"user_id": "u1"}, dry_run=True)
     receipt = await store.erase(metadata={"user_id": "u1"})
     assert (await store.verify_erasure(receipt)).holds
+    assert await budget_watch._is_first(
+        database[PASSED_BUDGETS], "mark", datetime.now(timezone.utc)
+    )
+    await database[PASSED_BUDGETS].delete_one({"_id": "mark"})
     audited = BeanieSessionStore(audit=True, actor="role")
     await audited.recorded("look", key)
     assert (await verify_audit(database)).holds
