@@ -28,7 +28,9 @@ if TYPE_CHECKING:
         ClientClosedError,
         ContentionError,
         CorruptEntryError,
+        DamagedSealError,
         DriverMismatchError,
+        EncryptionError,
         EventLoopError,
         FeedLostError,
         FeedOverrunError,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         InvalidBudgetError,
         InvalidEntryError,
         InvalidKeyError,
+        InvalidKeyFileError,
         InvalidLeaseError,
         InvalidMetadataError,
         InvalidMigrationError,
@@ -46,14 +49,19 @@ if TYPE_CHECKING:
         InvalidReceiptError,
         InvalidRetentionError,
         InvalidURLError,
+        KeyDestroyedError,
+        KeyServiceError,
         LeaseLostError,
         MigrationLockLostError,
         MongodNotFoundError,
         MongodStartError,
+        NoKeysError,
         NotInitializedError,
         ObserverError,
+        PlainContentsError,
         SchemaOutdatedError,
         SchemaTooNewError,
+        SealedQueryError,
         ServerError,
         SessionBusyError,
         SessionChangedError,
@@ -67,6 +75,7 @@ if TYPE_CHECKING:
         UnknownSessionError,
         UnreachableError,
         UnsoundSessionError,
+        WrongKeyError,
     )
     from .app.every import EVERY, Every
     from .app.feed.changes import SessionChange
@@ -79,6 +88,7 @@ if TYPE_CHECKING:
     from .app.jobs.exports import export_transcripts
     from .app.jobs.imports import import_transcripts
     from .app.jobs.report import TransferProblem, TransferReport
+    from .app.jobs.sealing import SealingReport, seal_sessions
     from .app.jobs.verification import UnsoundSession, VerificationReport, verify_sessions
     from .app.leases.lease import Lease, OnLost
     from .app.leases.leased_store import LeasedStore
@@ -119,6 +129,7 @@ if TYPE_CHECKING:
         SessionSummary,
         TranscriptEntry,
     )
+    from .models.encryption_key import EncryptionKey
     from .models.mapped import Mapped, mapped
     from .models.totals import SessionTotals, ToolRow, UsageRow
     from .models.views.base import EntryView, UnknownEntry
@@ -160,10 +171,13 @@ __all__ = [
     "ContentionError",
     "CorruptEntryError",
     "CostStateEntry",
+    "DamagedSealError",
     "Diagnosis",
     "Difference",
     "DriverMismatchError",
     "EmbeddedMongo",
+    "EncryptionError",
+    "EncryptionKey",
     "EntryChunk",
     "EntryView",
     "ErasureCheck",
@@ -181,6 +195,7 @@ __all__ = [
     "InvalidBudgetError",
     "InvalidEntryError",
     "InvalidKeyError",
+    "InvalidKeyFileError",
     "InvalidLeaseError",
     "InvalidMetadataError",
     "InvalidMigrationError",
@@ -191,6 +206,8 @@ __all__ = [
     "InvalidReceiptError",
     "InvalidRetentionError",
     "InvalidURLError",
+    "KeyDestroyedError",
+    "KeyServiceError",
     "Lease",
     "LeaseLostError",
     "LeasedStore",
@@ -199,11 +216,13 @@ __all__ = [
     "MongodNotFoundError",
     "MongodStartError",
     "NewSession",
+    "NoKeysError",
     "NotInitializedError",
     "ObserverError",
     "OnCommitted",
     "OnLost",
     "OnPassed",
+    "PlainContentsError",
     "PriceTable",
     "Readiness",
     "Removal",
@@ -212,6 +231,8 @@ __all__ = [
     "SchemaStatus",
     "SchemaTooNewError",
     "ScriptStatus",
+    "SealedQueryError",
+    "SealingReport",
     "SearchHit",
     "ServerError",
     "SessionBusyError",
@@ -260,6 +281,7 @@ __all__ = [
     "UserEntry",
     "Verification",
     "VerificationReport",
+    "WrongKeyError",
     "adopt",
     "audit_records",
     "clear_retention",
@@ -276,6 +298,7 @@ __all__ = [
     "preload",
     "retention_policies",
     "schema_status",
+    "seal_sessions",
     "session_key",
     "set_retention",
     "settled",
@@ -298,16 +321,18 @@ _HOMES = {
     ".app.embedded.mongo": "EmbeddedMongo",
     ".app.errors": (
         "AccessDeniedError AdoptionError AmbiguousSessionError AuditUnavailableError "
-        "ClientClosedError ContentionError CorruptEntryError DriverMismatchError EventLoopError "
-        "FeedLostError FeedOverrunError InvalidActorError InvalidBudgetError InvalidEntryError "
-        "InvalidKeyError InvalidLeaseError InvalidMetadataError InvalidMigrationError "
+        "ClientClosedError ContentionError CorruptEntryError DamagedSealError "
+        "DriverMismatchError EncryptionError EventLoopError FeedLostError FeedOverrunError "
+        "InvalidActorError InvalidBudgetError InvalidEntryError InvalidKeyError "
+        "InvalidKeyFileError InvalidLeaseError InvalidMetadataError InvalidMigrationError "
         "InvalidModelError InvalidOptionsError InvalidPriceError InvalidQueryError "
-        "InvalidReceiptError InvalidRetentionError InvalidURLError LeaseLostError "
-        "MigrationLockLostError MongodNotFoundError MongodStartError NotInitializedError "
-        "ObserverError SchemaOutdatedError SchemaTooNewError ServerError SessionBusyError "
+        "InvalidReceiptError InvalidRetentionError InvalidURLError KeyDestroyedError "
+        "KeyServiceError LeaseLostError MigrationLockLostError MongodNotFoundError "
+        "MongodStartError NoKeysError NotInitializedError ObserverError PlainContentsError "
+        "SchemaOutdatedError SchemaTooNewError SealedQueryError ServerError SessionBusyError "
         "SessionChangedError SessionErasedError SessionStoreError SlowQueryError "
-        "StandaloneError StoreOwnedError TransferError UnfitCollectionError UnknownSessionError "
-        "UnreachableError UnsoundSessionError"
+        "StandaloneError StoreOwnedError TransferError UnfitCollectionError "
+        "UnknownSessionError UnreachableError UnsoundSessionError WrongKeyError"
     ),
     ".app.every": "EVERY Every",
     ".app.feed.changes": "SessionChange",
@@ -320,6 +345,7 @@ _HOMES = {
     ".app.jobs.exports": "export_transcripts",
     ".app.jobs.imports": "import_transcripts",
     ".app.jobs.report": "TransferProblem TransferReport",
+    ".app.jobs.sealing": "SealingReport seal_sessions",
     ".app.jobs.verification": "UnsoundSession VerificationReport verify_sessions",
     ".app.leases.lease": "Lease OnLost",
     ".app.leases.leased_store": "LeasedStore",
@@ -350,6 +376,7 @@ _HOMES = {
     ".app.writing.repair": "Difference Verification",
     ".app.writing.session_replay": "SessionReplay",
     ".models": "DOCUMENT_MODELS EntryChunk RetentionPolicy SessionSummary TranscriptEntry",
+    ".models.encryption_key": "EncryptionKey",
     ".models.mapped": "Mapped mapped",
     ".models.totals": "SessionTotals ToolRow UsageRow",
     ".models.views.base": "EntryView UnknownEntry",

@@ -198,3 +198,39 @@ class TransferError(SessionStoreError, ValueError):
 
 class AdoptionError(SessionStoreError, ValueError):
     """What to adopt is not there, is not what it was said to be, or could be two things."""
+
+
+class EncryptionError(SessionStoreError):
+    """What is encrypted cannot be read or written. Nothing is ever deleted because of it."""
+
+
+class InvalidKeyFileError(EncryptionError, ValueError):
+    """A file of keys that is none, is readable by others, or would be overwritten."""
+
+
+class KeyServiceError(EncryptionError, ConnectionError):
+    """The service that wraps keys cannot be reached, or refuses."""
+
+
+class WrongKeyError(EncryptionError):
+    """The keys at hand are not those that contents are encrypted with."""
+
+
+class KeyDestroyedError(EncryptionError):
+    """The key of contents was destroyed, so nobody can read them any more."""
+
+
+class DamagedSealError(EncryptionError, CorruptEntryError):
+    """Encrypted contents are not what was stored here: changed, cut, or of another place."""
+
+
+class PlainContentsError(EncryptionError):
+    """Contents are not encrypted where only encrypted ones are taken."""
+
+
+class NoKeysError(EncryptionError):
+    """The store was given no keys, which what it met, or was asked for, needs."""
+
+
+class SealedQueryError(InvalidQueryError, EncryptionError):
+    """What is asked for is encrypted, so the server cannot look for it."""

@@ -23,6 +23,8 @@ from .database.bound_models import lent
 from .database.driver import AnyDatabase
 from .database.failures import IN_STEPS, NOT_KNOWN, reported, require_asyncio
 from .database.server import date_of
+from .encryption.encryption import Encryption, checked_encryption, checked_subject
+from .encryption.keyring import KeyStatus, Rotation
 from .errors import InvalidKeyError
 from .every import Every
 from .feed.changes import checked_token
@@ -61,6 +63,7 @@ from .storage import orphans
 from .storage.client import open_database
 from .storage.codec import draft_entries, encode_metadata
 from .storage.connection import Binding, Connection, DatabaseBinding, StoreModels
+from .storage.seals import keys_of
 from .text import shown
 from .transcript_key import AnyKey, TranscriptKey, checked_name
 from .transcripts.transcript import Transcript
@@ -75,6 +78,7 @@ from .writing.new_sessions import (
 )
 from .writing.observers import Observer, OnCommitted
 from .writing.repair import Verification
+from .writing.sealing import seal_session
 from .writing.session_replay import SessionReplay
 from .writing.write_turns import WriteTurns
 from .writing.writer import Writer
@@ -115,11 +119,14 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         actor: who that is, such as a user's address or the name of the service; at most 256
             bytes. The web pages record the ``actor`` of their own ``Access``.
         prices: prices of the team's own for tokens, in front of the public list.
+        encryption: encrypts what is said before it leaves the process; ``None`` stores it plain.
+            See docs/encryption.md.
 
     Raises:
         InvalidActorError: an audit without an actor, an actor without an audit, or none of a name.
         InvalidKeyError: the tenant is no usable name.
-        InvalidMetadataError: the metadata is no JSON object or is too large.
+        InvalidMetadataError: the metadata is no JSON object or is too large, or has no text for
+            the subject of the encryption.
         InvalidModelError: a class is no subclass of the one it stands for.
         ObserverError: ``on_committed`` cannot be called.
         InvalidPriceError: ``prices`` is no table of prices.
@@ -136,6 +143,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         audit: bool = False,
         actor: str | None = None,
         prices: PriceTable | None = None,
+        encryption: Encryption | None = None,
     ) -> None:
         self._actor = checked_actor(audit, actor)
         tenant = checked_name("tenant", tenant)
@@ -145,7 +153,10 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         self._writer = Writer(self._metadata)
         self._turns = WriteTurns()
         self._observer = None if on_committed is None else Observer(on_committed)
-        binding = Binding(StoreModels(entries, summaries))
+        checked_encryption(encryption, metadata)
+        self.encrypts = encryption is not None
+        """Whether it encrypts what is said."""
+        binding = Binding(StoreModels(entries, summaries), encryption)
         super().__init__(tenant, summaries, binding, self._writer.forget, prices)
 
     @classmethod
@@ -163,6 +174,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         audit: bool = False,
         actor: str | None = None,
         prices: PriceTable | None = None,
+        encryption: Encryption | None = None,
         upgrade: bool = True,
     ) -> AsyncGenerator[BeanieSessionStore[S]]:
         """Open a store of its own client, for scripts: ``async with ...connect(uri) as store``.
@@ -184,6 +196,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             audit: as for the class.
             actor: as for the class.
             prices: as for the class.
+            encryption: as for the class.
             upgrade: ``False`` refuses to start on a database that this release cannot use.
 
         Raises:
@@ -200,13 +213,14 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             audit=audit,
             actor=actor,
             prices=prices,
+            encryption=encryption,
         )
         require_asyncio()
         await preloaded()
         async with open_database(uri, database) as opened:
             if upgrade:
                 await upgrade_schema(opened, entries=entries, summaries=summaries)
-            store._binding = DatabaseBinding(StoreModels(entries, summaries), opened)
+            store._binding = DatabaseBinding(StoreModels(entries, summaries), opened, encryption)
             models = [entries, summaries, EntryChunk, RetentionPolicy]
             async with AsyncExitStack() as stack:
                 with reported(opened.client, "initialise Beanie"):
@@ -227,6 +241,7 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         audit: bool = False,
         actor: str | None = None,
         prices: PriceTable | None = None,
+        encryption: Encryption | None = None,
     ) -> BeanieSessionStore[S]:
         """A store on a given database, whatever ``init_beanie`` gave to the Document classes.
 
@@ -242,8 +257,9 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
             audit=audit,
             actor=actor,
             prices=prices,
+            encryption=encryption,
         )
-        store._binding = DatabaseBinding(StoreModels(entries, summaries), database)
+        store._binding = DatabaseBinding(StoreModels(entries, summaries), database, encryption)
         return store
 
     @asynccontextmanager
@@ -820,6 +836,10 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         It may be cut off at any time and called again: the receipt then says what both erased.
         Where nothing is left to erase, the last receipt of the subject comes again.
 
+        A store that encrypts destroys the subject's key at last, where ``metadata`` names nothing
+        but the subject and nothing of it is left; with :data:`EVERY` all keys of the tenant. Then
+        backups hold nothing of it that anybody can read either.
+
         Args:
             whole: :data:`EVERY` for all sessions of the tenant, instead of ``metadata``.
             metadata: values that the sessions' metadata has, by field.
@@ -1108,6 +1128,73 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         async with self._doing("repair", "repair", session, unanswered=NOT_KNOWN) as connection:
             work = repair.repair(connection, session, bring_back=bring_back)
             return await completed(work, "repair", session)
+
+    async def seal(self, key: AnyKey) -> int:
+        """Encrypt what is stored plain of a session, and return how many entries that were.
+
+        It is safe while others append, and may be cut off and repeated.
+
+        Raises:
+            NoKeysError: the store has no encryption.
+            UnknownSessionError: there is no such session.
+            ContentionError: the session was written to all the time.
+            SessionStoreError: as for the class.
+        """
+        session = TranscriptKey.parse(self._tenant, key).session
+        async with self._doing("seal", "encrypt", session, outcome=IN_STEPS) as connection:
+            keys_of(connection)
+            return await completed(seal_session(connection, session), "encrypt", session)
+
+    async def destroy_key(self, subject: str | int) -> bool:
+        """Destroy the key of a subject, and return whether it had one.
+
+        Nothing that was encrypted with it can ever be read again, here or in a backup that does
+        not hold the key; delete its sessions too. What is begun for the subject later gets a new
+        key. Other processes may go on with the old one until their ``cache`` ends.
+
+        Args:
+            subject: the value that its sessions have in the subject's field of metadata; ``""``
+                for the key of those without one.
+
+        Raises:
+            InvalidMetadataError: the subject is neither a text nor an integer.
+            NoKeysError: the store has no encryption.
+            SessionStoreError: as for the class.
+        """
+        named = checked_subject(subject)
+        async with self._doing("destroy_key", "destroy a key", unanswered=NOT_KNOWN) as connection:
+            keyring = keys_of(connection)
+            await self._record(connection, "destroy key")
+            return await completed(keyring.destroy(self._tenant, named), "destroy a key")
+
+    async def rotate_keys(
+        self, *, on_progress: Callable[[Rotation], None] | None = None
+    ) -> Rotation:
+        """Wrap the keys of all tenants anew that the current wrapping key has not wrapped.
+
+        It is safe while others read and write, and may be cut off and repeated. Afterwards the
+        wrapping keys before it are needed for backups alone.
+
+        Raises:
+            WrongKeyError: a key cannot be unwrapped; those before it are wrapped anew.
+            KeyServiceError: the key service is away or refuses.
+            NoKeysError: the store has no encryption.
+            SessionStoreError: as for the class.
+        """
+        async with self._doing("rotate_keys", "wrap keys anew", outcome=IN_STEPS) as connection:
+            keyring = keys_of(connection)
+            await self._record(connection, "rotate keys")
+            return await completed(keyring.rotate(on_progress), "wrap keys anew")
+
+    async def key_status(self) -> KeyStatus:
+        """How many keys there are of all tenants, and which wrapping keys wrapped them.
+
+        Raises:
+            NoKeysError: the store has no encryption.
+            SessionStoreError: as for the class.
+        """
+        async with self._doing("key_status", "look at keys") as connection:
+            return await keys_of(connection).status()
 
     def reader(self, key: AnyKey) -> SessionReader:
         """Parts of a session by position, each in bounded time and room, as pages look at it.

@@ -60,16 +60,17 @@ _ERRORS = _Page(
 )
 _EXTRAS = _Page(
     "reference/extras.md",
-    "Pages and testing",
-    "Two modules of their own: pages to mount (`beanie_session_store.web`, "
-    "[web.md](../web.md)), and a plugin for pytest (`beanie_session_store.testing`, "
+    "Pages, keys and testing",
+    "Modules of their own: pages to mount (`beanie_session_store.web`, "
+    "[web.md](../web.md)), encryption (`beanie_session_store.encryption`, "
+    "[encryption.md](../encryption.md)), and a plugin for pytest (`beanie_session_store.testing`, "
     "[testing.md](../testing.md)).",
 )
 PAGES = (_STORE, _FUNCTIONS, _DOCUMENTS, _VIEWS, _RESULTS, _ERRORS, _EXTRAS)
 
 _OF_THE_STORE = {"BeanieSessionStore", "LeasedStore", "Lease"}
 _HELPERS = {"EmbeddedMongo", "HealthChecks", "SessionReplay", "Feed"}
-_MODULES = ("web.py", "testing/__init__.py")
+_MODULES = ("web.py", "encryption.py", "testing/__init__.py")
 _TOPS = ("app", "models", "migrations", "testing")
 
 _ROLE = re.compile(r":(?:class|func|meth|exc|mod|attr|data):`~?([\w.]+)`")

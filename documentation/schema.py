@@ -20,6 +20,7 @@ _MODELS = (
     ("models/totals.py", "ToolRow"),
     ("models/entry.py", "EntryChunk"),
     ("models/retention.py", "RetentionPolicy"),
+    ("models/encryption_key.py", "EncryptionKey"),
 )
 
 

@@ -117,7 +117,8 @@ class TranscriptEntry(StoreOwned, Document):
         default=None, description="The entry as the agent wrote it, as a native document."
     )
     packed: Mapped[bytes | None] = mapped(
-        default=None, description="The entry as compressed JSON, where BSON cannot hold it."
+        default=None,
+        description="The entry as compressed JSON, where BSON cannot hold it; or encrypted.",
     )
     chunks: Mapped[int | None] = mapped(
         default=None,
@@ -151,8 +152,8 @@ class TranscriptEntry(StoreOwned, Document):
         """The entry as the agent wrote it, whichever way it is stored.
 
         Raises:
-            ValueError: it is split over chunks, which ``BeanieSessionStore.load`` and ``stream``
-                put together; or the stored bytes are damaged.
+            ValueError: it is split over chunks, or encrypted, which ``BeanieSessionStore.load``
+                and ``stream`` put together and decrypt; or the stored bytes are damaged.
         """
         if self.entry is not None:
             return plain(self.entry)

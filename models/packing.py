@@ -17,6 +17,9 @@ from typing import Any, TypeVar
 # Names the format of the bytes that follow, so that a later release can add another one.
 _ZLIB_JSON = b"\x01"
 
+SEALED = b"\x02"
+"""What begins like this is encrypted, and means nothing without its key."""
+
 # Text cut inside a character must come back as it was: "surrogatepass" keeps lone surrogates, and
 # writing them unescaped keeps two adjacent ones from being joined into one character on reading.
 _SURROGATES = "surrogatepass"
@@ -44,8 +47,10 @@ def unpack(packed: bytes) -> Any:
     """Return the value that :func:`pack` was given.
 
     Raises:
-        ValueError: the bytes are damaged, or of a format this release does not know.
+        ValueError: the bytes are damaged, encrypted, or of a format this release does not know.
     """
+    if packed[:1] == SEALED:
+        raise ValueError("it is encrypted; read it with a store that has its keys (encryption=...)")
     if packed[:1] != _ZLIB_JSON:
         raise ValueError(f"unknown packed format {packed[:1]!r}")
     try:

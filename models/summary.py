@@ -91,6 +91,11 @@ class SessionSummary(StoreOwned, Document):
     data_chunks: Mapped[int | None] = mapped(
         default=None, description="How many EntryChunk documents hold a fold that is too large."
     )
+    sealed: Mapped[bytes | None] = mapped(
+        default=None,
+        description="Texts, and what is in flight of the totals, encrypted; then the fold is "
+        "packed and encrypted too.",
+    )
     metadata: Mapped[dict[str, Any] | None] = mapped(
         default=None, description="What the store that made the session was given as metadata."
     )

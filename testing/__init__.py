@@ -25,6 +25,7 @@ from ..app.database.driver import Database
 from ..app.loopback.replies import Text, ToolUse
 from ..app.loopback.requests import ModelRequest
 from .databases import Documents, Isolation
+from .key_service_contract import KeyServiceContract
 from .script import Script
 from .scripted_agent import ScriptedAgent
 
@@ -34,6 +35,7 @@ __all__ = [
     "Database",
     "Documents",
     "Isolation",
+    "KeyServiceContract",
     "ModelRequest",
     "Script",
     "ScriptedAgent",

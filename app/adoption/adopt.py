@@ -11,6 +11,7 @@ from ..concurrency.workers import checked_workers, in_parallel
 from ..database.collection_names import ADOPTION_RECORDS
 from ..database.driver import AnyDatabase, as_pymongo, with_store_rules
 from ..database.failures import reported, require_asyncio
+from ..encryption.encryption import Encryption, checked_encryption
 from ..errors import (
     AdoptionError,
 )
@@ -41,6 +42,7 @@ async def adopt(
     dry_run: bool = False,
     on_progress: Callable[[AdoptionReport], None] | None = None,
     on_problem: Callable[[AdoptionProblem], None] | None = None,
+    encryption: Encryption | None = None,
 ) -> AdoptionReport:
     """Copy the sessions of another adapter into the store, with their order and times.
 
@@ -67,6 +69,7 @@ async def adopt(
         dry_run: only find the source and count; nothing is written.
         on_progress: called whenever a session is done.
         on_problem: called with each thing that could not be adopted.
+        encryption: as for :class:`BeanieSessionStore`.
 
     Raises:
         AdoptionError: the source is not there, or not to be told from another.
@@ -78,6 +81,7 @@ async def adopt(
     if isinstance(tenant, str):
         checked_name("tenant", tenant)
     encoded_metadata = encode_metadata(metadata)
+    checked_encryption(encryption, metadata)
     read = as_pymongo(source_database)
     with tempfile.TemporaryFile() as file:
         with reported(read.client, "read the source"):
@@ -88,7 +92,7 @@ async def adopt(
         report.listed, report.documents = sessions.sessions, sessions.documents
         if dry_run:
             return report
-        connection = await _connect(target_database, StoreModels(entries, summaries))
+        connection = await _connect(target_database, StoreModels(entries, summaries), encryption)
         records = Records(
             with_store_rules(connection.entries.collection.database)[ADOPTION_RECORDS],
             f"{read.name}.{found.collection}",
@@ -110,11 +114,13 @@ async def adopt(
     return report
 
 
-async def _connect(target: AnyDatabase | None, models: StoreModels) -> Connection:
-    binding: Binding | DatabaseBinding = Binding(models)
+async def _connect(
+    target: AnyDatabase | None, models: StoreModels, encryption: Encryption | None
+) -> Connection:
+    binding: Binding | DatabaseBinding = Binding(models, encryption)
     if target is not None:
         await upgrade_schema(target, entries=models.entries, summaries=models.summaries)
-        binding = DatabaseBinding(models, target)
+        binding = DatabaseBinding(models, target, encryption)
     connection, _ = await binding.connection()
     return connection
 

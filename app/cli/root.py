@@ -74,7 +74,7 @@ _MISUSES = (
 
 COMMANDS = (
     *("sessions", "show", "stats", "serve", "verify", "delete", "erase", "audit"),
-    *("doctor", "health", "schema", "retention", "lease"),
+    *("doctor", "health", "schema", "retention", "lease", "keys"),
     *("adopt", "imports", "exports", "copies"),
 )
 
@@ -153,6 +153,23 @@ def root(
         typer.Option(
             metavar="MODULE:TABLE",
             help="Your own PriceTable, to estimate costs with. [SESSION_STORE_PRICES]",
+        ),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            help="The keys that sessions are encrypted with; without it all is read and stored "
+            "plain. [SESSION_STORE_KEYS]",
+        ),
+    ] = None,
+    keys_subject: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="With --keys: the field of metadata whose values have keys of their own. "
+            "[SESSION_STORE_KEYS_SUBJECT]",
         ),
     ] = None,
     env_file: Annotated[

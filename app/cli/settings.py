@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     prices: str | None = None
     mongod: str | None = None
     """The program that ``--embedded`` starts."""
+    keys: Path | None = None
+    """The file of keys that sessions are encrypted with."""
+    keys_subject: str | None = None
+    """The field of metadata whose values have keys of their own."""
     source_url: SecretStr | None = None
     """Where ``adopt`` and ``copy`` read from."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from beanie import Document
 from pymongo import IndexModel
 
+from ...models.encryption_key import EncryptionKey
 from ...models.retention import EXPIRY_INDEX
 from ..database.documents import Row
 from ..database.server import server_of
@@ -199,6 +200,37 @@ async def summaries(target: Target) -> Finding:
             "them; and let nothing else write to the collections.",
         )
     return Finding("summaries", "good", f"{whose} with entries: none lacks its summary")
+
+
+async def encryption(target: Target) -> Finding:
+    """Whether some sessions are plain beside encrypted ones, and where the keys are."""
+    summaries = target.documents.summaries
+    sealed = looked_at = 0
+    async for row in summaries.find({}, rows=_SealedMarkRow, sort=[("_id", -1)], limit=_MANY):
+        if row.mtime is not None:
+            looked_at += 1
+            sealed += isinstance(row.sealed, bytes)
+    if not sealed:
+        return Finding("encryption", "good", "nothing is encrypted")
+    whose = f"the last {looked_at} session{'s'[: looked_at != 1]}"
+    if sealed < looked_at:
+        return Finding(
+            "encryption",
+            "warning",
+            f"{looked_at - sealed} of {whose} plain beside encrypted ones",
+            "Give all stores that write encryption=..., and run 'session-store keys seal' for "
+            "each tenant.",
+        )
+    keys = target.collection(EncryptionKey)
+    where = "in another database"
+    if await keys.find_one({}, {"_id": 1}) is not None:
+        where = "in this database, and so in its backups"
+    return Finding("encryption", "good", f"{whose} encrypted; the keys are {where}")
+
+
+class _SealedMarkRow(Row):
+    mtime: Any = None
+    sealed: Any = None
 
 
 async def _unprotected(target: Target) -> list[str]:

@@ -37,6 +37,7 @@ _CHECKS: Sequence[_Check] = (
     ("transactions", server_checks.transactions),
     ("retention", database_checks.retention),
     ("summaries", database_checks.summaries),
+    ("encryption", database_checks.encryption),
     ("disk", server_checks.disk),
 )
 
@@ -51,8 +52,9 @@ async def diagnose(
 
     The findings are of ``client`` (versions), ``server`` (release, and whether it answers),
     ``topology``, ``clock``, ``tls``, ``permissions``, ``schema``, ``indexes``, ``transactions``,
-    ``retention``, ``summaries`` and ``disk``. Where no server answers or none takes writes, those
-    after the one that says so are left out. What goes wrong with the database is a finding, never
+    ``retention``, ``summaries``, ``encryption`` and ``disk``. Where no server answers or none
+    takes writes, those after the one that says so are left out. What goes wrong with the database
+    is a finding, never
     an error.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..database.reads import retried
 from ..errors import AmbiguousSessionError, UnknownSessionError
-from ..reading.listings import ListedRow, SessionListing, listing_of
+from ..reading.listings import ListedRow, SessionListing, listed_rows, listing_of
 from ..storage.connection import Connection
 from ..storage.criteria import BY_KEY, NOT_EXPIRED
 from ..text import line
@@ -59,14 +59,14 @@ async def _found(connection: Connection, query: dict[str, Any]) -> list[SessionL
         found = connection.summaries.find(
             query,
             NOT_EXPIRED,
-            rows=ListedRow,
+            rows=listed_rows(connection),
             # In the order of the index that has the ids, which is how the server comes to use it.
             sort=BY_KEY,
             limit=_CANDIDATES + 1,
         )
         return await found.to_list()
 
-    return [await listing_of(row) for row in await retried(connection.client, attempt)]
+    return [await listing_of(connection, row) for row in await retried(connection.client, attempt)]
 
 
 def _ambiguous(name: str, tenant: str, found: list[SessionListing]) -> AmbiguousSessionError:

@@ -24,6 +24,7 @@ from ..storage.connection import Connection
 from ..storage.living import MARKED, Live, live_of
 from ..transcript_key import TranscriptKey
 from .filters import QUERY_MS
+from .sealed_queries import refuse_search
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ async def search(
     Raises:
         SchemaOutdatedError: there is no index for it.
     """
+    refuse_search(connection)
     query: dict[str, Any] = {
         "tenant": tenant,
         "$text": {"$search": text},

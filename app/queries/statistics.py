@@ -17,6 +17,7 @@ from ..pricing.price_table import PriceTable
 from ..storage.connection import Connection
 from ..text import shown
 from .filters import SessionFilter, checked_field
+from .sealed_queries import refuse_groups, refuse_sealed
 
 _GROUPS = {
     "day": "$totals.usage.day",
@@ -206,6 +207,7 @@ async def usage(
     prices: PriceTable,
 ) -> list[UsageStatistics]:
     """Usage by group, the most expensive first."""
+    refuse_groups(connection, by)
     await price_list_read()
     groups = await _groups(connection, tenant, wanted, days, by)
     if {"day", "model"} <= {*by}:
@@ -344,6 +346,7 @@ def number_of(total: object) -> float:
 async def _rows(
     connection: Connection, tenant: str, wanted: SessionFilter, pipeline: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
+    refuse_sealed(connection, wanted)
     limit: dict[str, Any] = {} if wanted.time_limit is None else {"maxTimeMS": wanted.time_limit}
     summaries = connection.summaries
 

@@ -19,11 +19,13 @@ from ..database.reads import retried
 from ..errors import InvalidQueryError
 from ..storage.connection import Connection
 from ..storage.criteria import NOT_EXPIRED, WITH_MAIN, before
+from ..storage.shown_texts import show_texts
 from ..storage.stored_summaries import summary_of
 from ..stored_times import EPOCH
 from ..text import shown
 from ..transcript_key import TranscriptKey
 from .filters import SessionFilter
+from .sealed_queries import refuse_sealed
 
 S_co = TypeVar("S_co", bound=SessionSummary, default=SessionSummary, covariant=True)
 
@@ -108,6 +110,7 @@ async def session_page(
     They are of the class that the store was made with. With ``figures_only`` their texts stay in
     the database.
     """
+    refuse_sealed(connection, wanted)
     summaries = connection.summaries
     criteria: list[Criteria] = [wanted.query(tenant), WITH_MAIN]
     if after is not None:
@@ -120,7 +123,9 @@ async def session_page(
         order: dict[str, Any] = {"sort": [("active_at", -1), ("_id", -1)], "limit": limit + 1}
         order["max_time_ms"] = wanted.time_limit
         if not figures_only:
-            return await summaries.find(*criteria, **order).to_list()
+            found = await summaries.find(*criteria, **order).to_list()
+            await show_texts(connection, found)
+            return found
         rows = await summaries.find(*criteria, rows=_FiguresRow, **order).to_list()
         return [row.summary(summaries.model) for row in rows]
 
@@ -137,7 +142,10 @@ async def session_summary(connection: Connection, key: TranscriptKey) -> Any:
     """The summary of the key's session, of the store's class, or ``None`` without one."""
 
     async def attempt() -> SessionSummary | None:
-        return await connection.summaries.find_one(key.of_session, NOT_EXPIRED)
+        found = await connection.summaries.find_one(key.of_session, NOT_EXPIRED)
+        if found is not None:
+            await show_texts(connection, [found])
+        return found
 
     return await retried(connection.client, attempt)
 

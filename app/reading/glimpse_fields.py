@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ..storage.values import CONTENT
 
@@ -14,6 +14,7 @@ CUT_CHARACTERS: Final = 4_000
 
 _SMALL_PART_BYTES = 2 * 1024
 _LEVELS = 7
+_MEMBERS = 200
 
 
 def _shrunk(value: str, levels: int) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def _shrunk(value: str, levels: int) -> dict[str, Any]:
                 "case": {"$eq": [kind, "array"]},
                 "then": {
                     "$map": {
-                        "input": {"$slice": [value, 200]},
+                        "input": {"$slice": [value, _MEMBERS]},
                         "as": each,
                         "in": _shrunk(f"$${each}", levels - 1),
                     }
@@ -73,3 +74,21 @@ BOUNDED: dict[str, Any] = {
 }
 # To read it takes the server ten times as long as to answer, so it is sent where it is needed.
 CUT: dict[str, Any] = {"_id": 0, "seq": 1, "entry": _shrunk("$entry", _LEVELS)}
+
+
+def cut_texts(entry: dict[str, Any]) -> dict[str, Any]:
+    """What :data:`CUT` has of an entry, of one that the server cannot look into."""
+    return {name: _cut(value, _LEVELS) for name, value in entry.items()}
+
+
+def _cut(value: Any, levels: int) -> Any:
+    if isinstance(value, str):
+        return value[:CUT_CHARACTERS]
+    if not isinstance(value, (dict, list)):
+        return value
+    if not levels:
+        return "…"
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value)
+        return {name: _cut(each, levels - 1) for name, each in members.items()}
+    return [_cut(each, levels - 1) for each in cast("list[Any]", value)[:_MEMBERS]]

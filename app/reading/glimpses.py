@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import bson
 from bson.codec_options import CodecOptions
+from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
@@ -22,13 +23,15 @@ from ...models.packing import unpack
 from ...models.plain import JSON_CODEC
 from ..database.documents import Row
 from ..database.reads import retried
-from ..errors import CorruptEntryError
+from ..encryption.seal import Sealed
+from ..errors import CorruptEntryError, EncryptionError
 from ..storage.bound_store import Operation
 from ..storage.connection import Connection
 from ..storage.living import Live, live_of
+from ..storage.seals import cipher_of, document_in, is_sealed, of_document
 from ..storage.values import CONTENT, content_of
 from ..transcript_key import TranscriptKey
-from .glimpse_fields import BOUNDED, CUT, UNCUT, WHOLE_BYTES
+from .glimpse_fields import BOUNDED, CUT, UNCUT, WHOLE_BYTES, cut_texts
 from .json_beginnings import completed_json
 
 FILLED_BYTES: Final = 2 * 1024 * 1024
@@ -40,6 +43,8 @@ _STORED_AT_ONCE = 500
 _UNDECODED = CodecOptions(document_class=RawBSONDocument)
 _UNPACKED_BYTES = 256 * 1024
 _PREFIX_BYTES = 24 * 1024
+# Of what the server cannot cut, so much is shown whole.
+_OPENED_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +162,13 @@ class SessionReader:
         after: int = 0,
         until: int | None = None,
         batch: int = 1_000,
+        of_entry: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
         """Some fields of all entries behind a position up to another, transcript by transcript.
 
         Without ``until``, what is written to one transcript while another is read is in it or
-        not, as it comes.
+        not, as it comes. ``of_entry`` gives the same fields of an entry that is encrypted, which
+        the server cannot look into.
 
         Raises:
             SessionStoreError: as for the store.
@@ -174,11 +181,21 @@ class SessionReader:
             query["seq"] = {"$gt": max(after, live.first_seq - 1)}
             if until is not None:
                 query["seq"]["$lte"] = until
+            opens = None if connection.keyring is None else of_entry
+            fields = projection if opens is None else {**projection, "packed": 1, "chunks": 1}
             # The driver's own: a model of each row would take as long as all the rest.
             cursor = connection.entries.collection.find(
-                query, projection, sort=[("subpath", 1), ("seq", 1)], batch_size=batch
+                query, fields, sort=[("subpath", 1), ("seq", 1)], batch_size=batch
             )
             async for row in cursor:
+                if opens is not None and ("packed" in row or "chunks" in row):
+                    key = self.key.with_subpath(row["subpath"])
+                    place = {"seq": row["seq"], "subpath": row["subpath"]}
+                    try:
+                        yield {**opens(await content_of(connection, key, row)), **place}
+                    except (CorruptEntryError, EncryptionError):
+                        yield place
+                    continue
                 yield row
 
     async def stored(self, is_wanted: Callable[[bytes], bool]) -> AsyncIterator[StoredWhole]:
@@ -204,6 +221,10 @@ class SessionReader:
             async for document in cursor:
                 stored: RawBSONDocument = document
                 if "entry" in stored:
+                    if connection.keyring is not None and connection.keyring.required:
+                        row = _decoded(stored)
+                        yield StoredWhole(row["seq"], row["subpath"], None)
+                        continue
                     if not is_wanted(bytes(stored.raw)):
                         continue
                     row = _decoded(stored)
@@ -216,7 +237,7 @@ class SessionReader:
                 try:
                     key = self.key.with_subpath(subpath)
                     entry = await content_of(connection, key, row)
-                except CorruptEntryError:
+                except (CorruptEntryError, EncryptionError):
                     yield StoredWhole(seq, subpath, None)
                     continue
                 yield StoredWhole(seq, subpath, entry)
@@ -296,15 +317,23 @@ async def _glimpse(connection: Connection, key: TranscriptKey, row: dict[str, An
     seq, subpath = row["seq"], key.subpath
     size = row.get("size") or row.get("packed_size") or 0
     try:
+        keyring = connection.keyring
         if isinstance(row.get("entry"), dict):
+            if keyring is not None:
+                keyring.take_plain(f"Entry {seq} of {key}")
             is_whole = size <= WHOLE_BYTES or row.get("is_whole", False)
             return Glimpse(seq, subpath, row["entry"], size, is_whole)
         packed: bytes | None = row.get("packed")
         if packed is None:
             packed, size = await _beginning(connection, key, row)
+        if is_sealed(packed):
+            cipher = await cipher_of(connection, key, packed)
+            packed = cipher.open(Sealed.ENTRY, seq, packed, 0, row.get("chunks") or 1)
+        elif keyring is not None:
+            keyring.take_plain(f"Entry {seq} of {key}")
         entry, is_whole = await asyncio.to_thread(_unpacked_beginning, packed)
         return Glimpse(seq, subpath, entry, size, is_whole)
-    except (CorruptEntryError, ValueError, zlib.error) as error:
+    except (CorruptEntryError, EncryptionError, ValueError, zlib.error, InvalidBSON) as error:
         return Glimpse(seq, subpath, {}, size, problem=str(error))
 
 
@@ -337,6 +366,11 @@ async def _beginning(
 
 def _unpacked_beginning(packed: bytes) -> tuple[dict[str, Any], bool]:
     """What packed bytes say, or how it begins, and whether it is all of it."""
+    document = document_in(packed)
+    if document is not None:
+        is_whole = len(document) <= _OPENED_BYTES
+        entry = of_document(document)
+        return (entry if is_whole else cut_texts(entry)), is_whole
     if packed[:1] != b"\x01":
         raise ValueError("it is packed in a way that this release does not know")
     # Few bytes can stand for many, so it is not known before how many they are.

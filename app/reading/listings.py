@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from itertools import zip_longest
+from typing import Any, ClassVar, cast
 
 from pymongo.errors import PyMongoError
 
@@ -15,11 +16,13 @@ from ..database.driver import ClientSession, with_confirmed_reads
 from ..database.elections import confirmed_primary
 from ..database.reads import is_resumable, retried
 from ..database.transactions import snapshot
-from ..errors import CorruptEntryError
+from ..errors import CorruptEntryError, KeyDestroyedError
 from ..sdk import SessionKey, SessionListSubkeysKey, SessionStoreListEntry, SessionSummaryEntry
 from ..storage.connection import Connection
 from ..storage.criteria import NOT_EXPIRED, KeyRow, behind, listed
 from ..storage.living import live_of
+from ..storage.seals import opened_folds
+from ..storage.shown_texts import shown_texts
 from ..storage.state import DATA_FIELDS
 from ..storage.values import decoded, folded_data
 from ..stored_times import whole_ms
@@ -83,12 +86,14 @@ async def session_listings(
     after: dict[str, Any] = {}
     while True:
         try:
-            rows = summaries.find(query, NOT_EXPIRED, after, rows=ListedRow, sort=order)
+            rows = summaries.find(
+                query, NOT_EXPIRED, after, rows=listed_rows(connection), sort=order
+            )
             async with confirmed_primary(connection.client):
                 async for row in rows:
                     if not row.is_of_session:
                         continue
-                    found = await listing_of(row)
+                    found = await listing_of(connection, row)
                     yield found
                     attempts = Attempts()
                     after = behind(project_key=found.project_key, session_id=found.session_id)
@@ -109,10 +114,36 @@ class ListedRow(KeyRow):
     packed_metadata: Any = None
 
 
-async def listing_of(row: ListedRow) -> SessionListing:
+class SealedListedRow(ListedRow):
+    """The same, with what is sealed of it."""
+
+    sealed: Any = None
+    totals: Any = None
+
+    class Settings:
+        """The parts of fields that are read, as Beanie looks for them."""
+
+        projection: ClassVar[dict[str, int]] = {
+            "_id": 0,
+            **dict.fromkeys(("tenant", "project_key", "session_id", "mtime"), 1),
+            **dict.fromkeys(("title", "first_prompt", "metadata", "packed_metadata"), 1),
+            "sealed": 1,
+            "totals.next_seq": 1,
+        }
+
+
+def listed_rows(connection: Connection) -> type[ListedRow]:
+    """What is read of each summary for a listing."""
+    return ListedRow if connection.keyring is None else SealedListedRow
+
+
+async def listing_of(connection: Connection, row: ListedRow) -> SessionListing:
     """The listing that a summary gives."""
     session_id = row.session_id
     titles = (row.title, row.first_prompt)
+    if isinstance(row, SealedListedRow) and row.sealed is not None:
+        texts = await shown_texts(connection, row.key, {"sealed": row.sealed, "totals": row.totals})
+        titles = (texts.get("title"), texts.get("first_prompt"))
     title = next((each for each in titles if each and isinstance(each, str)), None)
     is_plain = isinstance(row.metadata, dict)
     metadata = cast("dict[str, Any]", row.metadata) if is_plain else None
@@ -135,13 +166,25 @@ async def session_summaries(
     async def unpacked(
         rows: list[dict[str, Any]], session: ClientSession | None = None
     ) -> list[SessionSummaryEntry]:
-        for row in rows:
-            if "data" not in row:
+        kept: list[dict[str, Any]] = []
+        folds: Sequence[Any] = ()
+        if connection.keyring is not None:
+            folds = await opened_folds(connection, tenant, project_key, rows)
+        for row, fold in zip_longest(rows, folds):
+            if fold is not None:
+                row["data"] = fold
+                del row["packed_data"]
+            elif "data" not in row or connection.keyring is not None:
                 key = TranscriptKey(tenant, project_key, row["session_id"])
-                row["data"] = await folded_data(connection, key, row, session)
+                try:
+                    row["data"] = await folded_data(connection, key, row, session)
+                except KeyDestroyedError:
+                    # Nobody can read it any more; it must not cost the other sessions.
+                    continue
                 row.pop("packed_data", None)
                 row.pop("data_chunks", None)
-        return cast("list[SessionSummaryEntry]", rows)
+            kept.append(row)
+        return cast("list[SessionSummaryEntry]", kept)
 
     async def attempt() -> list[SessionSummaryEntry]:
         query = listed(tenant, project_key, connection.server.now())

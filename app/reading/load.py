@@ -19,7 +19,7 @@ from ..storage.connection import Connection
 from ..storage.criteria import NOT_EXPIRED
 from ..storage.living import LIVE_FIELDS, MARKED, Live, LiveRow, live_of
 from ..storage.uuids import idempotency_key
-from ..storage.values import CONTENT, content_of, decoded
+from ..storage.values import CONTENT, content_of, decoded, opened_entries
 from ..transcript_key import TranscriptKey
 
 # Far from the size that a query may have.
@@ -44,6 +44,10 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
                 return []
             if documents[0]["seq"] < first:
                 documents = [each for each in documents if each["seq"] >= first]
+        if connection.keyring is not None:
+            with contextlib.suppress(KeyError):
+                return await opened_entries(connection, key, documents)
+            return await one_by_one()
         # Nearly all are native; asking each which it is would show in the time of a long load.
         with contextlib.suppress(KeyError):
             return [document["entry"] for document in documents]
@@ -54,6 +58,9 @@ async def load(connection: Connection, key: TranscriptKey) -> list[dict[str, Any
                 else await decoded(document["packed"], "an entry")
                 for document in documents
             ]
+        return await one_by_one()
+
+    async def one_by_one() -> list[dict[str, Any]]:
         # What is damaged is named by its position; chunks are found by it, and must be of the
         # same moment as the entry that they belong to.
         async with snapshot(connection.client, connection.server) as session:
@@ -120,7 +127,7 @@ async def load_session(connection: Connection, key: TranscriptKey) -> LoadedSess
             for document in await cursor.to_list(None):
                 subpath: str = document["subpath"]
                 entry: dict[str, Any] | None = document.get("entry")
-                if entry is None:
+                if entry is None or connection.keyring is not None:
                     transcript = key.with_subpath(subpath)
                     entry = await content_of(connection, transcript, document, session)
                 found.setdefault(subpath, []).append(entry)

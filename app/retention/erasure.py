@@ -27,6 +27,7 @@ from ..writing.dating import DatedRow
 from ..writing.deletion import delete_session
 from ..writing.tombstones import Erasing
 from ..writing.write_policy import WritePolicy
+from .erased_keys import destroy_keys
 from .erasure_records import ErasureRecord, ErasureRecords
 from .matching import (
     AT_ONCE,
@@ -155,6 +156,8 @@ class _Erasure:
             self._begin(records, self.record)
         if wanted.whole is EVERY:
             await self._forget_adoptions()
+        if not self.failed and not self.held:
+            await destroy_keys(connection, self.tenant, wanted.whole, wanted.metadata)
         if not self.failed and self.record.ended_at is None:
             await records.end(self.record)
         record = await records.again(self.record)

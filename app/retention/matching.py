@@ -45,7 +45,7 @@ async def matching_pages(
             sort=BY_KEY,
             limit=_PAGE,
         ).to_list()
-        rows = [row for row in page if row.is_of_session and await _meets(row, wanted)]
+        rows = [row for row in page if row.is_of_session and await _meets(connection, row, wanted)]
         if rows:
             yield rows
         if len(page) < _PAGE:
@@ -61,14 +61,14 @@ async def matching_now(
     row = await connection.summaries.confirmed.find_one(
         query, key.of_session, NOT_DELETED, rows=MatchingRow
     )
-    return row if row is not None and await _meets(row, wanted) else None
+    return row if row is not None and await _meets(connection, row, wanted) else None
 
 
-async def _meets(row: MatchingRow, wanted: SessionFilter) -> bool:
+async def _meets(connection: Connection, row: MatchingRow, wanted: SessionFilter) -> bool:
     """Whether metadata that the server cannot look into is as wanted."""
     if "packed_metadata" not in row.model_fields_set or not wanted.metadata:
         return True
-    return wanted.describes((await listing_of(row)).metadata)
+    return wanted.describes((await listing_of(connection, row)).metadata)
 
 
 async def sweep_what_is_gone(connection: Connection, tenant: str, wanted: SessionFilter) -> None:

@@ -12,6 +12,7 @@ from ..database.driver import with_store_rules
 from ..database.transactions import DoneInPartError, TransientFailureError
 from ..errors import ContentionError, InvalidQueryError
 from ..queries.filters import SessionFilter
+from ..queries.sealed_queries import refuse_sealed
 from ..reading.listings import SessionListing, listing_of
 from ..storage.connection import Connection
 from ..writing.dating import DatedRow
@@ -41,6 +42,7 @@ async def remove_sessions(
     on_progress: Callable[[Removal], None] | None,
 ) -> Removal:
     """Delete the sessions of a tenant that meet the conditions, but for those that are held."""
+    refuse_sealed(connection, wanted)
     found = deleted = 0
     held: list[SessionListing] = []
     failed: list[SessionListing] = []
@@ -48,7 +50,7 @@ async def remove_sessions(
 
     async def remove(row: MatchingRow) -> bool:
         key = row.key
-        listing = await listing_of(row)
+        listing = await listing_of(connection, row)
         if row.held_at is not None:
             held.append(listing)
             return False

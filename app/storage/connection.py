@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,6 +27,8 @@ from ..database.driver import (
 )
 from ..database.failures import reported
 from ..database.server import Server, server_of
+from ..encryption.encryption import Encryption
+from ..encryption.keyring import Keyring
 from ..errors import InvalidModelError
 from ..schema.indexes import has_counted_index
 from ..schema.versions import require_usable_schema
@@ -98,6 +100,13 @@ class Connection(StoreDocuments):
     once the migration that adds the index has run."""
     entry_defaults: Callable[[], dict[str, Any]]
     summary_defaults: Callable[[], dict[str, Any]]
+    keyring: Keyring | None = None
+    """The keys that contents are sealed with; ``None`` where all is stored plain."""
+
+    def taking_plain(self) -> Connection:
+        """The same, also where only what is sealed is taken: for who seals the rest."""
+        keyring = self.keyring
+        return self if keyring is None else replace(self, keyring=keyring.taking_plain())
 
     async def retention_of(self, key: TranscriptKey) -> Retention:
         """What holds for a session, as far as was known within ``CACHE_SECONDS``."""
@@ -107,8 +116,9 @@ class Connection(StoreDocuments):
 class Binding:
     """Follows the database that ``init_beanie`` gives to the Document classes."""
 
-    def __init__(self, models: StoreModels) -> None:
+    def __init__(self, models: StoreModels, encryption: Encryption | None = None) -> None:
         self.models = models
+        self._encryption = encryption
         self._connection: Connection | None = None
         self._raw: tuple[Collection, Collection, Collection] | None = None
 
@@ -130,7 +140,7 @@ class Binding:
         known = self._connection
         if known is not None and self._raw is not None and all(map(_same, raw, self._raw)):
             return known, False
-        connection = await connect_models(models, raw)
+        connection = await connect_models(models, raw, self._encryption)
         before = self._connection
         if (
             before
@@ -151,8 +161,11 @@ class Binding:
 class DatabaseBinding:
     """Stays with one database, whatever ``init_beanie`` does."""
 
-    def __init__(self, models: StoreModels, database: AnyDatabase) -> None:
+    def __init__(
+        self, models: StoreModels, database: AnyDatabase, encryption: Encryption | None = None
+    ) -> None:
         self.models = models
+        self._encryption = encryption
         self._database = as_pymongo(database)
         self._connection: Connection | None = None
 
@@ -162,7 +175,8 @@ class DatabaseBinding:
             return self._connection, False
         models = (self.models.entries, self.models.summaries, EntryChunk)
         entries, summaries, chunks = (self._database[collection_name(model)] for model in models)
-        connection = await connect_models(self.models, (entries, summaries, chunks))
+        raw = (entries, summaries, chunks)
+        connection = await connect_models(self.models, raw, self._encryption)
         with reported(connection.client, "initialise Beanie"):
             await bind_unbound(self._database, self.models.summaries)
         self._connection = connection
@@ -175,7 +189,9 @@ _checked: WeakKeyDictionary[Client, dict[tuple[str, ...], bool]] = WeakKeyDictio
 
 
 async def connect_models(
-    models: StoreModels, raw: tuple[Collection, Collection, Collection]
+    models: StoreModels,
+    raw: tuple[Collection, Collection, Collection],
+    encryption: Encryption | None = None,
 ) -> Connection:
     """Check a database once per client, and bind the collections of one store to it."""
     client = raw[0].database.client
@@ -206,6 +222,7 @@ async def connect_models(
         has_marks=checked[names],
         entry_defaults=added_defaults("entries", models.entries, TranscriptEntry),
         summary_defaults=added_defaults("summaries", models.summaries, SessionSummary),
+        keyring=None if encryption is None else encryption.keyring(raw[0].database),
     )
 
 

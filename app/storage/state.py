@@ -27,7 +27,7 @@ STATE_PROJECTION: dict[str, Any] = {
     **dict.fromkeys(
         (
             *("next_seq", "mtime", *DATA_FIELDS, "totals", *TEXTS, "expires_at", "held_at"),
-            *("backstop", "first_seq", "remains", "removed", "erased_until"),
+            *("backstop", "first_seq", "remains", "removed", "erased_until", "sealed"),
         ),
         1,
     ),
@@ -77,6 +77,12 @@ class SessionState(NamedTuple):
     """No entry of the session stands before this, so no new one may."""
     nulls: tuple[str, ...] = ()
     """Fields that are there without a value, as something else than the store leaves them."""
+    sealed_with: ObjectId | None = None
+    """The key that its contents are sealed with."""
+    has_plain: bool = False
+    """Whether something is plain in it that is to be sealed."""
+    subject: str = ""
+    """Of whom the session is, where nothing of it is sealed yet."""
 
     @property
     def dated(self) -> Dated:

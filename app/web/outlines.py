@@ -9,7 +9,7 @@ from ...models import SessionSummary
 from ..database.deadlines import started_without_deadline
 from ..reading.glimpses import SessionReader
 from ..transcripts.outline import Outline
-from ..transcripts.outline_fields import OUTLINE_FIELDS
+from ..transcripts.outline_fields import OUTLINE_FIELDS, outline_fields
 from .kept import Kept
 
 AT_ONCE: Final = 2_000
@@ -71,7 +71,13 @@ class Outlines:
     ) -> Outline:
         await asyncio.sleep(wait)
         count = 0
-        rows = reader.rows(OUTLINE_FIELDS, after=outline.until, until=until, batch=_ROWS_AT_ONCE)
+        rows = reader.rows(
+            OUTLINE_FIELDS,
+            after=outline.until,
+            until=until,
+            batch=_ROWS_AT_ONCE,
+            of_entry=outline_fields,
+        )
         async for row in rows:
             outline.add(row)
             count += 1

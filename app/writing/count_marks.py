@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, cast
 
 from beanie.operators import Unset
 from bson import Binary
@@ -20,7 +20,7 @@ from ...models.counting.assistant_entry import StoredEntry, failures_of, written
 from ...models.counting.marks import Mark, Wanted
 from ...models.counting.one_response import COPY_BYTES, IDENTITY_BYTES, INSTANT_BYTES, chain_of
 from ...models.counting.tally import Tally
-from ...models.views.prompts import prompt_of
+from ...models.views.prompts import blocks_of, prompt_of
 from ..database.reads import retried
 from ..reading.load import told_of_others
 from ..storage.bson_elements import bson_elements, int64_bytes
@@ -103,8 +103,32 @@ async def _call(
     async for row in connection.entries.collection.find(
         query, _FIELDS, sort=[("seq", -1)], limit=1
     ):
-        return await _stored(connection, key, row)
-    return None
+        plain = await _stored(connection, key, row)
+        break
+    else:
+        plain = None
+    if connection.keyring is None:
+        return plain
+    # Of what is sealed the server knows only that it was counted.
+    sealed: dict[str, Any] = {
+        **key.with_subpath(subpath).of_transcript,
+        "seq": {"$gt": plain.seq if plain is not None else 0},
+        "packed": {"$exists": True},
+    }
+    async for row in connection.entries.collection.find(sealed, _FIELDS, sort=[("seq", -1)]):
+        found = await _stored(connection, key, row)
+        if found.entry.get("type") == "assistant" and any(
+            block.get("id") == call for block in _blocks_in(found.entry)
+        ):
+            return found
+    return plain
+
+
+def _blocks_in(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    message = entry.get("message")
+    if not isinstance(message, dict):
+        return []
+    return blocks_of(cast("dict[str, Any]", message).get("content"))
 
 
 async def _entries_of(

@@ -23,6 +23,7 @@ from ..database.documents import Row
 from ..database.driver import ClientSession
 from ..database.reads import retried
 from ..database.transactions import TransientFailureError, holds_already, snapshot, transact
+from ..encryption.seal import SessionCipher
 from ..errors import ContentionError
 from ..storage.background import go_on
 from ..storage.backstop import FAR
@@ -30,13 +31,15 @@ from ..storage.connection import Connection
 from ..storage.criteria import DELETED, MARKED_DELETED
 from ..storage.living import MARKED, live_of
 from ..storage.read_state import state_in
+from ..storage.seals import cipher_to_write
 from ..storage.state import SessionState
 from ..transcript_key import TranscriptKey
 from .dating import DatedRow
 from .erasure_counts import SAME, counted_to_erase, since_counted
 from .recount import Recount, is_appended, recount
 from .remains import sweep, sweep_unowned
-from .summary_update import StaleStateError, SummaryUpdate, advance_summary, changed_texts, mirrored
+from .summary_contents import totals_fields
+from .summary_update import StaleStateError, SummaryUpdate, advance_summary, mirrored
 from .tombstones import Erasing
 from .write_policy import AS_IT_IS, WritePolicy
 
@@ -243,7 +246,8 @@ async def _remove(
     living = entries.find(mine, live.in_transcript(key.subpath), limit=MARKED + 1, session=session)
     count = await living.count()
     is_small = count <= MARKED and not live.removed and live.first_seq == 1
-    update = _without(state, counted, None if is_small else key.subpath)
+    cipher = await cipher_to_write(connection, key, state, None)
+    update = _without(state, counted, None if is_small else key.subpath, cipher)
     await advance_summary(connection, key.session, update, state, session, fence)
     if is_small:
         parts = chunks.find(mine, {"collection": entries.name})
@@ -355,22 +359,23 @@ async def _delete_head(
     await entries.find(owner, head).delete(session=session)
 
 
-def _without(known: SessionState, counted: Recount, swept_later: str | None) -> SummaryUpdate:
-    texts, untold = changed_texts(known.texts, counted.totals.texts)
+def _without(
+    known: SessionState, counted: Recount, swept_later: str | None, cipher: SessionCipher | None
+) -> SummaryUpdate:
     # What the summary says may be put back, or no position at all.
     before = max(known.next_seq, known.lowest, counted.last_seq + 1)
     next_seq = before + 1
+    told, untold = totals_fields(counted.totals, next_seq, known, cipher)
     changes: dict[str, Any] = {
         "next_seq": Int64(next_seq),
-        "totals": counted.totals.document(next_seq),
-        **texts,
+        **told,
         **mirrored(known, next_seq),
     }
     pushed: dict[str, Any] = {}
     if swept_later is not None:
         pushed = {"removed": {"subpath": swept_later, "before": Int64(before)}}
     removed = (*untold, "counting")
-    return SummaryUpdate(known, known, before, changes, removed, None, pushed=pushed)
+    return SummaryUpdate(known, known, before, changes, removed, None, pushed=pushed, cipher=cipher)
 
 
 def _contended(key: TranscriptKey, error: Exception) -> Exception:

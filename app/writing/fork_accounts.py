@@ -6,7 +6,8 @@ session that was forked has the states. (A fork that the SDK makes begins an acc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from ...models.counting.cost_accounts import Account, ForkPoint, account_in
@@ -15,7 +16,12 @@ from ..database.driver import ClientSession
 from ..storage.codec import idempotency_key
 from ..storage.connection import Connection
 from ..storage.living import live_of
+from ..storage.values import CONTENT, content_of
 from ..transcript_key import TranscriptKey
+
+
+def _is_of(start: float, entry: dict[str, Any]) -> bool:
+    return entry.get("type") == "cost-state" and entry.get("startTime") == start
 
 
 class _AccountEntryRow(Row):
@@ -49,16 +55,47 @@ async def accounts_at(
             session=session,
         )
 
+    async def first_sealed(
+        query: dict[str, Any], order: int, is_it: Callable[[dict[str, Any]], bool]
+    ) -> _AccountEntryRow | None:
+        """The same of entries that the server cannot look into, which are looked at one by one."""
+        if connection.keyring is None:
+            return None
+        sealed = {**source.of_transcript, **query, "entry": {"$exists": False}}
+        # The driver's own: a model of each would take as long as reading it.
+        async for row in entries.collection.find(
+            sealed, CONTENT, sort=[("seq", order)], session=session
+        ):
+            entry = await content_of(connection, source, row, session)
+            if is_it(entry):
+                return _AccountEntryRow(seq=row["seq"], entry=entry)
+        return None
+
+    async def nearest(
+        query: dict[str, Any],
+        order: int,
+        named: dict[str, Any],
+        is_it: Callable[[dict[str, Any]], bool],
+    ) -> _AccountEntryRow | None:
+        found = [await first({**query, **named}, order), await first_sealed(query, order, is_it)]
+        there = [each for each in found if each is not None]
+        return min(there, key=lambda each: order * each.seq, default=None)
+
     begin = live.first_of("")
     copied = await first({"uuid": idempotency_key(point.uuid), "seq": {"$gte": begin}}, 1)
     if copied is None:
         return {}
     # What came there since is in no account that was carried over.
-    since = await first({"seq": {"$gt": copied.seq}, "entry.type": "assistant"}, 1)
+    since = await nearest(
+        {"seq": {"$gt": copied.seq}},
+        1,
+        {"entry.type": "assistant"},
+        lambda entry: entry.get("type") == "assistant",
+    )
     until: dict[str, Any] = {"$gte": begin} | ({} if since is None else {"$lt": since.seq})
     found: dict[float, Account | None] = {}
     for start in starts:
         of_account = {"entry.type": "cost-state", "entry.startTime": start}
-        state = await first({"seq": until, **of_account}, -1)
+        state = await nearest({"seq": until}, -1, of_account, partial(_is_of, start))
         found[start] = account_in(state.entry) if state else None
     return found

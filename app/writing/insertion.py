@@ -14,8 +14,10 @@ from ...models.entry import CHUNK_INDEX, COUNTED_INDEX, ORDER_INDEX, UUID_INDEX
 from ..database.commands import insert_encoded
 from ..database.driver import ClientSession
 from ..database.server_codes import DUPLICATE_KEY
+from ..encryption.seal import Sealed
 from ..storage.codec import EncodedEntry
 from ..storage.connection import Connection
+from ..storage.seals import sealed_parts
 from ..storage.values import chunk_documents
 from ..transcript_key import TranscriptKey
 from .repair import mend
@@ -84,6 +86,7 @@ async def insert_entries(
         PositionTakenError: a position is not free.
         StaleStateError: there are remains of an earlier session, of which nobody told.
     """
+    update.require_sealed(connection)
     date = update.next.dated.entry_date
     dated = {} if date is None else {"expires_at": date}
     chunks: list[dict[str, Any]] = []
@@ -95,7 +98,7 @@ async def insert_entries(
                 "seq": Int64(seq),
                 **dated,
             }
-            chunks.extend(chunk_documents(owner, encoded.chunks))
+            chunks.extend(chunk_documents(owner, _parts(encoded, key, seq, update)))
     if chunks:
         try:
             # The driver's own: documents of bytes that are there already.
@@ -120,6 +123,14 @@ async def insert_entries(
             raise StaleStateError from None
         _require_free(refusing)
         raise
+
+
+def _parts(
+    encoded: EncodedEntry, key: TranscriptKey, seq: int, update: SummaryUpdate
+) -> Sequence[bytes]:
+    if update.cipher is None:
+        return encoded.chunks
+    return sealed_parts(encoded.chunks, update.cipher.of(key.subpath), Sealed.ENTRY, seq)
 
 
 def _refusing(error: BulkWriteError) -> list[list[tuple[str, Any]]]:

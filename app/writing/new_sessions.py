@@ -27,6 +27,7 @@ from ..sdk import SessionKey
 from ..storage.codec import EncodedEntry, EncodedValue, encode_entries
 from ..storage.connection import Connection
 from ..storage.criteria import ERASED, NOT_EXPIRED, KeyRow
+from ..storage.seals import cipher_to_write
 from ..storage.state import Folded, fold_on
 from ..storage.values import CONTENT, content_of
 from ..stored_times import whole_ms
@@ -273,7 +274,8 @@ async def _documents(
         return now if session.mtime is None else min(session.mtime, now)
 
     folded = Folded(data, totals, marks if connection.has_marks else {}, totals.wanted)
-    update = planned_update(connection, count, None, folded, retention, (), mtime)
+    cipher = await cipher_to_write(connection, key, None, metadata)
+    update = planned_update(connection, count, None, folded, retention, (), mtime, cipher)
     if update.data_chunks:
         return None
     documents = _NewDocuments([summary_document(connection, key, update, metadata)], [])

@@ -18,24 +18,24 @@ from ..database.documents import Row
 from ..database.driver import ClientSession
 from ..database.reads import retried
 from ..database.transactions import TransientFailureError, snapshot, transact
+from ..encryption.seal import SessionCipher
 from ..errors import ContentionError, UnknownSessionError, UnsoundSessionError
-from ..storage.codec import encode_object
 from ..storage.connection import Connection
 from ..storage.living import live_of
 from ..storage.orphans import Orphan, orphan_of
 from ..storage.read_state import state_in
+from ..storage.seals import cipher_to_write, is_sealed
 from ..storage.state import DATA_FIELDS, SessionState
-from ..storage.values import value_fields
 from ..transcript_key import TranscriptKey
 from .count_marks import mark_entries
 from .dating import follow
 from .recount import Recount, recount
 from .remains import sweep
+from .summary_contents import fold_fields, totals_fields
 from .summary_update import (
     StaleStateError,
     SummaryUpdate,
     advance_summary,
-    changed_texts,
     mirrored,
 )
 
@@ -107,19 +107,24 @@ async def repair(
         UnsoundSessionError: whether it was deleted cannot be told.
         ContentionError: it was written to all the time.
     """
-    found = await mend(connection, key, bring_back=bring_back)
+    found = await mend(connection, key, bring_back=bring_back, despite_damage=True)
     await sweep(connection, key)
     await follow(connection, key)
     return found
 
 
 async def mend(
-    connection: Connection, key: TranscriptKey, *, bring_back: bool = False
+    connection: Connection,
+    key: TranscriptKey,
+    *,
+    bring_back: bool = False,
+    despite_damage: bool = False,
 ) -> Verification:
     """Make the summary of a session say what is stored of it, and return what it said wrong.
 
     A summary that something else took is made anew, unless the session may have expired or been
-    deleted; ``bring_back`` makes it all the same, and begins the session's period anew.
+    deleted; ``bring_back`` makes it all the same, and begins the session's period anew. One whose
+    seal is broken is only replaced ``despite_damage``: for who was asked to.
 
     Raises:
         UnknownSessionError: there is no such session, or only entries that may be left of one.
@@ -129,7 +134,7 @@ async def mend(
     attempts = Attempts()
     rebuilt: Verification | None = None
     while True:
-        look = await _look(connection, key)
+        look = await _look(connection, key, despite_damage)
         if look is None:
             rebuilt = await _rebuild(connection, key, bring_back)
             if not await attempts.pause():
@@ -141,7 +146,8 @@ async def mend(
         if connection.has_marks:
             await mark_entries(connection, key)
         written_at = await _last_written(connection, key) if look.lacks_mtime else None
-        update = _mending(connection, look, written_at)
+        cipher = await _cipher(connection, key, look.state)
+        update = _mending(connection, look, written_at, cipher)
 
         async def work(session: ClientSession | None, update: SummaryUpdate = update) -> None:
             assert update.known is not None
@@ -236,11 +242,13 @@ def _contended(key: TranscriptKey) -> ContentionError:
     )
 
 
-async def _look(connection: Connection, key: TranscriptKey) -> _Comparison | None:
+async def _look(
+    connection: Connection, key: TranscriptKey, despite_damage: bool = False
+) -> _Comparison | None:
     async def attempt() -> _Comparison | None:
         async with snapshot(connection.client, connection.server) as session:
             while True:
-                state = await state_in(connection, key, session)
+                state = await state_in(connection, key, session, despite_damage=despite_damage)
                 if state is None or state.is_expired:
                     return None
                 counted = await recount(connection, key, session)
@@ -279,19 +287,43 @@ def _differences(state: SessionState, counted: Recount) -> Iterator[Difference]:
             yield Difference(field, state.texts.get(field), text)
 
 
-def _mending(connection: Connection, look: _Comparison, written_at: int | None) -> SummaryUpdate:
+async def _cipher(
+    connection: Connection, key: TranscriptKey, state: SessionState
+) -> SessionCipher | None:
+    """What seals a summary: if it is made anew, with the key that its entries are sealed with."""
+    keyring = connection.keyring
+    if keyring is not None and state.sealed_with is None:
+        last = await connection.entries.find_one(
+            key.of_session, {"packed": {"$type": "binData"}}, rows=_SealedRow, sort=[("seq", -1)]
+        )
+        if last is not None and is_sealed(last.packed):
+            return await keyring.cipher_for(key.session, last.packed)
+    return await cipher_to_write(connection, key, state, None)
+
+
+class _SealedRow(Row):
+    packed: Any = None
+
+
+def _mending(
+    connection: Connection,
+    look: _Comparison,
+    written_at: int | None,
+    cipher: SessionCipher | None,
+) -> SummaryUpdate:
     state, counted = look.state, look.counted
     next_seq = max(state.next_seq, state.lowest, counted.last_seq + 1) + 1
-    value = encode_object(counted.data) if counted.data is not None else None
-    fields = value_fields(value, "data", "packed_data")
-    texts, untold = changed_texts(state.texts, counted.totals.texts)
+    fields: dict[str, Any] = {}
+    parts: tuple[bytes, ...] = ()
+    if counted.data is not None:
+        fields, parts = fold_fields(counted.data, cipher)
     totals = counted.totals.resumed()
     totals.is_exact = connection.has_marks
+    told, untold = totals_fields(totals, next_seq, state, cipher)
     changes = {
         "next_seq": Int64(next_seq),
-        "totals": totals.document(next_seq),
         **fields,
-        **texts,
+        **told,
         **mirrored(state, next_seq),
     }
     removed = (*(name for name in DATA_FIELDS if name not in fields), *untold)
@@ -306,5 +338,6 @@ def _mending(connection: Connection, look: _Comparison, written_at: int | None) 
         first_seq=state.next_seq,
         changes=changes,
         removed=removed,
-        data_chunks=value.chunks if value else (),
+        data_chunks=parts,
+        cipher=cipher,
     )

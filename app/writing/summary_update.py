@@ -19,14 +19,15 @@ from ..database.commands import update_one
 from ..database.documents import exactly, joined
 from ..database.driver import ClientSession
 from ..database.server import date_of
+from ..encryption.seal import SessionCipher
 from ..storage.backstop import appended, new_session
-from ..storage.codec import encode_object
 from ..storage.connection import Connection
 from ..storage.criteria import NOT_EXPIRED
 from ..storage.expiry import Retention
 from ..storage.state import DATA_FIELDS, Folded, SessionState
-from ..storage.values import chunk_documents, value_fields
+from ..storage.values import chunk_documents
 from ..transcript_key import TranscriptKey
+from .summary_contents import fold_fields, totals_fields
 
 
 class StaleStateError(Exception):
@@ -59,6 +60,8 @@ class SummaryUpdate(NamedTuple):
     """What is added to lists of the summary."""
     marks: Mapping[int, Mark] = MappingProxyType({})
     """What entries carry besides, by their position."""
+    cipher: SessionCipher | None = None
+    """What seals that which is written; ``None`` where it is stored plain."""
     tries: Sequence[ObjectId] = ()
     """The ids of all tries to store the batch whose outcome is not known, this one's last."""
 
@@ -66,6 +69,11 @@ class SummaryUpdate(NamedTuple):
     def is_simple(self) -> bool:
         """Whether it moves no dates, and no earlier try may have stored the batch."""
         return not self.is_followed and len(self.tries) == 1
+
+    def require_sealed(self, connection: Connection) -> None:
+        """Write nothing plain where contents are to be sealed, whatever was forgotten before."""
+        if connection.keyring is not None and self.cipher is None:
+            raise AssertionError("contents that are to be encrypted would be stored plain")
 
     @property
     def leaves_remains(self) -> bool:
@@ -81,10 +89,12 @@ def planned_update(
     retention: Retention,
     tries: Sequence[ObjectId],
     next_mtime: Callable[[int, int | None], int],
+    cipher: SessionCipher | None = None,
 ) -> SummaryUpdate:
     """A try to append ``count`` entries, of which ``folded`` is the summary's new state.
 
-    ``next_mtime`` says when a session changes, by the time now and when it last did.
+    ``next_mtime`` says when a session changes, by the time now and when it last did; ``cipher``
+    seals what is said.
 
     Raises:
         MoveFirstError: the dates of the session's entries have to be moved before.
@@ -123,25 +133,26 @@ def planned_update(
         removed = ("backstop",)
     if clears and first_seq > 1:
         changes |= {"first_seq": Int64(first_seq), "remains": True}
+    is_to_seal = cipher is not None and known is not None and known.has_plain
     if folded.data is not None:
         mtime = next_mtime(now_ms, mtime)
         changes["mtime"] = Int64(mtime)
-        # Most batches change nothing in the fold; then the summary's text stays as it is.
-        if folded.data != data:
-            value = encode_object(dict(folded.data))
-            fields = value_fields(value, "data", "packed_data")
-            changes |= fields
-            (field,) = fields
-            stale = tuple(name for name in DATA_FIELDS if name != field)
-            if known and known.data_field in stale:
-                removed = (*removed, *stale)
-            if value.chunks or (known and known.data_field == "data_chunks"):
-                chunks = value.chunks
-            data = folded.data
+    new_data = data if folded.data is None else folded.data
+    # Most batches change nothing in the fold; then the summary's text stays as it is.
+    if new_data is not None and (new_data != data or is_to_seal):
+        fields, parts = fold_fields(new_data, cipher)
+        changes |= fields
+        (field,) = fields
+        stale = tuple(name for name in DATA_FIELDS if name != field)
+        if known and (known.data_field in stale or is_to_seal):
+            removed = (*removed, *stale)
+        if parts or (known and known.data_field == "data_chunks"):
+            chunks = parts
+        data = new_data
     # Behind what listings read, which then need not pass over it.
     texts = folded.totals.texts
-    told, untold = changed_texts(known.texts if known else {}, texts)
-    changes |= {**told, "totals": folded.totals.document(next_seq)}
+    told, untold = totals_fields(folded.totals, next_seq, known, cipher)
+    changes |= told
     folded.totals.settle()
     if known and known.nulls:
         # Else the next one who reads it would look again what wrote there.
@@ -162,6 +173,7 @@ def planned_update(
             held_at=dated.held_at,
             backstop=dated.backstop,
             first_seq=known.first_seq if known else first_seq,
+            sealed_with=None if cipher is None else cipher.key_id,
         ),
         first_seq=first_seq,
         changes=changes,
@@ -169,15 +181,8 @@ def planned_update(
         data_chunks=chunks,
         is_followed=dated.is_moving,
         clears=clears,
+        cipher=cipher,
     )
-
-
-def changed_texts(
-    before: Mapping[str, str | None], now: Mapping[str, str | None]
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The texts of a summary that are other ones now, and the names of those that are gone."""
-    told = {name: text for name, text in now.items() if text and text != before.get(name)}
-    return told, tuple(name for name, text in now.items() if not text and before.get(name))
 
 
 def mirrored(known: SessionState, next_seq: int) -> dict[str, Any]:

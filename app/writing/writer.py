@@ -24,12 +24,13 @@ from ..database.transactions import (
     is_conflict,
     transact,
 )
-from ..errors import ContentionError
+from ..errors import ContentionError, KeyDestroyedError
 from ..instruments.operations import counted, current_operation
 from ..storage.background import go_on
 from ..storage.codec import EncodedEntry, EncodedValue
 from ..storage.connection import Connection
 from ..storage.criteria import EXPIRED, NOT_ERASED
+from ..storage.seals import cipher_to_write
 from ..storage.state import Folded, SessionState, StateCache, fold
 from ..storage.values import batch_contents
 from ..transcript_key import TranscriptKey
@@ -208,6 +209,7 @@ class Writer:
         policy = self._policy
         session_key = key.session
         known = self._states.take(session_key)
+        is_remembered = known is not None
         folded: Folded | None = None
         contents: Sequence[Mapping[str, Any]] | None = None
         wanted: Wanted | None = None
@@ -243,9 +245,20 @@ class Writer:
                 await settle_leaves(connection, key, known, folded.totals)
             if folded.totals.accounts_asked:
                 await settle_accounts(connection, key, folded.totals)
+            cipher = None
+            if connection.keyring is not None:
+                try:
+                    cipher = await cipher_to_write(connection, key, known, self._metadata)
+                except KeyDestroyedError:
+                    if not is_remembered:
+                        raise
+                    # It may have been erased, which tells more.
+                    known = folded = None
+                    is_remembered = False
+                    continue
             try:
                 update = planned_update(
-                    connection, len(batch), known, folded, retention, tries, policy.mtime
+                    connection, len(batch), known, folded, retention, tries, policy.mtime, cipher
                 )
             except MoveFirstError:
                 await follow(connection, session_key)

@@ -8,6 +8,7 @@ from typing import Any
 from ..storage.bson_elements import bson_document, bson_elements, int64_bytes
 from ..storage.codec import EncodedEntry, EncodedValue
 from ..storage.connection import Connection
+from ..storage.seals import sealed_elements
 from ..storage.values import value_fields
 from ..transcript_key import TranscriptKey
 from .count_marks import mark_elements
@@ -21,6 +22,7 @@ def summary_document(
     connection: Connection, key: TranscriptKey, update: SummaryUpdate, metadata: EncodedValue | None
 ) -> dict[str, Any]:
     """The summary of a session that an update creates."""
+    update.require_sealed(connection)
     return {
         "_id": update.next.id,
         **key.of_session,
@@ -37,7 +39,12 @@ def entry_documents(
     batch: Sequence[EncodedEntry],
     update: SummaryUpdate,
 ) -> list[bytes]:
-    """The entries' documents, put together from what is encoded once for all of them."""
+    """The entries' documents, put together from what is encoded once for all of them.
+
+    Here alone they are made, and so here alone they are sealed.
+    """
+    update.require_sealed(connection)
+    cipher = None if update.cipher is None else update.cipher.of(key.subpath)
     date = update.next.dated.entry_date
     common: dict[str, Any] = {"created_at": update.changes["active_at"]}
     if date is not None:
@@ -53,7 +60,8 @@ def entry_documents(
         if has_defaults:
             tail = bson_elements({**common, **connection.entry_defaults()})
         mark = mark_elements(marks[seq]) if seq in marks else b""
-        parts = (own_id, head, int64_bytes(seq), encoded.elements, mark, tail)
+        said = encoded.elements if cipher is None else sealed_elements(encoded, cipher, seq)
+        parts = (own_id, head, int64_bytes(seq), said, mark, tail)
         documents.append(bson_document(sum(map(len, parts)), *parts))
         own_id = b""
     return documents

@@ -57,7 +57,7 @@ from beanie_session_store.app.storage.connection import StoreModels
 
 CHECKS = [
     *("client", "server", "topology", "clock", "tls", "permissions", "schema"),
-    *("indexes", "transactions", "retention", "summaries", "disk"),
+    *("indexes", "transactions", "retention", "summaries", "encryption", "disk"),
 ]
 READS = {
     *("hello", "buildInfo", "connectionStatus", "find", "listIndexes", "aggregate", "dbStats"),

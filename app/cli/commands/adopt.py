@@ -15,6 +15,7 @@ from ...errors import AdoptionError
 from ..blanks import is_blank
 from ..exits import FAILED, MISUSED, fail
 from ..root import app, models_of, options_of, run, show
+from ..stores import encryption_of
 from ..terminal.throttle import lines_on_progress
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def adopt(
 
     models = models_of(context)
     options = options_of(context)
+    encryption = encryption_of(context)
     try:
         wanted = _wanted(kind, collection, field or [])
         owner = _tenants(options.tenant, tenant_for or [])
@@ -116,6 +118,7 @@ def adopt(
                 dry_run=dry_run,
                 on_progress=lines_on_progress(),
                 on_problem=_problem,
+                encryption=encryption,
             )
 
     report = run(context, command)

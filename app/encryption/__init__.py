@@ -1,0 +1,1 @@
+"""Contents sealed before they leave the process: keys, who keeps them, and the seal itself."""
