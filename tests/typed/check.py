@@ -25,7 +25,7 @@ from blocks import BadBlockError, blocks_of, documents
 from beanie_session_store.app.database.driver import IS_MOTOR
 
 ROOT = Path(__file__).parents[2]
-OURS = ["__init__.py", "telemetry.py", "web.py", "app", "models", "migrations"]
+OURS = ["__init__.py", "encryption.py", "telemetry.py", "web.py", "app", "models", "migrations"]
 USES = ["tests/typed/service.py", "tests/typed/refused.py", "tests/example_app"]
 OF_MOTOR = ["tests/typed/motor_service.py"]
 
