@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -17,7 +17,7 @@ from ..errors import (
     SessionStoreError,
 )
 from ..files.archive import ENDINGS, unpacked
-from ..files.jsonl import BATCH_BYTES, BrokenLine, batches, read_sidecar
+from ..files.jsonl import BATCH_BYTES, Batch, BrokenLine, batches, read_sidecar
 from ..files.layout import (
     OnUnreadable,
     SessionFiles,
@@ -283,7 +283,7 @@ class _Import:
         named: set[str] = set()
         remaining = batches(path, self._broken)
         try:
-            while batch := await asyncio.to_thread(next, remaining, None):
+            while batch := await _next(remaining):
                 copied = history.copied(batch.entries) if history is not None else 0
                 added = await replay.add(batch.entries, subpath, copied=copied)
                 if history is not None:
@@ -329,3 +329,12 @@ class _Import:
             if folder != named and path.is_relative_to(folder):
                 return named / path.relative_to(folder)
         return path
+
+
+async def _next(remaining: Iterator[Batch]) -> Batch | None:
+    reading = asyncio.ensure_future(asyncio.to_thread(next, remaining, None))
+    try:
+        return await asyncio.shield(reading)
+    finally:
+        # Its thread goes on when this is cancelled, and what it reads cannot be closed meanwhile.
+        await asyncio.wait([reading])

@@ -105,7 +105,7 @@ def test_downgrade_shows_what_it_removes_and_asks(
     _, errors = process.communicate()
     os.close(terminal)
     os.close(theirs)
-    assert f"{NAMES[-1]}: leave the dates" in errors
+    assert f"{NAMES[-1]}: leave cache writes" in errors
     assert "Undo these?" in errors
     assert process.returncode == (0 if is_undone else 1)
     assert call("schema", "status").exit_code == (3 if is_undone else 0)

@@ -8,8 +8,9 @@ import os
 import random
 import re
 import signal
+import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from support.command import SessionStoreCommand
 from support.entries import assert_summary_is_the_fold, marker, message, turn
 from support.processes import PREPARED
 from support.server import connected, failing, forget_killed, of_one_to_kill, profiled
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -33,6 +35,7 @@ from beanie_session_store import (
 )
 from beanie_session_store.app.database.driver import Database
 from beanie_session_store.app.files.jsonl import batches
+from beanie_session_store.app.jobs import imports
 
 PROJECT = "-srv-app"
 SESSION = "11111111-1111-4111-8111-111111111111"
@@ -777,3 +780,24 @@ async def test_a_killed_import_that_is_run_again_ends_as_one_clean_run(
         await assert_summary_is_the_fold(store, listing.key())
     again = await import_transcripts(store, projects)
     assert (again.entries, again.unchanged) == (0, small_ones + large_ones + 1)
+
+
+async def test_an_import_that_is_cancelled_while_a_file_is_read_waits_for_that(
+    projects: Path, store: BeanieSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(projects / PROJECT / f"{SESSION}.jsonl", message("x"))
+    began, goes_on = threading.Event(), threading.Event()
+
+    def slow(path: Path, on_broken: Any) -> Iterator[Any]:
+        began.set()
+        goes_on.wait(WATCHDOG_SECONDS)
+        yield from batches(path, on_broken)
+
+    monkeypatch.setattr(imports, "batches", slow)
+    importing = asyncio.create_task(import_transcripts(store, projects))
+    await asyncio.to_thread(began.wait, WATCHDOG_SECONDS)
+    importing.cancel()
+    await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(importing, WATCHDOG_SECONDS)

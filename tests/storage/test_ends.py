@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from support.command import SessionStoreCommand
 from support.entries import KEY, assert_summary_is_the_fold, turn
 from support.open_transactions import open_transactions
@@ -80,6 +81,14 @@ async def main():
 asyncio.run(main())
 """
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_open_before(mongo_url: str) -> None:
+    """What tests before have left open would be taken for that of these."""
+    with MongoClient[dict[str, Any]](mongo_url) as client:
+        client.admin.command("killAllSessions", [])
+    assert open_transactions(mongo_url) == 0
 
 
 async def assert_whole(url: str, database: str, *, was_killed: bool = False) -> None:

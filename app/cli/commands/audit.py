@@ -43,7 +43,7 @@ def audit_command(
         ),
     ] = None,
 ) -> None:
-    """Show who did what to the sessions of --tenant, as stores with an audit have recorded it.
+    """Show who did what to sessions, as it was recorded.
 
     With --json one object a line. --verify exits with 1 if records were changed, removed, moved
     or put in between; keep the head that it prints somewhere else.

@@ -61,7 +61,7 @@ def erase_command(
         ),
     ] = None,
 ) -> None:
-    """Erase all sessions of a person of --tenant, so that none comes back.
+    """Erase all sessions of a person, so that none comes back.
 
     It shows what it would erase and asks. There is no way back. Held sessions stay, and are
     listed; so are forks of erased ones. An agent that still writes to an erased session is

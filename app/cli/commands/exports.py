@@ -68,7 +68,7 @@ def export_command(
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Sessions to export at once.")] = 4,
 ) -> None:
-    """Write sessions as the agent's own files, as pages, or as traces.
+    """Write sessions as files of the agent, pages or traces.
 
     They are those of --tenant. Exported to ~/.claude/projects, `claude --resume` finds them. On
     pages, all that a transcript says is escaped or sanitised. With --metadata it is one archive of

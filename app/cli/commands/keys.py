@@ -65,7 +65,7 @@ def new_command(
 
 @keys.command("status")
 def status_command(context: typer.Context) -> None:
-    """Say how many keys there are, and which wrapping keys wrapped them.
+    """Say how many keys there are, and what wrapped them.
 
     Example: session-store --keys /run/secrets/session-keys keys status
     """
@@ -86,7 +86,7 @@ def status_command(context: typer.Context) -> None:
 
 @keys.command("rotate")
 def rotate_command(context: typer.Context) -> None:
-    """Wrap all keys anew with the current wrapping key, the last one of the file.
+    """Wrap all keys anew with the last one of the file.
 
     Safe while agents write; run it again after a failure. Sessions are not touched.
 
@@ -138,7 +138,7 @@ def destroy_command(
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Destroy the key of a subject of --tenant: nobody can ever read its sessions again.
+    """Destroy a subject's key: its sessions can never be read.
 
     Example: session-store --tenant acme --keys /run/secrets/session-keys keys destroy u1
     """
