@@ -28,6 +28,7 @@ from claude_agent_sdk import (
     project_key_for_directory,
 )
 
+from ..concurrency.cancellation import completed
 from ..errors import InvalidOptionsError, SessionBusyError, TransferError, UnknownSessionError
 from ..files.layout import PROJECTS, main_path
 from ..text import shown
@@ -92,7 +93,7 @@ async def options_of_checkout(
         SessionBusyError: the session is checked out there already.
         InvalidOptionsError: the agent has a session of that id there.
     """
-    checkout = await asyncio.to_thread(_Checkout, config, resumed)
+    checkout = await _begun(config, resumed)
     try:
         yield replace(
             options,
@@ -101,6 +102,22 @@ async def options_of_checkout(
     finally:
         # In a thread, which goes on to its end when this task is cancelled.
         await asyncio.to_thread(checkout.remove)
+
+
+async def _begun(config: Path, resumed: Resumed) -> _Checkout:
+    making = asyncio.get_running_loop().run_in_executor(None, _Checkout, config, resumed)
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        # The thread goes on, and would leave the session there, and busy.
+        await completed(_taken_out(making), "take out", resumed.key)
+        raise
+
+
+async def _taken_out(making: asyncio.Future[_Checkout]) -> None:
+    # What could not be laid out is not there.
+    with suppress(Exception):
+        await asyncio.to_thread((await making).remove)
 
 
 class _Checkout:
@@ -128,20 +145,23 @@ class _Checkout:
             )
         self._lock = lock
         try:
-            if any(path.exists() for path in _files(config, self._project, key.session_id)):
+            # A link is there too, even one that leads to nothing.
+            if any(map(os.path.lexists, _files(config, self._project, key.session_id))):
                 raise InvalidOptionsError(
                     f"The agent has a session {key.session_id} in {config} already, which no "
                     "checkout made; nothing was changed. Import it if the store lacks something "
                     "of it (session-store import), then remove it there."
                 )
+            self._write()
         except BaseException:
             self._give_up()
             raise
         try:
-            self._write()
             lay_out(config / PROJECTS, resumed)
         except TransferError as error:
-            self.remove()
+            # No file of it has its name yet, so what is there is not of this run.
+            _remove_empty(config, self._project, key.session_id)
+            self._give_up()
             raise InvalidOptionsError(f"The session cannot be checked out: {error}") from error
         except BaseException:
             self.remove()
@@ -179,7 +199,7 @@ def _sweep(marks: Path, config: Path) -> None:
         lock = locked(mark, may_exist=True)
         if lock is None:
             continue
-        with suppress(ValueError, LookupError, TypeError):
+        with suppress(ValueError, LookupError, TypeError, OSError, TransferError):
             said = json.loads(mark.read_bytes())
             for session_id in said["sessions"]:
                 _remove(config, said["project"], session_id)
@@ -211,6 +231,14 @@ def _remove(config: Path, project_key: str, session_id: str) -> None:
             else:
                 with suppress(OSError):
                     path.unlink()
+
+
+def _remove_empty(config: Path, project_key: str, session_id: str) -> None:
+    """Remove the folders of a session in which there is nothing."""
+    transcript, beside = _files(config, project_key, session_id)
+    for folder in (*(path for path, *_ in os.walk(beside, topdown=False)), transcript.parent):
+        with suppress(OSError):
+            Path(folder).rmdir()
 
 
 class _Noting(Mirror):

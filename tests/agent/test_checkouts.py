@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from claude_agent_sdk import (
 )
 from support.entries import message
 from support.processes import PREPARED
+from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -29,6 +31,8 @@ from beanie_session_store import (
     UnknownSessionError,
     session_key,
 )
+from beanie_session_store.app.agent import checkouts
+from beanie_session_store.app.agent.runs import Resumed
 from beanie_session_store.app.loopback.messages_api import LoopbackMessagesApi
 from beanie_session_store.demo.agent import Host
 from beanie_session_store.demo.script import obedient_script
@@ -256,3 +260,65 @@ async def test_what_is_not_to_be_checked_out_is_refused_and_nothing_changed(
             pass
     assert own.read_text() == "mine\n"
     assert left(config) == []
+    own.unlink()
+    own.symlink_to("of mine, elsewhere")
+    with pytest.raises(InvalidOptionsError, match="Import it"):
+        async with store.checkout(key, wanted()):
+            pass
+    assert own.is_symlink()
+
+
+async def test_what_comes_meanwhile_is_not_taken_away(
+    store: BeanieSessionStore,
+    config: Path,
+    work: Path,
+    key: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = config / "projects" / key["project_key"] / f"{key['session_id']}.jsonl"
+    todo = config / "todos" / f"{key['session_id']}-1"
+    lay_out = checkouts.lay_out
+
+    def after_the_hosts_agent(projects: Path, resumed: Resumed) -> None:
+        for path in (own, todo):
+            path.parent.mkdir(parents=True)
+            path.write_text("mine")
+        lay_out(projects, resumed)
+
+    monkeypatch.setattr(checkouts, "lay_out", after_the_hosts_agent)
+    with pytest.raises(InvalidOptionsError, match="there already"):
+        async with store.checkout(key, ClaudeAgentOptions(cwd=work)):
+            pass
+    assert (own.read_text(), todo.read_text()) == ("mine", "mine")
+    assert left(config) == []
+
+
+async def test_nothing_is_left_where_the_run_is_cancelled_before_it_begins(
+    store: BeanieSessionStore,
+    config: Path,
+    work: Path,
+    key: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    lay_out = checkouts.lay_out
+
+    def slowly(projects: Path, resumed: Resumed) -> None:
+        begun.set()
+        assert go_on.wait(WATCHDOG_SECONDS)
+        lay_out(projects, resumed)
+
+    async def run() -> None:
+        async with store.checkout(key, ClaudeAgentOptions(cwd=work)):
+            pass
+
+    monkeypatch.setattr(checkouts, "lay_out", slowly)
+    running = asyncio.ensure_future(run())
+    assert await asyncio.to_thread(begun.wait, WATCHDOG_SECONDS)
+    running.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert left(config) == []
+    # Nor is it busy.
+    await run()
