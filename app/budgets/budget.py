@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from hashlib import blake2b
-from math import isfinite
 from typing import Literal, TypeAlias, cast, get_args
 
 from ..errors import InvalidBudgetError, InvalidQueryError
@@ -20,6 +19,7 @@ Subject: TypeAlias = str | int | float | bool
 """Whose spending it is: a project key, or a value in the metadata of sessions."""
 
 _PROJECT = "project_key"
+_BEYOND = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         usd = self.usd
-        if type(usd) not in (int, float) or not isfinite(usd) or usd <= 0:
+        # NaN is nowhere between.
+        if type(usd) not in (int, float) or not 0 < usd < _BEYOND:
             raise InvalidBudgetError(
                 f"usd must be a number of US dollars above 0, not {shown(usd, 40)}."
             )

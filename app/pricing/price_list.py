@@ -49,14 +49,14 @@ async def price_list_read() -> None:
         await asyncio.to_thread(_package)
 
 
-def listed_price(model: str, day: date | None) -> TokenPrice | None:
-    """The price of a model on a day, UTC, or without one on this; ``None`` where it has none.
+def listed_price(model: str, day: date) -> TokenPrice | None:
+    """The price of a model on a day, UTC; ``None`` where it has none.
 
     It is that of a context without a surcharge for its length, for totals do not tell that.
     """
     if _package() is None:
         return None
-    return _price(model, datetime.now(timezone.utc).date() if day is None else day)
+    return _price(model, day)
 
 
 @lru_cache(4096)

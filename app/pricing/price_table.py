@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timezone
 from typing import TypeAlias, cast
 
 from ..errors import InvalidPriceError
@@ -41,9 +41,9 @@ class PriceTable:
 
         Without a day it is that of today.
         """
-        on = _day_of(day)
+        on = _day_of(day) or datetime.now(timezone.utc).date()
         for begin, price in self._prices.get(model, ()):
-            if begin is None or on is None or begin <= on:
+            if begin is None or begin <= on:
                 return price
         return listed_price(model, on)
 

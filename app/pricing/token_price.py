@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Protocol
 
 from ..errors import InvalidPriceError
@@ -13,6 +12,7 @@ from ..text import shown
 _WRITTEN = 1.25
 _WRITTEN_FOR_AN_HOUR = 2.0
 _READ = 0.1
+_BEYOND = 1e15
 MILLION = 1_000_000
 """So many tokens a price is for."""
 
@@ -57,7 +57,8 @@ class TokenPrice:
             value: object = getattr(self, name)
             if value is None and name.startswith("cache"):
                 continue
-            if type(value) not in (int, float) or not isfinite(value) or value < 0:  # pyright: ignore[reportArgumentType, reportOperatorIssue]
+            # NaN is nowhere between, and what costs come to stays finite.
+            if type(value) not in (int, float) or not 0 <= value < _BEYOND:  # pyright: ignore[reportOperatorIssue]
                 raise InvalidPriceError(
                     f"{name} must be a number of US dollars for a million tokens, not "
                     f"{shown(value, 40)}."

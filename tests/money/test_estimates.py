@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime, timedelta, timezone
 from itertools import count
 from typing import Any
 
@@ -198,6 +198,10 @@ async def test_prices_are_those_of_a_table_and_of_the_day(database: Database) ->
     assert (await totals_of(store)).estimated_usd == 12
     (row,) = await store.usage(by=())
     assert row.estimated_usd == 12
+    # What has no day has the price of today, and not one that is still to come.
+    soon = datetime.now(timezone.utc).date() + timedelta(days=2)
+    raised = PriceTable({"acme": {date(2026, 1, 1): TokenPrice(5, 25), soon: TokenPrice(9, 45)}})
+    assert raised.price_of("acme") == TokenPrice(5, 25)
     # Another store, with the public list.
     assert (await totals_of(BeanieSessionStore())).estimate.unpriced == ("acme",)
 
@@ -222,7 +226,10 @@ def test_a_table_that_is_none_is_refused(wrong: Any) -> None:
         BeanieSessionStore(prices=wrong)
 
 
-@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), None, "1", True])
+@pytest.mark.parametrize(
+    "wrong",
+    [-1, float("nan"), float("inf"), pytest.param(10**400, id="huge"), 1e308, None, "1", True],
+)
 def test_a_price_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(InvalidPriceError):
         TokenPrice(wrong, 1)
