@@ -712,7 +712,8 @@ class BeanieSessionStore(SessionQueries[S_co], SessionStore, Generic[S_co]):
         most once a second what the subjects have spent whose sessions have changed. The function
         is called once for each period and subject, in one of all processes that watch, and not
         again after a restart: that is kept in the collection ``claude_passed_budgets``, without
-        names. It may be called twice, or not at all, where the process ends just then. What was
+        names. Where the block ends meanwhile, it is cancelled, and called again with the subject's
+        next change; where the process is killed just then, it may not be called. What was
         passed while nobody watched is told with the subject's next change.
 
         Args:

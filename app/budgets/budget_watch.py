@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any, cast
 
+from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
+from ..concurrency.cancellation import cancel_and_wait, completed
 from ..database.collection_names import PASSED_BUDGETS
 from ..database.documents import Row
 from ..database.driver import Collection, with_store_rules
+from ..database.failures import reported
 from ..database.server import date_of
-from ..errors import FeedOverrunError, InvalidBudgetError, SessionStoreError
+from ..errors import FeedLostError, FeedOverrunError, InvalidBudgetError, SessionStoreError
 from ..feed.changes import SessionChange
 from ..feed.feed import Feed
 from ..storage.connection import Connection
@@ -85,6 +88,9 @@ class BudgetWatch:
     )
     _told: dict[Subject | None, date] = field(default_factory=dict[Any, date])
     """Until when nothing is to be told of a subject."""
+    _name: ObjectId = field(default_factory=ObjectId)
+    _unsure: set[str] = field(default_factory=set[str])
+    """The marks of which it is not known whether they were made, or taken back."""
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -93,25 +99,25 @@ class BudgetWatch:
         try:
             yield
         finally:
-            for each in work:
-                each.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            await cancel_and_wait(*work)
 
     async def _follow(self) -> None:
         after = self.after
         if self.budget.by is None:
             self._note(None)
         while True:
-            feed: Feed | None = None
             try:
                 async with self.store.feed(after) as feed:
+                    after = feed.token
                     async for change in feed:
                         await self._take(change)
+                        after = feed.token
             except FeedOverrunError:
                 # It goes on behind what was taken.
-                after = None if feed is None else feed.token
-            except SessionStoreError:
-                after = None
+                pass
+            except SessionStoreError as error:
+                if isinstance(error, FeedLostError):
+                    after = None
                 logger.warning("A budget is not watched for a moment.", exc_info=True)
                 await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -136,7 +142,8 @@ class BudgetWatch:
     async def _subject_of(self, project_key: str, session_id: str, field: str) -> Subject | None:
         key = TranscriptKey(self.store.tenant, project_key, session_id)
         connection = await self.store.connected()
-        row = await connection.summaries.find_one(key.of_session, rows=_SubjectRow)
+        with reported(connection.client, "look whose", key, "is"):
+            row = await connection.summaries.find_one(key.of_session, rows=_SubjectRow)
         metadata: object = None if row is None else row.metadata
         found = cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else {}
         value = found.get(field)
@@ -151,13 +158,15 @@ class BudgetWatch:
             await self._came.wait()
             self._came.clear()
             changed, self._changed = self._changed, {}
+            pause = LOOK_SECONDS
             for subject in changed:
                 try:
                     await self._look_at(subject)
                 except SessionStoreError:
                     logger.warning("What was spent of a budget is not known.", exc_info=True)
                     self._changed[subject] = None
-            await asyncio.sleep(LOOK_SECONDS)
+                    pause = _AGAIN_SECONDS
+            await asyncio.sleep(pause)
             if self._changed:
                 self._came.set()
 
@@ -172,13 +181,27 @@ class BudgetWatch:
         marks = _marks(connection)
         mark = spent.mark(self.store.tenant)
         ends = datetime(spent.until.year, spent.until.month, spent.until.day, tzinfo=timezone.utc)
-        is_first = await _is_first(marks, mark, ends)
-        if is_first and not await self._tell(spent):
-            # With the next change it is told again.
-            await marks.delete_one({"_id": mark})
-            return
+        with reported(connection.client, "note that a budget is passed"):
+            if mark in self._unsure:
+                await marks.delete_one({"_id": mark, "watch": self._name})
+            self._unsure.add(mark)
+            if await _is_first(marks, mark, ends, self._name) and not await self._told_of(
+                spent, marks, mark
+            ):
+                return
+            self._unsure.discard(mark)
         self._told = {s: until for s, until in self._told.items() if until > today}
         self._told[subject] = spent.until
+
+    async def _told_of(self, spent: Spending, marks: Collection, mark: str) -> bool:
+        """Tell of it; what fails or is cut off is told again with the next change."""
+        is_told = False
+        try:
+            is_told = await self._tell(spent)
+        finally:
+            if not is_told:
+                await completed(_taken_back(marks, mark), "have a budget told of again")
+        return is_told
 
     async def _tell(self, spent: Spending) -> bool:
         try:
@@ -194,13 +217,17 @@ class BudgetWatch:
         return True
 
 
-async def _is_first(marks: Collection, mark: str, ends: datetime) -> bool:
+async def _is_first(marks: Collection, mark: str, ends: datetime, watch: ObjectId) -> bool:
     """Whether nobody was told of it yet, in any process; whoever asks next is told otherwise."""
     try:
-        await marks.insert_one({"_id": mark, "ends": ends})
+        await marks.insert_one({"_id": mark, "ends": ends, "watch": watch})
     except DuplicateKeyError:
         return False
     return True
+
+
+async def _taken_back(marks: Collection, mark: str) -> None:
+    await marks.delete_one({"_id": mark})
 
 
 def _marks(connection: Connection) -> Collection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
@@ -10,16 +11,19 @@ from typing import Any
 import pytest
 from money.test_estimates import account, answer
 from support.entries import KEY, message
+from support.server import failing
 from support.watchdog import WATCHDOG_SECONDS
 
 from beanie_session_store import (
     BeanieSessionStore,
     Budget,
     InvalidBudgetError,
+    ServerError,
     Spending,
     StandaloneError,
 )
 from beanie_session_store.app.budgets import budget_watch
+from beanie_session_store.app.concurrency import cancellation
 from beanie_session_store.app.database.collection_names import PASSED_BUDGETS
 from beanie_session_store.app.database.driver import Database
 
@@ -47,6 +51,7 @@ def spends(usd: float, day: date = TODAY, **fields: Any) -> dict[str, Any]:
         ({"usd": -1}, "usd"),
         ({"usd": float("nan")}, "usd"),
         ({"usd": float("inf")}, "usd"),
+        ({"usd": 10**400}, "usd"),
         ({"usd": "50"}, "usd"),
         ({"usd": True}, "usd"),
         ({"usd": 1, "per": "hour"}, "per"),
@@ -284,6 +289,94 @@ async def test_a_function_that_failed_is_called_again(
         await told.until(2)
     assert told.subjects == ["u1", "u1"]
     assert "on_passed function failed" in caplog.text
+
+
+async def test_a_function_that_is_cut_off_is_called_again(
+    store: BeanieSessionStore, database: Database
+) -> None:
+    began = asyncio.Event()
+
+    async def cut_off(spent: Spending) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async with store.watch_budget(MONTHLY, cut_off):
+        await of("u1").append(named("a"), [message(), spends(2)])
+        await asyncio.wait_for(began.wait(), WATCHDOG_SECONDS)
+    assert await database[PASSED_BUDGETS].count_documents({}) == 0
+    told = Told()
+    async with store.watch_budget(MONTHLY, told):
+        await of("u1").append(named("a"), [spends(2)])
+        await told.until(1)
+
+
+async def test_a_watch_ends_though_a_cancellation_is_swallowed(
+    store: BeanieSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancellation, "_AGAIN_SECONDS", 0.01)
+    began = asyncio.Event()
+
+    async def stubborn(spent: Spending) -> None:
+        began.set()
+        # As what it awaits may do before Python 3.12.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async def watch() -> None:
+        async with store.watch_budget(MONTHLY, stubborn):
+            await of("u1").append(named("a"), [message(), spends(2)])
+            await began.wait()
+
+    await asyncio.wait_for(watch(), WATCHDOG_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"errorCode": 8000},
+        # It was stored, and the answer says that it may not hold.
+        {"writeConcernError": {"code": 100, "errmsg": "no majority"}},
+    ],
+)
+async def test_what_cannot_be_noted_is_told_when_it_can(
+    store: BeanieSessionStore,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(budget_watch, "_AGAIN_SECONDS", 0)
+    told = Told()
+    where = f"{database.name}.{PASSED_BUDGETS}"
+    async with (
+        failing(database, "insert", namespace=where, **failure) as failed,
+        store.watch_budget(MONTHLY, told),
+    ):
+        await of("u1").append(named("a"), [message(), spends(2)])
+        await failed(1)
+        await told.until(1)
+        await of("u1").append(named("a"), [spends(2)])
+        await of("u2").append(named("b"), [message(), spends(2)])
+        await told.until(2)
+    assert told.subjects == ["u1", "u2"]
+
+
+async def test_no_change_is_passed_over_when_a_look_at_it_fails(
+    store: BeanieSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget_watch, "_AGAIN_SECONDS", 0)
+    ask, failures = budget_watch.BudgetWatch._subject_of, [ServerError("away")]
+
+    async def once_away(watch: Any, *session: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return await ask(watch, *session)
+
+    monkeypatch.setattr(budget_watch.BudgetWatch, "_subject_of", once_away)
+    told = Told()
+    async with store.watch_budget(MONTHLY, told):
+        await of("u1").append(named("a"), [message(), spends(2)])
+        await told.until(1)
+    assert told.subjects == ["u1"]
 
 
 async def test_a_tenants_budget_is_looked_at_from_the_start(store: BeanieSessionStore) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from beanie import init_beanie
+from bson import ObjectId
 from claude_agent_sdk import (
     fork_session_via_store,
     project_key_for_directory,
@@ -130,7 +131,7 @@ async def run_store(database: Database) -> None:
     receipt = await store.erase(metadata={"user_id": "u1"})
     assert (await store.verify_erasure(receipt)).holds
     assert await budget_watch._is_first(
-        database[PASSED_BUDGETS], "mark", datetime.now(timezone.utc)
+        database[PASSED_BUDGETS], "mark", datetime.now(timezone.utc), ObjectId()
     )
     await database[PASSED_BUDGETS].delete_one({"_id": "mark"})
     audited = BeanieSessionStore(audit=True, actor="role")
