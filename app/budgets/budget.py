@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Literal, TypeAlias, cast, get_args
 
 from ..errors import InvalidBudgetError, InvalidQueryError
+from ..pricing.token_price import BEYOND_USD
 from ..queries.filters import checked_field
 from ..queries.statistics import METADATA
 from ..text import shown
@@ -19,7 +20,6 @@ Subject: TypeAlias = str | int | float | bool
 """Whose spending it is: a project key, or a value in the metadata of sessions."""
 
 _PROJECT = "project_key"
-_BEYOND = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Budget:
     def __post_init__(self) -> None:
         usd = self.usd
         # NaN is nowhere between.
-        if type(usd) not in (int, float) or not 0 < usd < _BEYOND:
+        if type(usd) not in (int, float) or not 0 < usd < BEYOND_USD:
             raise InvalidBudgetError(
                 f"usd must be a number of US dollars above 0, not {shown(usd, 40)}."
             )

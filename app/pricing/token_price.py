@@ -12,7 +12,8 @@ from ..text import shown
 _WRITTEN = 1.25
 _WRITTEN_FOR_AN_HOUR = 2.0
 _READ = 0.1
-_BEYOND = 1e15
+BEYOND_USD = 1e15
+"""More than anything costs: below it, what costs come to stays finite."""
 MILLION = 1_000_000
 """So many tokens a price is for."""
 
@@ -57,8 +58,8 @@ class TokenPrice:
             value: object = getattr(self, name)
             if value is None and name.startswith("cache"):
                 continue
-            # NaN is nowhere between, and what costs come to stays finite.
-            if type(value) not in (int, float) or not 0 <= value < _BEYOND:  # pyright: ignore[reportOperatorIssue]
+            # NaN is nowhere between.
+            if type(value) not in (int, float) or not 0 <= value < BEYOND_USD:  # pyright: ignore[reportOperatorIssue]
                 raise InvalidPriceError(
                     f"{name} must be a number of US dollars for a million tokens, not "
                     f"{shown(value, 40)}."
