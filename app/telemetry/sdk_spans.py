@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -13,6 +14,8 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from ..traces.otlp_json import SCOPE, SERVICE
 from ..traces.spans import SessionSpan
+
+logger = logging.getLogger("beanie_session_store.telemetry")
 
 _SCOPE = InstrumentationScope(SCOPE)
 _KINDS = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
@@ -34,7 +37,12 @@ class SpanSender:
         if not spans:
             return True
         ready = [self._readable(each) for each in spans]
-        result = await asyncio.to_thread(self._exporter.export, ready)
+        try:
+            result = await asyncio.to_thread(self._exporter.export, ready)
+        except Exception:
+            # It should say so by its result, and what goes on for days is not ended by one failure.
+            logger.exception("The exporter failed.")
+            return False
         return result is SpanExportResult.SUCCESS
 
     def _readable(self, span: SessionSpan) -> ReadableSpan:

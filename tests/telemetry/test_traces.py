@@ -7,13 +7,15 @@ import gc
 import random
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from support.collector import (
     Collector,
     attributes_of,
@@ -353,7 +355,10 @@ async def test_a_fork_has_only_what_it_did_itself(store: BeanieSessionStore) -> 
 
 
 async def test_what_is_not_a_session_or_not_taken_is_told(
-    store: BeanieSessionStore, collector: Collector, exporter: OTLPSpanExporter
+    store: BeanieSessionStore,
+    collector: Collector,
+    exporter: OTLPSpanExporter,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(UnknownSessionError, match="nothing was sent"):
         await send_traces(store, exporter)
@@ -363,6 +368,14 @@ async def test_what_is_not_a_session_or_not_taken_is_told(
     collector.status = 400
     with pytest.raises(TransferError, match="send again"):
         await send_traces(store, exporter)
+
+    class Broken(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            raise OSError("no network today")
+
+    with pytest.raises(TransferError, match="send again"):
+        await send_traces(store, Broken())
+    assert "no network today" in caplog.text
 
 
 async def test_a_session_without_a_response_or_without_any_entry_of_a_talk(
