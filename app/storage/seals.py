@@ -95,6 +95,15 @@ def sealed_parts(
     return tuple(cipher.seal(kind, seq, part, at, count) for at, part in enumerate(parts))
 
 
+def plain_parts(parts: Sequence[bytes]) -> list[int]:
+    """Which of a value's parts are plain: all of them, or some behind the first."""
+    # Any byte may be the first of a plain one, but not all those that a key is named by.
+    if not parts or not is_sealed(parts[0]):
+        return [*range(len(parts))]
+    head = parts[0][:HEAD_BYTES]
+    return [at for at, part in enumerate(parts) if part[:HEAD_BYTES] != head]
+
+
 def sealed_fold(value: EncodedValue, cipher: SessionCipher) -> EncodedValue:
     """A fold with what it says sealed."""
     if value.chunks:

@@ -18,7 +18,7 @@ from ..errors import CorruptEntryError
 from ..transcript_key import TranscriptKey
 from .codec import EncodedEntry, EncodedValue
 from .connection import Connection
-from .seals import cipher_of, is_sealed, opened, value_in, values_in
+from .seals import cipher_of, is_sealed, opened, plain_parts, value_in, values_in
 
 LARGE_BYTES = 256 * 1024
 """From here on, decoding holds up the other tasks of the event loop, and goes to a thread."""
@@ -189,15 +189,23 @@ async def _joined(
             f"{connection.chunks.name}. Restore them from a backup, or delete the session."
         )
     keyring = connection.keyring
-    if not any(map(is_sealed, parts)):
+    # The first tells: a part of what is packed may begin with any byte.
+    if not parts or not is_sealed(parts[0]):
         if keyring is not None:
             keyring.take_plain(what)
         return b"".join(parts)
     cipher = await cipher_of(connection, key, parts[0])
+    # Without transactions they are sealed one after another, the first one first.
+    is_cut_off = not connection.server.has_transactions
+    plain = frozenset(plain_parts(parts) if is_cut_off else ())
+    if plain and keyring is not None:
+        keyring.take_plain(what)
+
+    def opened_part(at: int, part: bytes) -> bytes:
+        return part if at in plain else cipher.open(kind, seq, part, at, len(parts))
 
     def whole() -> bytes:
-        count = len(parts)
-        return b"".join(cipher.open(kind, seq, part, at, count) for at, part in enumerate(parts))
+        return b"".join(opened_part(at, part) for at, part in enumerate(parts))
 
     return await asyncio.to_thread(whole)
 

@@ -16,6 +16,7 @@ from bson.int64 import Int64
 from pymongo import UpdateOne
 
 from ..database.attempts import Attempts, unless_refused
+from ..database.documents import Row
 from ..database.driver import ClientSession
 from ..database.reads import retried
 from ..database.transactions import TransientFailureError, transact
@@ -23,7 +24,13 @@ from ..encryption.seal import Sealed, SessionCipher
 from ..errors import ContentionError, UnknownSessionError
 from ..storage.codec import EncodedEntry, EncodedValue, encode_object
 from ..storage.connection import Connection
-from ..storage.seals import cipher_to_write, is_sealed, sealed_contents, sealed_parts
+from ..storage.seals import (
+    cipher_to_write,
+    is_sealed,
+    plain_parts,
+    sealed_contents,
+    sealed_parts,
+)
 from ..storage.state import DATA_FIELDS, SessionState
 from ..transcript_key import TranscriptKey
 from .sound_state import sound_state
@@ -89,8 +96,13 @@ async def _seal_summary(connection: Connection, key: TranscriptKey) -> SessionCi
 
 async def _has_plain_chunks(connection: Connection, key: TranscriptKey) -> bool:
     owner = {**key.of_session, "collection": connection.summaries.name}
-    rows = await connection.chunks.collection.find(owner, {"data": 1}).to_list(None)
-    return any(not is_sealed(row["data"]) for row in rows)
+    # The first tells, and all were stored at once.
+    first = await connection.chunks.find_one(owner, {"part": 0}, rows=_PartRow)
+    return first is not None and not is_sealed(first.data)
+
+
+class _PartRow(Row):
+    data: Any = None
 
 
 def _sealing(known: SessionState, cipher: SessionCipher) -> SummaryUpdate:
@@ -213,12 +225,14 @@ async def _seal_chunks(
         done = 0
         rows = await chunks.find(owner, sort=[("part", 1)], session=session).to_list(None)
         parts: list[bytes] = [row["data"] for row in rows]
-        if not parts or any(map(is_sealed, parts)):
+        plain = plain_parts(parts)
+        # Only without transactions an earlier run may have been cut off among them.
+        if not plain or (plain[0] and connection.server.has_transactions):
             return
         sealed = sealed_parts(tuple(parts), cipher.of(key.subpath), Sealed.ENTRY, seq)
-        for row, data in zip(rows, sealed, strict=True):
-            ids: dict[str, ObjectId] = {"_id": row["_id"]}
-            change = {"$set": {"data": Binary(data)}}
+        for at in plain:
+            ids: dict[str, ObjectId] = {"_id": rows[at]["_id"]}
+            change = {"$set": {"data": Binary(sealed[at])}}
             await chunks.update_one({**owner, **ids}, change, session=session)
         done = 1
 

@@ -1,0 +1,74 @@
+"""What is left where sealing was cut off, a key is gone, or a value is of the largest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+from bson import Binary
+from support.entries import KEY, message
+
+from beanie_session_store import (
+    BeanieSessionStore,
+    DamagedSealError,
+    PlainContentsError,
+)
+from beanie_session_store.app.database.driver import Database
+from beanie_session_store.app.storage import codec
+from beanie_session_store.encryption import Encryption, LocalKeys
+from beanie_session_store.models.packing import SEALED, pack
+
+NewStore = Callable[..., BeanieSessionStore]
+NOISY = 2**70
+"""Has an entry packed."""
+
+
+async def test_chunks_of_which_some_are_sealed_are_read_and_sealed_to_the_end(
+    standalone_database: Database, keys: LocalKeys, smaller_limits: int
+) -> None:
+    """Without transactions sealing may be cut off among them."""
+    entry = message(os.urandom(48_000_000 // smaller_limits).hex(), deep=NOISY)
+    await BeanieSessionStore().append(KEY, [entry])
+    chunks = standalone_database["claude_transcript_chunks"]
+    before = [row async for row in chunks.find(sort=[("part", 1)])]
+    assert len(before) > 2
+    store = BeanieSessionStore(encryption=Encryption(keys))
+    assert await store.seal(KEY) == 1
+    cut = before[1]
+    await chunks.update_one({"_id": cut["_id"]}, {"$set": {"data": cut["data"]}})
+    assert await store.load(KEY) == [entry]
+    strict = BeanieSessionStore(encryption=Encryption(keys, required=True))
+    with pytest.raises(PlainContentsError):
+        await strict.load(KEY)
+    assert await store.seal(KEY) == 1
+    assert await strict.load(KEY) == [entry]
+
+
+async def test_a_chunk_may_begin_as_what_is_sealed_does(
+    store: BeanieSessionStore,
+    new_store: NewStore,
+    monkeypatch: pytest.MonkeyPatch,
+    smaller_limits: int,
+) -> None:
+    """A part of what is compressed begins with any byte."""
+    entry = message(os.urandom(48_000_000 // smaller_limits).hex(), deep=NOISY)
+    size = codec.MAX_VALUE_BYTES
+    at = pack(entry).index(SEALED, size // 2)
+    monkeypatch.setattr(codec, "CHUNK_BYTES", at)
+    await store.append(KEY, [entry])
+    assert await store.load(KEY) == [entry]
+    assert await new_store().load(KEY) == [entry]
+    assert await new_store().seal(KEY) == 1
+    assert await new_store(required=True).load(KEY) == [entry]
+
+
+async def test_with_transactions_a_plain_chunk_among_sealed_ones_is_refused(
+    sealing: BeanieSessionStore, database: Database, smaller_limits: int
+) -> None:
+    entry = message(os.urandom(48_000_000 // smaller_limits).hex(), deep=NOISY)
+    await sealing.append(KEY, [entry])
+    chunks = database["claude_transcript_chunks"]
+    await chunks.update_one({"part": 1}, {"$set": {"data": Binary(b"\x01plain")}})
+    with pytest.raises(DamagedSealError):
+        await sealing.load(KEY)
