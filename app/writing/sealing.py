@@ -40,6 +40,8 @@ from .summary_update import StaleStateError, SummaryUpdate, advance_summary, mir
 _SEALED_AT_ONCE = 200
 _SEALED_BYTES = 16 * 1024 * 1024
 _FIELDS = {"entry": 1, "packed": 1, "chunks": 1, "subpath": 1, "seq": 1}
+# By the first byte, for a command has no room for a large value twice: a sealed one has a 2 there.
+_IS_PACKED = {"packed": {"$bitsAllClear": [1]}}
 
 
 async def seal_session(connection: Connection, key: TranscriptKey) -> int:
@@ -190,7 +192,7 @@ async def _seal_entries(
         sealed = cipher.of(subpath).seal(Sealed.ENTRY, seq, sealed_contents(encoded))
         this = {**key.of_session, "subpath": subpath, "seq": seq, "_id": row["_id"]}
         # What somebody else sealed meanwhile is not plain any more.
-        is_plain = {"entry": {"$exists": True}} if "entry" in row else {"packed": row["packed"]}
+        is_plain = {"entry": {"$exists": True}} if "entry" in row else _IS_PACKED
         change = {"$set": {"packed": Binary(sealed)}, "$unset": {"entry": ""}}
         changes.append(UpdateOne({**this, **is_plain}, change))
     if changes:

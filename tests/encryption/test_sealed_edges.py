@@ -13,6 +13,7 @@ from beanie_session_store import (
     BeanieSessionStore,
     DamagedSealError,
     PlainContentsError,
+    seal_sessions,
 )
 from beanie_session_store.app.database.driver import Database
 from beanie_session_store.app.storage import codec
@@ -22,6 +23,20 @@ from beanie_session_store.models.packing import SEALED, pack
 NewStore = Callable[..., BeanieSessionStore]
 NOISY = 2**70
 """Has an entry packed."""
+
+
+async def test_a_packed_entry_of_the_largest_is_sealed(
+    store: BeanieSessionStore, new_store: NewStore, database: Database
+) -> None:
+    """Its command has room for it once, and not for what it was besides."""
+    entry = message(os.urandom(10_000_000).hex(), deep=NOISY)
+    await store.append(KEY, [entry, message("small", deep=NOISY)])
+    (row, _) = await database["claude_transcript_entries"].find(sort=[("seq", 1)]).to_list(None)
+    assert len(row["packed"]) > 8_388_608
+    report = await seal_sessions(new_store())
+    assert (report.entries, report.problems) == (2, [])
+    assert (await new_store(required=True).load(KEY) or [])[0] == entry
+    assert (await seal_sessions(new_store())).entries == 0
 
 
 async def test_chunks_of_which_some_are_sealed_are_read_and_sealed_to_the_end(
