@@ -13,6 +13,7 @@ from typing import Any
 from ...models.counting.cost_accounts import Account, ForkPoint, account_in
 from ..database.documents import Row
 from ..database.driver import ClientSession
+from ..errors import CorruptEntryError, EncryptionError, KeyServiceError
 from ..storage.codec import idempotency_key
 from ..storage.connection import Connection
 from ..storage.living import live_of
@@ -38,8 +39,26 @@ async def accounts_at(
 ) -> dict[float, Account | None]:
     """The states of accounts, by their start, when ``key`` was forked from another session.
 
-    ``None`` where that cannot be told: that session is gone, or is of another project.
+    ``None`` where that cannot be told: that session is gone, is of another project, or cannot be
+    read.
     """
+    try:
+        return await _accounts_in_source(connection, key, point, starts, session)
+    except KeyServiceError:
+        # Later it can be told.
+        raise
+    except (CorruptEntryError, EncryptionError):
+        # Whatever became of the other session, the fork goes on.
+        return {}
+
+
+async def _accounts_in_source(
+    connection: Connection,
+    key: TranscriptKey,
+    point: ForkPoint,
+    starts: Iterable[float],
+    session: ClientSession | None,
+) -> dict[float, Account | None]:
     source = key.session._replace(session_id=point.session_id)
     live = await live_of(connection, source, session)
     if live is None:

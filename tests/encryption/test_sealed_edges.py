@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import pytest
 from bson import Binary
+from counting.test_fork_costs import SOURCE, account, forked, said
 from support.entries import KEY, message
 
 from beanie_session_store import (
     BeanieSessionStore,
     DamagedSealError,
+    KeyDestroyedError,
     PlainContentsError,
     seal_sessions,
 )
@@ -23,6 +25,25 @@ from beanie_session_store.models.packing import SEALED, pack
 NewStore = Callable[..., BeanieSessionStore]
 NOISY = 2**70
 """Has an entry packed."""
+
+
+async def test_a_fork_goes_on_whose_source_nobody_can_read(
+    sealing: BeanieSessionStore, new_store: NewStore
+) -> None:
+    source, fork = {**KEY, "session_id": "source"}, {**KEY, "session_id": "fork"}
+    await sealing.append(source, [*SOURCE, account(opus=1.5)])
+    mine = new_store(metadata={"user_id": "u2"})
+    await mine.append(fork, [*forked(SOURCE, "fork"), said("fork", 5)])
+    assert await mine.destroy_key("u1")
+    with pytest.raises(KeyDestroyedError):
+        await mine.load(source)
+    await mine.append(fork, [account(opus=2.5)])
+    summary = await mine.summary(fork)
+    assert summary is not None
+    assert summary.totals is not None
+    # As of one whose source is gone.
+    assert summary.totals.has_source_cost
+    assert (await mine.verify(fork)).is_sound
 
 
 async def test_a_packed_entry_of_the_largest_is_sealed(
