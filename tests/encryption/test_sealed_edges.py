@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from bson import Binary
 from counting.test_fork_costs import SOURCE, account, forked, said
-from support.entries import KEY, message
+from support.entries import KEY, message, turn
 
 from beanie_session_store import (
     BeanieSessionStore,
@@ -44,6 +44,29 @@ async def test_a_fork_goes_on_whose_source_nobody_can_read(
     # As of one whose source is gone.
     assert summary.totals.has_source_cost
     assert (await mine.verify(fork)).is_sound
+
+
+@pytest.mark.parametrize("value", [1.5, True])
+async def test_an_erasure_ends_of_who_can_have_no_key(
+    store: BeanieSessionStore, new_store: NewStore, value: object
+) -> None:
+    await BeanieSessionStore(metadata={"user_id": value}).append(KEY, turn(1))
+    receipt = await new_store().erase(metadata={"user_id": value})
+    assert len(receipt.sessions) == 1
+    assert receipt.ended_at is not None
+
+
+@pytest.mark.parametrize(("one", "other"), [(7, "7"), ("7", 7)], ids=["number", "digits"])
+async def test_a_number_and_its_digits_are_erased_apart(
+    new_store: NewStore, one: object, other: object, database: Database
+) -> None:
+    theirs = {**KEY, "session_id": "other"}
+    await new_store(metadata={"user_id": one}).append(KEY, turn(1))
+    await new_store(metadata={"user_id": other}).append(theirs, turn(2))
+    await new_store().erase(metadata={"user_id": one})
+    assert len(await new_store().load(theirs) or []) == 6
+    await new_store().erase(metadata={"user_id": other})
+    assert await database["claude_encryption_keys"].distinct("subject") == []
 
 
 async def test_a_packed_entry_of_the_largest_is_sealed(
