@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from bson import ObjectId
 
 from ...models import SessionSummary
 from ..encryption.seal import key_id_of
@@ -51,9 +54,12 @@ async def show_texts(connection: Connection, summaries: Sequence[S]) -> None:
     if keyring is None:
         return
     sealed = [each for each in summaries if is_sealed(each.sealed)]
-    await keyring.fetch(
-        key_id_of(each.sealed, "a summary") for each in sealed if each.sealed is not None
-    )
+    key_ids: list[ObjectId] = []
+    for each in sealed:
+        # One that is cut is told of below.
+        with suppress(DamagedSealError):
+            key_ids.append(key_id_of(each.sealed or b"", "a summary"))
+    await keyring.fetch(key_ids)
     for each in sealed:
         key = TranscriptKey(each.tenant, each.project_key, each.session_id)
         row = {"sealed": each.sealed, "totals": {"next_seq": each.totals.next_seq}}

@@ -131,3 +131,19 @@ async def test_with_transactions_a_plain_chunk_among_sealed_ones_is_refused(
     await chunks.update_one({"part": 1}, {"$set": {"data": Binary(b"\x01plain")}})
     with pytest.raises(DamagedSealError):
         await sealing.load(KEY)
+
+
+@pytest.mark.parametrize(
+    "cut", [b"\x02", b"\x02\x01short", b"\x02\x09" + bytes(60)], ids=["one", "cut", "newer"]
+)
+async def test_a_cut_seal_costs_no_other_session_its_place_in_a_list(
+    sealing: BeanieSessionStore, database: Database, cut: bytes
+) -> None:
+    await sealing.append(KEY, turn(1))
+    await sealing.append({**KEY, "session_id": "second"}, turn(2))
+    change = {"$set": {"sealed": Binary(cut)}}
+    await database["claude_transcript_summaries"].update_one({"session_id": "session"}, change)
+    titles = {each.session_id: each.first_prompt for each in (await sealing.sessions()).sessions}
+    assert titles == {"session": None, "second": "prompt 2"}
+    listed = [each.title async for each in sealing.all_sessions()]
+    assert listed == ["prompt 2", None]
