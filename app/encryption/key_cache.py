@@ -39,6 +39,8 @@ class KeyCache:
             OrderedDict()
         )
         self._subjects: OrderedDict[tuple[str, str, str], ObjectId] = OrderedDict()
+        # Whoever asked for one before it was destroyed may be told of it only afterwards.
+        self._destroyed: OrderedDict[ObjectId, None] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"KeyCache({len(self._keys)} keys)"
@@ -58,6 +60,8 @@ class KeyCache:
 
     def put(self, key: DataKey) -> None:
         """Keep a data key, and forget the oldest ones where there are too many."""
+        if key.id in self._destroyed:
+            return
         self._keys[key.id] = (key, monotonic() + self._seconds)
         self._keys.move_to_end(key.id)
         while len(self._keys) > _MOST_KEYS:
@@ -103,8 +107,12 @@ class KeyCache:
         return cipher
 
     def forget(self, key_id: ObjectId) -> None:
-        """Forget a key, and the ciphers made of it."""
+        """Forget a key that was destroyed, and the ciphers made of it, for ever."""
+        self._destroyed[key_id] = None
+        while len(self._destroyed) > _MOST_KEYS:
+            self._destroyed.popitem(last=False)
         self._keys.pop(key_id, None)
         head = head_of(key_id)
-        for name in [name for name in self._ciphers if name[0] == head]:
-            del self._ciphers[name]
+        # A copy, for stores in other threads may have it too.
+        for name in [name for name in list(self._ciphers) if name[0] == head]:
+            self._ciphers.pop(name, None)

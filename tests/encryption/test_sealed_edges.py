@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from bson import Binary
@@ -18,6 +19,7 @@ from beanie_session_store import (
     seal_sessions,
 )
 from beanie_session_store.app.database.driver import Database
+from beanie_session_store.app.encryption.key_service import WrappedKey
 from beanie_session_store.app.storage import codec
 from beanie_session_store.encryption import Encryption, LocalKeys
 from beanie_session_store.models.packing import SEALED, pack
@@ -147,3 +149,34 @@ async def test_a_cut_seal_costs_no_other_session_its_place_in_a_list(
     assert titles == {"session": None, "second": "prompt 2"}
     listed = [each.title async for each in sealing.all_sessions()]
     assert listed == ["prompt 2", None]
+
+
+class _Slow:
+    """A key service that answers when it is told to."""
+
+    def __init__(self, keys: LocalKeys) -> None:
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+        self._keys = keys
+
+    async def wrap(self, key: bytes, context: Mapping[str, str]) -> WrappedKey:
+        return await self._keys.wrap(key, context)
+
+    async def unwrap(self, wrapped: WrappedKey, context: Mapping[str, str]) -> bytes:
+        self.asked.set()
+        await asyncio.wait_for(self.answers.wait(), 30)
+        return await self._keys.unwrap(wrapped, context)
+
+
+async def test_a_key_that_was_on_its_way_is_not_kept_when_it_is_destroyed(
+    sealing: BeanieSessionStore, new_store: NewStore, keys: LocalKeys
+) -> None:
+    await sealing.append(KEY, turn(1))
+    slow = _Slow(keys)
+    store = new_store(encryption=Encryption(slow, subject="user_id"))
+    reading = asyncio.ensure_future(store.load(KEY))
+    await asyncio.wait_for(slow.asked.wait(), 30)
+    assert await store.destroy_key("u1")
+    slow.answers.set()
+    await asyncio.wait_for(reading, 30)
+    with pytest.raises(KeyDestroyedError):
+        await store.load(KEY)
