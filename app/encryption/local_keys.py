@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ..errors import InvalidKeyFileError, WrongKeyError
+from ..errors import InvalidKeyFileError, KeyServiceError, WrongKeyError
 from ..text import shown
 from .key_service import WrappedKey, context_bytes
 
@@ -101,7 +101,7 @@ class LocalKeys:
 
     async def wrap(self, key: bytes, context: Mapping[str, str]) -> WrappedKey:
         """As :meth:`KeyService.wrap`."""
-        self._keys = _read(self._path)
+        self._read_again()
         name = next(reversed(self._keys))
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._keys[name].encrypt(nonce, key, context_bytes(context))
@@ -110,7 +110,7 @@ class LocalKeys:
     async def unwrap(self, wrapped: WrappedKey, context: Mapping[str, str]) -> bytes:
         """As :meth:`KeyService.unwrap`."""
         if wrapped.wrapped_by not in self._keys:
-            self._keys = _read(self._path)
+            self._read_again()
         found = self._keys.get(wrapped.wrapped_by)
         if found is None:
             raise WrongKeyError(
@@ -126,6 +126,15 @@ class LocalKeys:
                 f"{self._path}: it was wrapped for somebody else, or is damaged; nothing was read "
                 "or changed. Restore the collection of keys from a backup."
             ) from None
+
+    def _read_again(self) -> None:
+        try:
+            self._keys = _read(self._path)
+        except OSError as error:
+            raise KeyServiceError(
+                f"The file of keys {self._path} cannot be read any more ({error.strerror}); "
+                "nothing was changed. Put it back, readable by its owner, and try again."
+            ) from error
 
 
 def _read(path: Path) -> dict[str, AESGCM]:

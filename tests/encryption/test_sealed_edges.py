@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 from bson import Binary
@@ -15,6 +16,7 @@ from beanie_session_store import (
     BeanieSessionStore,
     DamagedSealError,
     KeyDestroyedError,
+    KeyServiceError,
     PlainContentsError,
     seal_sessions,
 )
@@ -180,3 +182,13 @@ async def test_a_key_that_was_on_its_way_is_not_kept_when_it_is_destroyed(
     await asyncio.wait_for(reading, 30)
     with pytest.raises(KeyDestroyedError):
         await store.load(KEY)
+
+
+async def test_a_file_of_keys_that_went_away_is_an_error_of_the_store(
+    new_store: NewStore, keys: LocalKeys, tmp_path: Path
+) -> None:
+    store = new_store()
+    (tmp_path / "keys").unlink()
+    with pytest.raises(KeyServiceError, match="Put it back"):
+        await store.append(KEY, turn(1))
+    assert await store.load(KEY) is None
