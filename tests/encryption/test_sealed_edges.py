@@ -192,3 +192,19 @@ async def test_a_file_of_keys_that_went_away_is_an_error_of_the_store(
     with pytest.raises(KeyServiceError, match="Put it back"):
         await store.append(KEY, turn(1))
     assert await store.load(KEY) is None
+
+
+async def test_a_fold_in_chunks_is_sealed_once(
+    store: BeanieSessionStore, new_store: NewStore, database: Database, smaller_limits: int
+) -> None:
+    noise = os.urandom(24_000_000 // smaller_limits).hex()
+    title = {"type": "custom-title", "customTitle": noise, "sessionId": "session"}
+    await store.append(KEY, [message(), title])
+    chunks = database["claude_transcript_chunks"]
+    assert await chunks.count_documents({"collection": "claude_transcript_summaries"}) > 1
+    await new_store().seal(KEY)
+    strict = new_store(required=True)
+    assert (await strict.verify(KEY)).is_sound
+    before = [row async for row in chunks.find(sort=[("_id", 1)])]
+    assert await new_store().seal(KEY) == 0
+    assert [row async for row in chunks.find(sort=[("_id", 1)])] == before
