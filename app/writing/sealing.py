@@ -99,11 +99,11 @@ async def _seal_summary(connection: Connection, key: TranscriptKey) -> SessionCi
 async def _has_plain_chunks(connection: Connection, key: TranscriptKey) -> bool:
     owner = {**key.of_session, "collection": connection.summaries.name}
     # The first tells, and all were stored at once.
-    first = await connection.chunks.find_one(owner, {"part": 0}, rows=_PartRow)
+    first = await connection.chunks.find_one(owner, {"part": 0}, rows=_FoldPartRow)
     return first is not None and not is_sealed(first.data)
 
 
-class _PartRow(Row):
+class _FoldPartRow(Row):
     data: Any = None
 
 
