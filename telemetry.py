@@ -5,8 +5,8 @@ records what it does. See ``docs/telemetry.md``.
 """
 
 try:
+    import opentelemetry.sdk.trace.export  # noqa: F401  # pyright: ignore[reportUnusedImport]
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import TracerProvider
 except ModuleNotFoundError as missing:
     raise ImportError(
@@ -18,7 +18,7 @@ from .app.instruments.providers import use
 from .app.telemetry.following import follow_traces
 from .app.telemetry.sending import send_traces
 
-__all__ = ["SpanExporter", "follow_traces", "send_traces", "use_providers"]
+__all__ = ["follow_traces", "send_traces", "use_providers"]
 
 
 def use_providers(

@@ -60,17 +60,18 @@ _ERRORS = _Page(
 )
 _EXTRAS = _Page(
     "reference/extras.md",
-    "Pages, keys and testing",
+    "Pages, keys, traces and testing",
     "Modules of their own: pages to mount (`beanie_session_store.web`, "
     "[web.md](../web.md)), encryption (`beanie_session_store.encryption`, "
-    "[encryption.md](../encryption.md)), and a plugin for pytest (`beanie_session_store.testing`, "
+    "[encryption.md](../encryption.md)), OpenTelemetry (`beanie_session_store.telemetry`, "
+    "[telemetry.md](../telemetry.md)), and a plugin for pytest (`beanie_session_store.testing`, "
     "[testing.md](../testing.md)).",
 )
 PAGES = (_STORE, _FUNCTIONS, _DOCUMENTS, _VIEWS, _RESULTS, _ERRORS, _EXTRAS)
 
 _OF_THE_STORE = {"BeanieSessionStore", "LeasedStore", "Lease"}
 _HELPERS = {"EmbeddedMongo", "HealthChecks", "SessionReplay", "Feed"}
-_MODULES = ("web.py", "encryption.py", "testing/__init__.py")
+_MODULES = ("web.py", "encryption.py", "telemetry.py", "testing/__init__.py")
 _TOPS = ("app", "models", "migrations", "testing")
 
 _ROLE = re.compile(r":(?:class|func|meth|exc|mod|attr|data):`~?([\w.]+)`")
@@ -103,7 +104,7 @@ def sources(root: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(each for top in _TOPS for each in (root / top).rglob("*.py")):
         text = _LITERAL.sub(":", _ROLE.sub(linked, path.read_text()))
         yield path.relative_to(root).as_posix(), text.encode()
-    for name in ("__init__.py", "web.py"):
+    for name in ("__init__.py", *(each for each in _MODULES if "/" not in each)):
         yield name, (root / name).read_bytes()
 
 

@@ -86,7 +86,7 @@ def test_pages_lead_to_pages_of_the_site(tmp_path: Path) -> None:
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    for module in ("__init__.py", "web.py", "encryption.py", "testing", "models"):
+    for module in ("__init__.py", "web.py", "encryption.py", "telemetry.py", "testing", "models"):
         (tmp_path / module).symlink_to(ROOT / module)
     stage(tmp_path)
     pages = tmp_path / ".site" / "pages"
