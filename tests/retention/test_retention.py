@@ -478,9 +478,9 @@ async def test_redating_that_is_killed_goes_on_where_it_was(
 ) -> None:
     await set_retention(database, timedelta(days=30))
     batch = [message(str(n)) for n in range(entries)]
-    for first in range(0, sessions, 50):
-        # At once, for those share their commits.
-        names = [f"session-{number:04}" for number in range(first, first + 50)]
+    for first in range(0, sessions, 10):
+        # Some at once, for those share their commits.
+        names = [f"session-{number:04}" for number in range(first, first + 10)]
         keys = [{"project_key": "project", "session_id": name} for name in names]
         await asyncio.gather(*(store.append(key, batch) for key in keys))
     command = [PREPARED, "-c", REDATING, mongo_url, database.name, "90"]
