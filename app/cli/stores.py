@@ -57,6 +57,8 @@ def encryption_of(context: typer.Context) -> Encryption | None:
         )
     try:
         return Encryption(LocalKeys(settings.keys), subject=settings.keys_subject)
+    except ImportError as error:
+        fail(str(error))
     except OSError as error:
         fail(f"the file of keys {settings.keys} cannot be read ({error.strerror}).", MISUSED)
     except ValueError as error:

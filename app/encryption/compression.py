@@ -36,6 +36,15 @@ def decompressed(frame: bytes) -> bytes:
         raise ValueError(f"damaged compressed value: {error}") from None
 
 
+def require_compression() -> None:
+    """Have what compresses at hand.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    _library()
+
+
 def _library() -> Any:
     # Only those wait for it who have something encrypted.
     try:

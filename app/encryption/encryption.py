@@ -9,9 +9,11 @@ from typing import Any
 from ..database.driver import AnyDatabase, Database, as_pymongo, with_store_rules
 from ..errors import InvalidMetadataError
 from ..text import shown
+from .compression import require_compression
 from .key_cache import KeyCache
 from .key_service import KeyService
 from .keyring import Keyring
+from .seal import require_cipher
 
 _MAX_SUBJECT_BYTES = 1024
 
@@ -37,6 +39,7 @@ class Encryption:
             that another one has destroyed.
 
     Raises:
+        ImportError: the extra ``encryption`` is not installed.
         TypeError: ``keys`` is no key service, or another argument is of a wrong type.
         ValueError: ``subject`` is no plain name of a field, or ``cache`` is out of range.
     """
@@ -50,6 +53,9 @@ class Encryption:
         database: AnyDatabase | None = None,
         cache: timedelta = timedelta(minutes=5),
     ) -> None:
+        # Now, and not at the first entry that is large enough to be compressed.
+        require_cipher()
+        require_compression()
         if not isinstance(keys, KeyService) or isinstance(keys, type):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(
                 f"keys must be a key service with wrap() and unwrap(), such as LocalKeys(path), "

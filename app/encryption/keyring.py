@@ -194,15 +194,22 @@ class Keyring:
         hold the key. Processes that have it in memory forget it when their ``cache`` ends.
         """
         owner = {"tenant": tenant, "subject": subject}
-        row = await self._collection.find_one(owner, {"_id": 1})
-        if row is None:
+        key_id = await self.key_id_of_subject(tenant, subject)
+        if key_id is None:
             return False
         gone = {"subject": "", "wrapped": "", "wrapped_by": "", "wrapped_at": ""}
         change = {"$set": {"destroyed_at": _now()}, "$unset": gone}
-        this = {"_id": row["_id"], **owner}
+        this = {"_id": key_id, **owner}
         await unless_refused(lambda: self._collection.update_one(this, change))
-        self._cache.forget(row["_id"])
+        self._cache.forget(key_id)
         return True
+
+    async def key_id_of_subject(self, tenant: str, subject: str) -> ObjectId | None:
+        """The key that a subject has, if it has one."""
+        owner = {"tenant": tenant, "subject": subject}
+        client = self._collection.database.client
+        row = await retried(client, lambda: self._collection.find_one(owner, {"_id": 1}))
+        return None if row is None else row["_id"]
 
     async def destroy_all(self, tenant: str) -> int:
         """Destroy the keys of all subjects of a tenant, and return how many there were."""

@@ -46,11 +46,6 @@ class Sealed(IntEnum):
     """Of a summary: its texts, and what is in flight of its totals."""
 
 
-def is_sealed(value: object) -> bool:
-    """Whether bytes are sealed, in whichever version."""
-    return isinstance(value, bytes) and value[:1] == SEALED
-
-
 def head_of(key_id: ObjectId) -> bytes:
     """What all begins with that is sealed with a data key."""
     return _FORMAT + key_id.binary
@@ -69,6 +64,15 @@ def key_id_of(sealed: bytes, what: object) -> ObjectId:
             "restore it from a backup."
         )
     return ObjectId(sealed[len(_FORMAT) : _ID_END])
+
+
+def require_cipher() -> None:
+    """Have what encrypts at hand.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    _library()
 
 
 @cache

@@ -38,11 +38,6 @@ def _package() -> Any:
         return None
 
 
-def has_price_list() -> bool:
-    """Whether there is a list: the extra ``prices`` is installed."""
-    return _package() is not None
-
-
 async def price_list_read() -> None:
     """Read it beside the event loop, for it takes a third of a second; as often as you like."""
     if not _package.cache_info().currsize:

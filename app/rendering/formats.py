@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Literal, cast
+from typing import cast
 
 from ..errors import TransferError
 from ..text import shown
 from .pieces import Page
 
-PageFormat = Literal["markdown", "html"]
 PAGES: dict[str, tuple[str, str]] = {
     "markdown": ("markdown", "MarkdownPage"),
     "html": ("html", "HtmlPage"),

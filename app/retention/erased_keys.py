@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bson import Binary, ObjectId
+
 from ..encryption.encryption import subject_in
+from ..encryption.seal import head_of
 from ..every import EVERY
 from ..storage.connection import Connection
 from ..storage.criteria import NOT_DELETED
@@ -27,21 +30,18 @@ async def destroy_keys(
         if not isinstance(value, (str, int)) or isinstance(value, bool):
             return
         subject = subject_in(metadata, keyring.subject)
-        if subject and not await _is_shared(connection, tenant, keyring.subject, value):
+        key_id = await keyring.key_id_of_subject(tenant, subject) if subject else None
+        if key_id is not None and not await _seals_others(connection, tenant, key_id):
             await keyring.destroy(tenant, subject)
 
 
-async def _is_shared(connection: Connection, tenant: str, field: str, value: str | int) -> bool:
-    """Whether a number and its digits are two subjects, who have one key."""
-    other: str | int | None = str(value)
-    if isinstance(value, str):
-        number = int(value) if len(value) < _DIGITS and value.isdecimal() else None
-        other = number if str(number) == value else None
-    if other is None:
-        return False
-    others = {"tenant": tenant, f"metadata.{field}": other}
-    return await connection.summaries.find_one(others, NOT_DELETED).exists()
-
-
-_DIGITS = 19
-"""Of fewer each number is one that the server has."""
+async def _seals_others(connection: Connection, tenant: str, key_id: ObjectId) -> bool:
+    """Whether a session is sealed with a key still: one that was given to somebody else, say."""
+    head = head_of(key_id)
+    # MongoDB compares binary values by their lengths first, so no range says how one begins.
+    begins = {
+        "$bitsAllSet": Binary(head),
+        "$bitsAllClear": Binary(bytes(byte ^ 0xFF for byte in head)),
+    }
+    sealed = {"tenant": tenant, "sealed": begins}
+    return await connection.summaries.find_one(sealed, NOT_DELETED).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from beanie_session_store import (
     seal_sessions,
 )
 from beanie_session_store.app.database.driver import Database
+from beanie_session_store.app.encryption import seal
 from beanie_session_store.app.encryption.key_service import WrappedKey
 from beanie_session_store.app.storage import codec
 from beanie_session_store.encryption import Encryption, LocalKeys
@@ -208,3 +210,30 @@ async def test_a_fold_in_chunks_is_sealed_once(
     before = [row async for row in chunks.find(sort=[("_id", 1)])]
     assert await new_store().seal(KEY) == 0
     assert [row async for row in chunks.find(sort=[("_id", 1)])] == before
+
+
+async def test_an_erasure_leaves_the_key_of_what_was_given_to_somebody_else(
+    new_store: NewStore, database: Database
+) -> None:
+    given = {**KEY, "session_id": "given"}
+    store = new_store(metadata={"user_id": "u1"})
+    await store.append(KEY, turn(1))
+    await store.append(given, turn(2))
+    await store.set_metadata(given, {"user_id": "u2"})
+    await store.erase(metadata={"user_id": "u1"})
+    assert await new_store().load(KEY) is None
+    assert len(await new_store().load(given) or []) == 6
+    assert await database["claude_encryption_keys"].distinct("subject") == ["u1"]
+    await store.erase(metadata={"user_id": "u2"})
+    await store.erase(metadata={"user_id": "u1"})
+    assert await database["claude_encryption_keys"].distinct("subject") == []
+
+
+@pytest.mark.parametrize("name", ["zstandard", "cryptography.exceptions"])
+def test_what_is_not_installed_is_told_before_anything_is_stored(
+    keys: LocalKeys, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    seal._library.cache_clear()
+    with pytest.raises(ImportError, match=r"beanie-session-store\[encryption\]"):
+        Encryption(keys)
