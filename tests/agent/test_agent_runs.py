@@ -117,15 +117,19 @@ def test_no_session_that_is_not_the_tenants_reaches_the_model(service: Service) 
         step("acme", options={"resume": UNKNOWN}),
         step("acme", options={"resume": "../escape"}),
         step("other", "PLAIN what was the word?", options={"continue_conversation": True}),
+        step("acme", f"PLAIN the word is {SECRET}, a third time"),
+        {"tenant": "acme", "erases": 10},
+        resuming("acme", 10),
     )
+    assert seen[11] == {"erased": 1}
     refused = [index for index, outcome in enumerate(seen) if "refused" in outcome]
-    assert refused == [2, 4, 6, 7, 8]
+    assert refused == [2, 4, 6, 7, 8, 12]
     assert "another tenant" not in seen[2]["refused"]
-    # Only the two that asked of it, and the last one, which began anew, got to the model.
+    # Only those that said it, and one that began anew, got to the model.
     asked = [request for request in requests if "PLAIN" in request]
-    assert [SECRET in request for request in asked] == [True, True, False]
+    assert [SECRET in request for request in asked] == [True, True, False, True]
     assert service.left() == []
-    assert [outcome["is_gone"] for outcome in (seen[0], seen[1], seen[9])] == [True] * 3
+    assert [outcome["is_gone"] for outcome in (seen[0], seen[1], seen[9], seen[10])] == [True] * 4
 
 
 @pytest.mark.agent

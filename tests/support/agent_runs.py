@@ -29,6 +29,11 @@ async def main(job: dict[str, Any]) -> list[dict[str, Any]]:
         if "deletes" in step:
             await store.delete(job["project"] | {"session_id": seen[step["deletes"]]["session_id"]})
             seen.append({})
+        elif "erases" in step:
+            key = job["project"] | {"session_id": seen[step["erases"]]["session_id"]}
+            await store.set_metadata(key, {"user_id": "erased"})
+            receipt = await store.erase(metadata={"user_id": "erased"})
+            seen.append({"erased": len(receipt.sessions)})
         elif "expires" in step:
             past = {"$set": {"expires_at": datetime(2020, 1, 1, tzinfo=timezone.utc)}}
             session = {"session_id": seen[step["expires"]]["session_id"]}
